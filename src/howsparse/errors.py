@@ -1,0 +1,10 @@
+"""The one exception that means: the input is at fault, and here is how to mend it."""
+
+__all__ = ["InputError"]
+
+
+class InputError(ValueError):
+    """Bad usage or bad input; the message says in one line what, where, and how to mend it.
+
+    The command line prints it without a traceback and leaves with exit code 2.
+    """

@@ -1,0 +1,78 @@
+"""Train a task as its recipe says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from howsparse.masks import prunable_weights
+from howsparse.tasks import Recipe, Task
+from howsparse.training import Epoch, attach_l1, evaluate, fit, learning_rate_factor
+
+__all__ = ["Trained", "train_task"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with its test accuracy, its training loss (both in evaluation mode) and its history."""
+
+    model: nn.Module
+    recipe: Recipe
+    seed: int
+    loss: float
+    accuracy: float
+    history: list[Epoch]
+
+    def summary(self) -> dict[str, object]:
+        """What a record keeps."""
+        return {
+            "kind": "train",
+            "task": self.recipe.name,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe_hash": self.recipe.digest(),
+            "seed": self.seed,
+            "train_loss": self.loss,
+            "dense_accuracy": self.accuracy,
+            "seconds": sum(epoch.seconds for epoch in self.history),
+            "history": {
+                "loss": [round(epoch.loss, 6) for epoch in self.history],
+                "accuracy": [round(epoch.accuracy, 6) for epoch in self.history],
+            },
+        }
+
+
+def train_task(
+    task: Task,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    *,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Trained:
+    """Train ``task``'s network from its initialisation.
+
+    Raises:
+        InputError: the training diverged, or the checkpoint is of another training.
+    """
+    recipe = task.recipe
+    model = task.network(seed)
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    if recipe.l1:
+        attach_l1(optimizer, prunable_weights(model).values(), recipe.l1, proximal=recipe.proximal)
+    history = fit(
+        model,
+        optimizer,
+        task.epochs(seed),
+        recipe.epochs,
+        rate=lambda epoch: learning_rate_factor(epoch, recipe.epochs, **recipe.schedule.model_dump()),
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+        seed=seed,
+        identity=f"{recipe.digest()}-{seed}",
+    )
+    loss, _ = evaluate(model, task.train_batches(1000))
+    _, accuracy = evaluate(model, task.test_batches())
+    return Trained(model, recipe, seed, loss, accuracy, history)

@@ -1,0 +1,239 @@
+"""Which weights stay: the prunable weights of a model, masks over them, and pruning with torch's own tools."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+from howsparse.errors import InputError
+from howsparse.files import save_tensors
+
+__all__ = [
+    "Mask",
+    "check_sparsity",
+    "layerwise_mask",
+    "magnitude_mask",
+    "prunable_weights",
+    "prune",
+    "random_mask",
+    "weight_masks",
+]
+
+_LAYERS = (
+    nn.Linear,
+    nn.Bilinear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.RNNCellBase,
+)
+
+
+class Mask(dict[str, Tensor]):
+    """Boolean tensor per weight name: True stays, False is removed.
+
+    >>> mask = Mask(fc=torch.tensor([[True, False], [False, False]]))
+    >>> mask.sparsity, mask.num_weights, mask.num_kept
+    (0.75, 4, 1)
+    """
+
+    @property
+    def num_weights(self) -> int:
+        return sum(kept.numel() for kept in self.values())
+
+    @property
+    def num_kept(self) -> int:
+        return sum(int(kept.sum()) for kept in self.values())
+
+    @property
+    def density(self) -> float:
+        """Fraction of weights that stay."""
+        return self.num_kept / self.num_weights
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of weights removed."""
+        return 1 - self.density
+
+    def layer_densities(self) -> dict[str, float]:
+        """Fraction that stays, per weight."""
+        return {name: float(kept.float().mean()) for name, kept in self.items()}
+
+    def apply_(self, model: nn.Module) -> None:
+        """Set the removed weights of ``model`` to zero, in place, once; `prune` makes it last through training."""
+        weights = prunable_weights(model)
+        self._check(weights)
+        with torch.no_grad():
+            for name, kept in self.items():
+                weights[name].mul_(kept.to(weights[name].device))
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as safetensors, whole or not at all."""
+        save_tensors(dict(self), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mask":
+        """Read what `save` wrote."""
+        return cls({name: kept.bool() for name, kept in load_file(path).items()})
+
+    def _check(self, weights: dict[str, nn.Parameter]) -> None:
+        for name, kept in self.items():
+            if name not in weights:
+                raise InputError(f"the mask names '{name}', which is not a prunable weight of this model")
+            if kept.shape != weights[name].shape:
+                raise InputError(
+                    f"mask of '{name}' has shape {tuple(kept.shape)}, the weight {tuple(weights[name].shape)}"
+                )
+
+
+def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of linear, convolutional, embedding, attention and recurrent layers, by name; never biases or norms.
+
+    A weight shared by several layers appears once. Where `torch.nn.utils.prune` is at work, the name is still
+    ``layer.weight`` and the tensor is the one that is trained (torch's ``weight_orig``).
+
+    >>> list(prunable_weights(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
+    ['0.weight']
+    """
+    weights: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        if not isinstance(module, _LAYERS):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if "weight" not in name or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            weights[f"{prefix}.{name}".lstrip(".").removesuffix("_orig")] = parameter
+    return weights
+
+
+def weight_masks(model: nn.Module) -> Mask:
+    """The masks that `torch.nn.utils.prune` keeps inside ``model``, for the weights that have one."""
+    masks = Mask()
+    weights = prunable_weights(model)
+    for name in weights:
+        module, leaf = _owner(model, name)
+        kept = getattr(module, f"{leaf}_mask", None)
+        if isinstance(kept, Tensor):
+            masks[name] = kept.bool()
+    return masks
+
+
+def check_sparsity(sparsity: float) -> float:
+    """``sparsity`` itself, if it is one.
+
+    Raises:
+        InputError: not in [0, 1).
+    """
+    if not 0 <= sparsity < 1:
+        raise InputError(f"sparsity {sparsity:g} is outside [0, 1): it is the fraction of weights to remove")
+    return float(sparsity)
+
+
+def magnitude_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None) -> Mask:
+    """Global magnitude pruning: keep the largest weights of the whole network.
+
+    Exact to one weight: of equal magnitudes the one that comes first stays.
+
+    Args:
+        model: any module; it is read, not changed.
+        sparsity: fraction of the prunable weights to remove, in [0, 1).
+        weights: names to prune; all prunable weights unless given.
+
+    Raises:
+        InputError: sparsity outside [0, 1), no prunable weight, or an unknown name.
+
+    >>> magnitude_mask(nn.Linear(100, 10), 0.9).num_kept
+    100
+    """
+    check_sparsity(sparsity)
+    chosen = select_weights(model, weights)
+    flat = torch.cat([w.detach().abs().flatten() for w in chosen.values()])
+    kept = _largest(flat, round((1 - sparsity) * flat.numel()))
+    sizes = [w.numel() for w in chosen.values()]
+    return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
+
+
+def layerwise_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None) -> Mask:
+    """Magnitude pruning with the same sparsity in every layer."""
+    check_sparsity(sparsity)
+    chosen = select_weights(model, weights)
+    return Mask(
+        {
+            name: _largest(w.detach().abs().flatten(), round((1 - sparsity) * w.numel())).view(w.shape)
+            for name, w in chosen.items()
+        }
+    )
+
+
+def random_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None, seed: int = 0) -> Mask:
+    """Weights kept uniformly at random over the whole network."""
+    check_sparsity(sparsity)
+    chosen = select_weights(model, weights)
+    sizes = [w.numel() for w in chosen.values()]
+    draw = torch.rand(sum(sizes), generator=torch.Generator().manual_seed(seed))
+    kept = _largest(draw, round((1 - sparsity) * draw.numel()))
+    return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
+
+
+def prune(model: nn.Module, mask: Mask) -> nn.Module:
+    """Prune ``model`` in place with `torch.nn.utils.prune`; ``torch.nn.utils.prune.remove`` makes it permanent.
+
+    Raises:
+        InputError: the mask does not fit the model.
+
+    >>> model = nn.Linear(4, 2)
+    >>> _ = prune(model, magnitude_mask(model, 0.5))
+    >>> int((model.weight == 0).sum())
+    4
+    """
+    mask._check(prunable_weights(model))
+    for name, kept in mask.items():
+        module, leaf = _owner(model, name)
+        torch_prune.custom_from_mask(module, leaf, kept.to(getattr(module, leaf).device))
+    return model
+
+
+def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
+    """The prunable weights called ``names``, or all of them.
+
+    Raises:
+        InputError: there is none, or a name is unknown.
+    """
+    weights = prunable_weights(model)
+    if names is not None:
+        wanted = list(names)
+        unknown = [name for name in wanted if name not in weights]
+        if unknown:
+            raise InputError(f"'{unknown[0]}' is not a prunable weight; the model has: {', '.join(weights) or 'none'}")
+        weights = {name: weights[name] for name in wanted}
+    if not weights:
+        raise InputError("the model has no prunable weights: it needs a linear, convolutional or embedding layer")
+    return weights
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Boolean mask of the ``count`` largest entries of a vector; of equal ones the first stay."""
+    if count == 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    threshold = values.kthvalue(values.numel() - count + 1).values
+    kept = values > threshold
+    ties = (values == threshold).nonzero().flatten()
+    kept[ties[: count - int(kept.sum())]] = True
+    return kept

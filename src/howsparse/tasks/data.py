@@ -1,0 +1,169 @@
+"""Image data held in memory, decoded once; augmentation is a few tensor operations per batch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from howsparse.errors import InputError
+from howsparse.tasks.recipe import Data
+
+__all__ = ["Batches", "Images", "ShuffledBatches", "load_images"]
+
+_PAD = 4  # pixels on each side, as in the paper's random crop
+_DECODE = 1000  # images decoded at a time
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split: pixels as bytes, and how to bring them to mean 0 and deviation 1.
+
+    Attributes:
+        pixels: ``(n, channels, height, width)``, uint8.
+        labels: ``(n,)``, int64.
+        mean, std: per channel, of pixels in [0, 1].
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int) -> "Images":
+        """The first ``count`` images."""
+        return Images(self.pixels[:count], self.labels[:count], self.mean, self.std)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """float32 images of mean 0 and deviation 1."""
+        shape = (-1, 1, 1)
+        scale = torch.tensor([1 / (255 * s) for s in self.std], device=pixels.device).view(shape)
+        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)], device=pixels.device)
+        return pixels.float().mul_(scale).sub_(shift.view(shape))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Re-iterable ``(input, target)`` batches in the data's own order: what `pruning_limit` takes.
+
+    >>> images = Images(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5), (0.0,), (1.0,))
+    >>> [len(target) for _, target in Batches(images, size=2)]
+    [2, 2, 1]
+    """
+
+    images: Images
+    size: int = 128
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.images), self.size):
+            part = slice(start, start + self.size)
+            yield self.images.normalised(self.images.pixels[part]), self.images.labels[part]
+
+
+@dataclass(frozen=True)
+class ShuffledBatches:
+    """Training batches: ``batches(epoch)`` is one shuffled, optionally augmented pass, a function of seed and epoch.
+
+    That an epoch does not depend on those before it is what lets a run resume to the same bits.
+    """
+
+    images: Images
+    size: int
+    seed: int
+    augment: bool = False
+
+    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        order = torch.randperm(len(self.images), generator=generator)
+        windows = self._windows() if self.augment else None
+        for index in order.split(self.size):
+            pixels = self.images.pixels[index] if windows is None else _crop_and_flip(windows, index, generator)
+            yield self.images.normalised(pixels), self.images.labels[index]
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def _windows(self) -> Tensor:
+        """A view of every crop of every image: ``(n, channels, 2 pad + 1, 2 pad + 1, height, width)``."""
+        _, _, height, width = self.images.pixels.shape
+        padded = torch.nn.functional.pad(self.images.pixels, (_PAD, _PAD, _PAD, _PAD))
+        return padded.unfold(2, height, 1).unfold(3, width, 1)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+def _crop_and_flip(windows: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
+    offsets = torch.randint(2 * _PAD + 1, (2, len(index)), generator=generator)
+    flip = torch.rand(len(index), generator=generator) < 0.5
+    pixels = windows[index, :, offsets[0], offsets[1]]
+    return torch.where(flip.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+
+
+def load_images(data: Data, source: str | None = None) -> tuple[Images, Images]:
+    """Train and test images of a recipe; ``source`` (a hub name or a folder) overrides the recipe's own.
+
+    Raises:
+        InputError: the data cannot be found, or lacks the recipe's splits or columns.
+    """
+    source = source or data.source
+    if source == "digits":
+        return _load_digits(data)
+    return _load_dataset(data, source)
+
+
+def _load_digits(data: Data) -> tuple[Images, Images]:
+    """1,437 images to train on and 360 to test on, a fixed split of scikit-learn's 1,797."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = torch.from_numpy((digits.images * (255 / 16)).round().astype(np.uint8))[:, None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    train, test = order[:1437], order[1437:]
+    return (
+        Images(pixels[train], labels[train], data.mean, data.std),
+        Images(pixels[test], labels[test], data.mean, data.std),
+    )
+
+
+def _load_dataset(data: Data, source: str) -> tuple[Images, Images]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        splits = datasets.load_dataset(source)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        kind = "folder" if Path(source).exists() else "data set (neither a local folder nor found on the hub)"
+        raise InputError(f"cannot load the {kind} '{source}': {reason}; give --data a folder or a hub name") from error
+    return _decode(splits, data, data.train, source), _decode(splits, data, data.test, source)
+
+
+def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) -> Images:
+    from datasets import Dataset
+
+    table = splits.get(split)
+    if not isinstance(table, Dataset):
+        raise InputError(f"data set '{source}' has no split '{split}'; it has: {', '.join(splits)}")
+    missing = {data.image, data.label} - set(table.column_names)
+    if missing:
+        raise InputError(
+            f"data set '{source}' has no column '{missing.pop()}'; it has: {', '.join(table.column_names)}"
+        )
+    rows = table.with_format("numpy")
+    parts = [np.asarray(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
+    pixels = torch.from_numpy(np.concatenate(parts))
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    labels = torch.from_numpy(np.asarray(rows[data.label], dtype=np.int64))
+    return Images(pixels.permute(0, 3, 1, 2).contiguous(), labels, data.mean, data.std)

@@ -1,0 +1,82 @@
+"""Recipes: how a task's network is trained, as YAML files whose every field is checked."""
+
+import hashlib
+from importlib import resources
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from howsparse.errors import InputError
+
+__all__ = ["Recipe", "load_recipe", "recipe_names"]
+
+_FOLDER = resources.files("howsparse.tasks") / "recipes"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Strict):
+    source: str = Field(description="'digits', or a dataset's name on the hub or folder in the hub's schema")
+    image: str = Field(default="img", description="column that holds the image")
+    label: str = Field(default="label", description="column that holds the class")
+    train: str = Field(default="train", description="split to train on")
+    test: str = Field(default="test", description="split to test on")
+    mean: tuple[float, ...] = Field(description="per channel, of pixels in [0, 1]")
+    std: tuple[float, ...] = Field(description="per channel, of pixels in [0, 1]")
+
+
+class Schedule(_Strict):
+    kind: Literal["constant", "cosine", "steps"] = Field(default="constant", description="shape after the warm-up")
+    warmup_epochs: int = Field(default=0, ge=0, description="epochs over which the rate rises linearly")
+    milestones: tuple[int, ...] = Field(default=(), description="epochs at which 'steps' multiplies by gamma")
+    gamma: float = Field(default=0.1, gt=0, description="factor of 'steps' at each milestone")
+
+
+class Recipe(_Strict):
+    """One task, whole: what `howsparse train NAME` does."""
+
+    name: str = Field(description="the task's name on the command line")
+    network: str = Field(description="a name in howsparse.tasks.networks.NETWORKS")
+    num_weights: int = Field(gt=0, description="prunable weights the network must have")
+    data: Data
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(default=128, gt=0)
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    schedule: Schedule = Schedule()
+    l1: float = Field(default=0.0, ge=0, description="strength of the l1 term, loss per absolute weight")
+    proximal: bool = Field(default=False, description="soft-threshold after the step instead of the subgradient")
+    weight_decay: float = Field(default=0.0, ge=0)
+    augment: bool = Field(default=False, description="random crop with padding 4, and horizontal flip")
+
+    def digest(self) -> str:
+        """Short fingerprint of every field, for records."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def recipe_names() -> list[str]:
+    """Names that `load_recipe` knows."""
+    return sorted(file.name.removesuffix(".yaml") for file in _FOLDER.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read and check the recipe of a task.
+
+    Raises:
+        InputError: no such task, or a field that does not validate.
+
+    >>> load_recipe("fc5-cifar10").l1
+    5e-05
+    """
+    file = _FOLDER / f"{name}.yaml"
+    if not file.is_file():
+        raise InputError(f"no task is called '{name}'; choose from: {', '.join(recipe_names())}")
+    try:
+        return Recipe.model_validate(yaml.safe_load(file.read_text()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"recipe {name}.yaml, field '{where}': {first['msg']}") from error

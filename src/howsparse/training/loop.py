@@ -1,0 +1,143 @@
+"""`fit`: one training loop for every task and method, with checkpoints that resume to the same bits."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from howsparse.errors import InputError
+from howsparse.files import save_checkpoint
+
+__all__ = ["Epoch", "evaluate", "fit"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the data gave: mean training loss and accuracy (in training mode), seconds taken."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch_batches: Callable[[int], Iterable[Batch]],
+    epochs: int,
+    *,
+    rate: Callable[[int], float] = lambda epoch: 1.0,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    seed: int = 0,
+    identity: str = "",
+) -> list[Epoch]:
+    """Train with cross-entropy and return the history.
+
+    An epoch depends on nothing but the state it starts from, ``seed`` and its number, so a run that resumes from
+    ``checkpoint`` ends in the same bits as one that was never stopped.
+
+    Args:
+        model: trained in place; left in training mode.
+        optimizer: holds the parameters to train; l1 terms and masks hang on it as hooks.
+        epoch_batches: ``epoch_batches(e)`` yields the ``(input, target)`` batches of epoch ``e``.
+        epochs: how many epochs in all, those in the checkpoint included.
+        rate: ``rate(e)`` multiplies the optimizer's learning rates in epoch ``e``.
+        checkpoint: file that is written whole after each epoch, and resumed from if it is there.
+        on_epoch: called after each, for progress.
+        seed: for random numbers the model itself draws (dropout).
+        identity: names the training; a checkpoint of another name is refused.
+
+    Raises:
+        InputError: the training diverged, or the checkpoint belongs to another model.
+    """
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    history = _resume(model, optimizer, checkpoint, identity)
+    for epoch in range(len(history), epochs):
+        for group, base in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = base * rate(epoch)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1_000_003 * seed + epoch)
+            done = _one_epoch(model, optimizer, epoch_batches(epoch), epoch)
+        history.append(done)
+        for group, base in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = base
+        if checkpoint is not None:
+            _save(model, optimizer, history, checkpoint, identity)
+        on_epoch(done)
+    return history
+
+
+def _one_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    epoch: int,
+) -> Epoch:
+    model.train()
+    device = next(model.parameters()).device
+    began, count = time.perf_counter(), 0
+    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    for inputs, targets in batches:
+        inputs, targets = inputs.to(device), targets.to(device)
+        output = model(inputs)
+        loss = nn.functional.cross_entropy(output, targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        loss_sum += loss.detach() * len(targets)
+        correct += (output.detach().argmax(-1) == targets).sum()
+        count += len(targets)
+    if not torch.isfinite(loss_sum):
+        raise InputError(
+            f"training diverged in epoch {epoch + 1}: the loss is {float(loss_sum)}; lower the learning rate"
+        )
+    return Epoch(epoch, float(loss_sum) / count, float(correct) / count, time.perf_counter() - began)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in evaluation mode; the model's mode is restored."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    device = next(model.parameters()).device
+    loss, correct, count = 0.0, 0, 0
+    try:
+        for inputs, targets in batches:
+            output, targets = model(inputs.to(device)), targets.to(device)
+            loss += float(nn.functional.cross_entropy(output, targets, reduction="sum"))
+            correct += int((output.argmax(-1) == targets).sum())
+            count += len(targets)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return loss / count, correct / count
+
+
+def _save(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch], path: Path, identity: str) -> None:
+    """The history travels as JSON, so that the file loads with ``weights_only``."""
+    state: dict[str, object] = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "identity": identity,
+        "history": json.dumps([asdict(epoch) for epoch in history]),
+    }
+    save_checkpoint(state, path)
+
+
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path | None, identity: str) -> list[Epoch]:
+    if path is None or not path.exists():
+        return []
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if state.get("identity") != identity:
+        raise InputError(f"checkpoint {path} is of another training; remove it, or choose another --output")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return [Epoch(**epoch) for epoch in json.loads(state["history"])]
