@@ -1,13 +1,18 @@
-"""The command line: a thin face on the library."""
+"""The command line: a thin face on the library. Answers go to stdout, progress and warnings to stderr."""
 
 import json
 import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import nn
 
 from howsparse.errors import InputError
 
@@ -22,22 +27,149 @@ def howsparse() -> None:
     """How sparse can a neural network be pruned before it gets worse? Computed, not swept for."""
 
 
-DataOption = Annotated[
-    str | None, typer.Option("--data", help="Data set: a hub name, or a local folder in its schema.")
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A task, such as fc5-cifar10, or package.module:factory.")
 ]
+WeightsOption = Annotated[Path | None, typer.Option("--weights", help="State dict: safetensors, or torch's own.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="For a task, a hub name or local folder; else an .npz file or package.module:batches."),
+]
+ImagesOption = Annotated[
+    int | None, typer.Option(min=1, help="Use only the first so many training images of a task for the curvature.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Examples in a batch of the curvature.")]
+CurvatureOption = Annotated[str, typer.Option(help="hessian, or ggn (Gauss-Newton).")]
+NegativeOption = Annotated[
+    str, typer.Option(help="Negative curvature: wall (the paper's absolute value) or unbounded (clipped).")
+]
+ToleranceOption = Annotated[
+    float | None, typer.Option(help="Loss increase allowed; else the deviation over mini-batches of 128.")
+]
+PrecisionOption = Annotated[float, typer.Option(help="Width of the bracket to stop at.")]
+ProductsOption = Annotated[int, typer.Option(help="Curvature products to spend at most.")]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same answer, to the last bit.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Append the run to this JSON-lines file.")]
+PlotOption = Annotated[Path | None, typer.Option(help="Draw the answer into this .png, .svg or .pdf file.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="The picture.")] = Path("howsparse-demo.png"),
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+) -> None:
+    """Train a small network on scikit-learn's digits, predict its limit, prune it, and check."""
+    from howsparse.experiments.train import train_task
+    from howsparse.report.plots import plot_assessment, save_figure
+    from howsparse.tasks import load_task
+
+    check_output(output, force)
+    task = load_task("digits")
+    with progress_bar() as bar:
+        row = bar.add_task("training on digits", total=task.recipe.epochs)
+        trained = train_task(task, seed, on_epoch=lambda epoch: bar.update(row, completed=epoch.epoch + 1))
+    subject = Subject(trained.model, task.train_batches(), task.test_batches())
+    report(subject, "certified", seed=seed, as_json=as_json, options={}, about={"task": "digits", "seed": seed})
+    save_figure(plot_assessment(subject.answer, "Digits, 64-64-32-10 ReLU network trained with l1"), output)
+    note(f"picture: {output}")
+
+
+@app.command()
+def limit(
+    model: ModelArgument,
+    weights: WeightsOption = None,
+    data: DataOption = None,
+    images: ImagesOption = None,
+    batch_size: BatchOption = 1000,
+    curvature: CurvatureOption = "hessian",
+    negative: NegativeOption = "wall",
+    tolerance: ToleranceOption = None,
+    precision: PrecisionOption = 0.002,
+    max_products: ProductsOption = 160,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+    record: RecordOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Compute how sparse a trained network can be pruned, and measure how far pruning really gets."""
+    if plot is not None:
+        check_output(plot, force)
+    subject = load_subject(model, weights, data, images, batch_size)
+    about = {"kind": "limit", "model": model, "seed": seed, "images": images}
+    options = {
+        "curvature": curvature,
+        "negative": negative,
+        "tolerance": tolerance,
+        "precision": precision,
+        "max_products": max_products,
+    }
+    report(subject, "certified", seed=seed, as_json=as_json, options=options, about=about, record=record)
+    if plot is not None:
+        from howsparse.report.plots import plot_assessment, save_figure
+
+        save_figure(plot_assessment(subject.answer, model), plot)
+        note(f"picture: {plot}")
+
+
+@app.command()
+def prune(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option(help="Where the pruned weights go (safetensors, removed weights exactly 0).")],
+    weights: WeightsOption = None,
+    data: DataOption = None,
+    sparsity: Annotated[
+        str, typer.Option(help="A fraction such as 0.95, or: certified, measured, limit.")
+    ] = "certified",
+    mask: Annotated[Path | None, typer.Option(help="Write the mask to this file, too.")] = None,
+    images: ImagesOption = None,
+    batch_size: BatchOption = 1000,
+    curvature: CurvatureOption = "hessian",
+    negative: NegativeOption = "wall",
+    tolerance: ToleranceOption = None,
+    precision: PrecisionOption = 0.002,
+    max_products: ProductsOption = 160,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    record: RecordOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Prune a trained network by magnitude, as far as its limit says or to a given sparsity, and check it."""
+    from howsparse.files import save_tensors
+
+    check_sparsity_word(sparsity)
+    check_output(output, force)
+    if mask is not None:
+        check_output(mask, force)
+    subject = load_subject(model, weights, data, images, batch_size)
+    about = {"kind": "prune", "model": model, "seed": seed, "images": images, "weights": str(output)}
+    options = {
+        "curvature": curvature,
+        "negative": negative,
+        "tolerance": tolerance,
+        "precision": precision,
+        "max_products": max_products,
+    }
+    kept = report(subject, sparsity, seed=seed, as_json=as_json, options=options, about=about, record=record)
+    kept.apply_(subject.model)
+    save_tensors(subject.model.state_dict(), output)
+    if mask is not None:
+        kept.save(mask)
+    note(f"{kept.num_weights - kept.num_kept:,} of {kept.num_weights:,} weights set to zero; written to {output}")
 
 
 @app.command()
 def train(
     task: Annotated[str, typer.Argument(help="Name of a task, such as fc5-cifar10.")],
     output: Annotated[Path, typer.Option(help="Where the trained weights go (safetensors).")],
-    data: DataOption = None,
+    data: Annotated[str | None, typer.Option(help="Data set: a hub name, or a local folder in its schema.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     l1: Annotated[float | None, typer.Option(min=0, help="Strength of the l1 term, instead of the recipe's.")] = None,
+    proximal: Annotated[bool | None, typer.Option(help="Soft-threshold after the step: exact zeros.")] = None,
     seed: SeedOption = 0,
     record: RecordOption = None,
     force: ForceOption = False,
@@ -46,14 +178,14 @@ def train(
     """Train a task's network with l1. Ctrl-C or a crash loses at most one epoch: the same command resumes."""
     from howsparse.experiments.record import append_record, provenance
     from howsparse.experiments.train import train_task
-    from howsparse.files import refuse_to_overwrite, save_tensors
+    from howsparse.files import save_tensors
+    from howsparse.report.table import percent
     from howsparse.tasks import load_task
     from howsparse.training import Epoch
 
-    refuse_to_overwrite(output, force)
-    loaded = load_task(task, data)
-    changes = {"epochs": epochs, "l1": l1}
-    loaded = loaded.with_recipe(**{name: value for name, value in changes.items() if value is not None})
+    check_output(output, force)
+    changes = {"epochs": epochs, "l1": l1, "proximal": proximal}
+    loaded = load_task(task, data).with_recipe(**{name: value for name, value in changes.items() if value is not None})
     checkpoint = output.with_name(output.name + ".checkpoint")
     with progress_bar() as bar:
         row = bar.add_task(f"training {task}", total=loaded.recipe.epochs)
@@ -75,25 +207,140 @@ def train(
     if as_json:
         print_json(result)
     else:
-        note(
-            f"{task}: test accuracy {100 * trained.accuracy:.2f} %, training loss {trained.loss:.4f}; weights in {output}"
-        )
+        accuracy = percent(trained.accuracy, 2)
+        note(f"{task}: test accuracy {accuracy}, training loss {trained.loss:.4f}; weights in {output}")
+
+
+@dataclass
+class Subject:
+    """The network a command is about, its data, and, once computed, its answer."""
+
+    model: nn.Module
+    train: Iterable[Any]
+    test: Iterable[Any]
+    answer: Any = None
+
+
+def load_subject(model: str, weights: Path | None, data: str | None, images: int | None, batch_size: int) -> Subject:
+    """The named network with its weights and data."""
+    from howsparse.loading import load_batches, load_factory, load_weights
+
+    if ":" not in model:
+        from howsparse.tasks import load_recipe, load_task
+
+        load_recipe(model)
+        if weights is None:
+            raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
+        if not weights.is_file():
+            raise InputError(f"no weights file at {weights}; `howsparse train {model} --output {weights}` makes one")
+        task = load_task(model, data)
+        subject = Subject(task.network(), task.train_batches(batch_size, images), task.test_batches())
+    else:
+        made = load_factory(model)
+        made = made() if not isinstance(made, nn.Module) and callable(made) else made
+        if not isinstance(made, nn.Module):
+            raise InputError(f"'{model}' gives a {type(made).__name__}, not a torch.nn.Module")
+        if data is None:
+            raise InputError("give --data: an .npz file of inputs and targets, or package.module:batches")
+        subject = Subject(made, *load_batches(data, batch_size))
+    if weights is not None:
+        load_weights(subject.model, weights)
+    return subject
+
+
+def report(
+    subject: Subject,
+    sparsity: str,
+    *,
+    seed: int,
+    as_json: bool,
+    options: dict[str, Any],
+    about: dict[str, object],
+    record: Path | None = None,
+) -> Any:
+    """Assess, prune to ``sparsity`` (a fraction or a word), print the answer, record it; returns the mask."""
+    from howsparse.report import answer_table, assess
+    from howsparse.report.assessment import check_pruned
+
+    with stage_bars() as show:
+        answer = assess(subject.model, subject.train, subject.test, progress=show, seed=seed, **options)
+    subject.answer = answer
+    words = {
+        "certified": answer.limit.certified,
+        "measured": answer.on_train.sparsity,
+        "limit": answer.limit.sparsity,
+    }
+    target = words[sparsity] if sparsity in words else float(sparsity)
+    kept, after = check_pruned(subject.model, target, subject.test)
+    result = answer.summary(after) | about
+    if record is not None:
+        from howsparse.experiments.record import append_record, provenance
+
+        append_record(result | provenance(), record)
+    if as_json:
+        print_json(result)
+    else:
+        Console().print(answer_table(answer, after))
+    return kept
+
+
+def check_sparsity_word(sparsity: str) -> None:
+    """A fraction in [0, 1), or one of the words for a computed one."""
+    from howsparse.masks import check_sparsity
+
+    if sparsity in ("certified", "measured", "limit"):
+        return
+    try:
+        value = float(sparsity)
+    except ValueError:
+        raise InputError(f"--sparsity '{sparsity}' is neither a fraction nor certified, measured, limit") from None
+    check_sparsity(value)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Stop before work starts that could not be written in the end."""
+    from howsparse.files import refuse_to_overwrite
+
+    refuse_to_overwrite(path, force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
 
 
 def progress_bar() -> Progress:
     """Bars on stderr, so that stdout stays for the answer."""
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
     )
-    return Progress(*columns, console=console, transient=True)
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for each stage that reports itself; a stage may end before its total."""
+    with progress_bar() as bar:
+        rows: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in rows:
+                for row in rows.values():
+                    bar.update(row, visible=False)
+                rows[stage] = bar.add_task(stage, total=total)
+            bar.update(rows[stage], completed=done)
+
+        yield show
 
 
 def note(text: str) -> None:
     """One line for a person, on stderr."""
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def print_json(result: dict[str, object]) -> None:
@@ -106,4 +353,7 @@ def main() -> None:
         app()
     except InputError as error:
         note(f"howsparse: {error}")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        note(f"howsparse: this needs the package '{error.name}'; pip install 'howsparse[all]' brings it")
         sys.exit(2)

@@ -29,8 +29,10 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: str | Path) -> None:
-    """Write tensors as safetensors."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write tensors as safetensors; a tensor under two names (tied weights) is written twice."""
+    whole = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     write_whole(path, lambda file: save_file(whole, file))
 
 

@@ -159,7 +159,7 @@ def magnitude_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | N
     """
     check_sparsity(sparsity)
     chosen = select_weights(model, weights)
-    flat = torch.cat([w.detach().abs().flatten() for w in chosen.values()])
+    flat = torch.cat([magnitude.flatten() for magnitude in _magnitudes(model, chosen)])
     kept = _largest(flat, round((1 - sparsity) * flat.numel()))
     sizes = [w.numel() for w in chosen.values()]
     return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
@@ -171,8 +171,8 @@ def layerwise_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | N
     chosen = select_weights(model, weights)
     return Mask(
         {
-            name: _largest(w.detach().abs().flatten(), round((1 - sparsity) * w.numel())).view(w.shape)
-            for name, w in chosen.items()
+            name: _largest(magnitude.flatten(), round((1 - sparsity) * magnitude.numel())).view(magnitude.shape)
+            for name, magnitude in zip(chosen, _magnitudes(model, chosen), strict=True)
         }
     )
 
@@ -190,6 +190,8 @@ def random_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """Prune ``model`` in place with `torch.nn.utils.prune`; ``torch.nn.utils.prune.remove`` makes it permanent.
 
+    A weight shared by several layers is pruned in each of them.
+
     Raises:
         InputError: the mask does not fit the model.
 
@@ -198,10 +200,15 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     >>> int((model.weight == 0).sum())
     4
     """
-    mask._check(prunable_weights(model))
+    weights = prunable_weights(model)
+    mask._check(weights)
     for name, kept in mask.items():
-        module, leaf = _owner(model, name)
-        torch_prune.custom_from_mask(module, leaf, kept.to(getattr(module, leaf).device))
+        for module, leaf in _users(model, weights[name]):
+            torch_prune.custom_from_mask(module, leaf, kept.to(weights[name].device))
+    attention = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    for module in attention:
+        if torch_prune.is_pruned(module.out_proj) and _mask_projection not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_mask_projection)
     return model
 
 
@@ -226,6 +233,29 @@ def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, n
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, _, leaf = name.rpartition(".")
     return model.get_submodule(path), leaf
+
+
+def _users(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]]:
+    """Every layer that holds ``weight``, with its name there."""
+    return [
+        (module, leaf.removesuffix("_orig"))
+        for module in model.modules()
+        for leaf, parameter in module.named_parameters(recurse=False)
+        if parameter is weight
+    ]
+
+
+def _mask_projection(attention: nn.Module, inputs: tuple[object, ...]) -> None:
+    """Attention reads its output projection's weight without calling it, so torch's pruning hook there never runs."""
+    projection = attention.get_submodule("out_proj")
+    for hook in projection._forward_pre_hooks.values():
+        hook(projection, inputs)
+
+
+def _magnitudes(model: nn.Module, weights: dict[str, nn.Parameter]) -> list[Tensor]:
+    """Absolute weights as the network uses them: what torch's pruning has removed counts as zero."""
+    masks = weight_masks(model)
+    return [(w.detach() * masks[name] if name in masks else w.detach()).abs() for name, w in weights.items()]
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

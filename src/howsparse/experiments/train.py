@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from howsparse.masks import prunable_weights
+from howsparse.measure import evaluate
 from howsparse.tasks import Recipe, Task
-from howsparse.training import Epoch, attach_l1, evaluate, fit, learning_rate_factor
+from howsparse.training import Epoch, attach_l1, fit, learning_rate_factor
 
 __all__ = ["Trained", "train_task"]
 
@@ -22,7 +23,7 @@ class Trained:
     recipe: Recipe
     seed: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     history: list[Epoch]
 
     def summary(self) -> dict[str, object]:

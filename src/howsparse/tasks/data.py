@@ -143,7 +143,7 @@ def _load_dataset(data: Data, source: str) -> tuple[Images, Images]:
     try:
         splits = datasets.load_dataset(source)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         kind = "folder" if Path(source).exists() else "data set (neither a local folder nor found on the hub)"
         raise InputError(f"cannot load the {kind} '{source}': {reason}; give --data a folder or a hub name") from error
     return _decode(splits, data, data.train, source), _decode(splits, data, data.test, source)
@@ -162,8 +162,17 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) ->
         )
     rows = table.with_format("numpy")
     parts = [np.asarray(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
+    if len({(part.dtype, part.shape[1:]) for part in parts}) > 1 or parts[0].dtype != np.uint8:
+        raise InputError(
+            f"column '{data.image}' of data set '{source}', split '{split}', must hold 8-bit images, all of one size "
+            "and one colour mode"
+        )
     pixels = torch.from_numpy(np.concatenate(parts))
     if pixels.ndim == 3:
         pixels = pixels[..., None]
+    if pixels.shape[-1] != len(data.mean):
+        raise InputError(
+            f"images of data set '{source}' have {pixels.shape[-1]} channels, the recipe's mean has {len(data.mean)}"
+        )
     labels = torch.from_numpy(np.asarray(rows[data.label], dtype=np.int64))
     return Images(pixels.permute(0, 3, 1, 2).contiguous(), labels, data.mean, data.std)

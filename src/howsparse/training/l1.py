@@ -15,10 +15,11 @@ class L1:
     r"""Adds :math:`\lambda \|w\|_1` to what an optimizer minimises; `remove` takes it away again.
 
     Subgradient (the paper): :math:`\lambda\,\mathrm{sign}(w)` joins the gradient before each step, so weights hover
-    near zero. Proximal: after each step weights move towards zero by :math:`\eta\lambda/(1-\beta)`, where
-    :math:`\eta` is the learning rate and :math:`\beta` SGD's momentum (0 for other optimizers), and stop there: exact
-    zeros. The factor makes both forms share their stationary points under SGD; adaptive optimizers get the decoupled
-    form, as AdamW's weight decay is.
+    near zero. Proximal: after each step weights move towards zero by :math:`\eta\lambda(1-\tau)/(1-\beta)`,
+    where :math:`\eta` is the learning rate, :math:`\beta` the momentum and :math:`\tau` its dampening (0 where the
+    optimizer has none), and stop there: exact zeros. The factor makes both forms share their stationary points under
+    SGD; adaptive optimizers get the decoupled form, as AdamW's weight decay is. Weights without a gradient stay as
+    they are, as they do in the optimizer's own step.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class L1:
         self.strength = strength
         self._optimizer = optimizer
         self._chosen = {id(w) for w in weights}
-        register = optimizer.register_step_post_hook if proximal else optimizer.register_step_pre_hook
-        self._handle = register(self._shrink if proximal else self._add_subgradient)
+        if proximal:
+            self._handle = optimizer.register_step_post_hook(self._shrink)
+        else:
+            self._handle = optimizer.register_step_pre_hook(self._before_step)
 
     def remove(self) -> None:
         """Detach from the optimizer."""
@@ -47,8 +50,24 @@ class L1:
         groups = self._optimizer.param_groups
         return [(group, [w for w in group["params"] if id(w) in self._chosen]) for group in groups]
 
+    def _before_step(
+        self, _: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """A closure computes the gradient inside the step, so there the term must join it after the closure."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._add_subgradient()
+            return None
+
+        def closure_and_term() -> Any:
+            loss = closure()
+            self._add_subgradient()
+            return loss
+
+        return args[:1], kwargs | {"closure": closure_and_term}
+
     @torch.no_grad()
-    def _add_subgradient(self, *_: object) -> None:
+    def _add_subgradient(self) -> None:
         for _group, weights in self._groups():
             for w in weights:
                 if w.grad is not None:
@@ -57,9 +76,10 @@ class L1:
     @torch.no_grad()
     def _shrink(self, *_: object) -> None:
         for group, weights in self._groups():
-            by = group["lr"] * self.strength / (1 - group.get("momentum", 0.0))
+            by = group["lr"] * self.strength * (1 - group.get("dampening", 0.0)) / (1 - group.get("momentum", 0.0))
             for w in weights:
-                w.copy_(nn.functional.softshrink(w, float(by)))
+                if w.grad is not None:
+                    w.copy_(nn.functional.softshrink(w, float(by)))
 
 
 def attach_l1(

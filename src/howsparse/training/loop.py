@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.files import save_checkpoint
 
-__all__ = ["Epoch", "evaluate", "fit"]
+__all__ = ["Epoch", "fit"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -63,12 +63,14 @@ def fit(
     for epoch in range(len(history), epochs):
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(epoch)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1_000_003 * seed + epoch)
-            done = _one_epoch(model, optimizer, epoch_batches(epoch), epoch)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(1_000_003 * seed + epoch)
+                done = _one_epoch(model, optimizer, epoch_batches(epoch), epoch)
+        finally:
+            for group, base in zip(optimizer.param_groups, base_rates, strict=True):
+                group["lr"] = base
         history.append(done)
-        for group, base in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = base
         if checkpoint is not None:
             _save(model, optimizer, history, checkpoint, identity)
         on_epoch(done)
@@ -90,7 +92,7 @@ def _one_epoch(
         output = model(inputs)
         loss = nn.functional.cross_entropy(output, targets)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         loss_sum += loss.detach() * len(targets)
         correct += (output.detach().argmax(-1) == targets).sum()
@@ -100,25 +102,6 @@ def _one_epoch(
             f"training diverged in epoch {epoch + 1}: the loss is {float(loss_sum)}; lower the learning rate"
         )
     return Epoch(epoch, float(loss_sum) / count, float(correct) / count, time.perf_counter() - began)
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in evaluation mode; the model's mode is restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    device = next(model.parameters()).device
-    loss, correct, count = 0.0, 0, 0
-    try:
-        for inputs, targets in batches:
-            output, targets = model(inputs.to(device)), targets.to(device)
-            loss += float(nn.functional.cross_entropy(output, targets, reduction="sum"))
-            correct += int((output.argmax(-1) == targets).sum())
-            count += len(targets)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return loss / count, correct / count
 
 
 def _save(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch], path: Path, identity: str) -> None:
@@ -138,6 +121,10 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path | Non
     state = torch.load(path, weights_only=True, map_location="cpu")
     if state.get("identity") != identity:
         raise InputError(f"checkpoint {path} is of another training; remove it, or choose another --output")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"checkpoint {path} is of another model or optimizer: {reason}") from error
     return [Epoch(**epoch) for epoch in json.loads(state["history"])]

@@ -1,0 +1,32 @@
+# `make demo` and `make test` set up what they need in .venv, once, and run.
+#   PYTHON=python3.12   which interpreter makes the environment (3.11 or later)
+#   TORCH=              use the torch already installed for that interpreter, instead of the pinned one
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/howsparse demo --output build/howsparse-demo.png --force
+
+test: lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "howsparse needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(if $(TORCH),,--system-site-packages) .venv
+	$(if $(TORCH),$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH))
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,5 @@
+"""``python -m howsparse``."""
+
+from howsparse.cli import main
+
+main()

@@ -1,0 +1,35 @@
+"""Curvature of an empirical risk: products, Lanczos, rules, spectra."""
+
+from howsparse.curvature.lanczos import (
+    Lanczos,
+    Rule,
+    Tridiagonal,
+    averaged_gauss,
+    gauss,
+    gauss_radau,
+    markov_bracket,
+    steepest_rule,
+)
+from howsparse.curvature.operators import GGN, Block, Hessian
+from howsparse.curvature.risk import EmpiricalRisk
+from howsparse.curvature.rows import RowSample, sample_rows
+from howsparse.curvature.spectrum import Spectrum, grow_spectrum
+
+__all__ = [
+    "GGN",
+    "Block",
+    "EmpiricalRisk",
+    "Hessian",
+    "Lanczos",
+    "RowSample",
+    "Rule",
+    "Spectrum",
+    "Tridiagonal",
+    "averaged_gauss",
+    "gauss",
+    "gauss_radau",
+    "grow_spectrum",
+    "markov_bracket",
+    "sample_rows",
+    "steepest_rule",
+]

@@ -1,0 +1,226 @@
+"""Hessian and Gauss-Newton matrix of an empirical risk, as ``operator @ vector``.
+
+The weights do not move between products, so the graph of the first derivative is built once and kept: a product is
+then one more backward pass through it. Memory decides how many batches are kept; the others are built again each time.
+"""
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from howsparse.curvature.risk import EmpiricalRisk, batch_length, move
+
+__all__ = ["GGN", "Block", "Hessian", "Operator", "available_memory"]
+
+Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
+
+
+class Operator(ABC):
+    """A symmetric matrix known by its products with vectors."""
+
+    positive: bool = False  # no negative eigenvalue, by construction
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Rows of the matrix."""
+
+    @property
+    @abstractmethod
+    def num_products(self) -> int:
+        """Products taken so far."""
+
+    @abstractmethod
+    def __matmul__(self, vector: Tensor) -> Tensor: ...
+
+
+class _Curvature(Operator):
+    """The sum over batches that Hessian and GGN share; what they differ in is one batch's product."""
+
+    def __init__(self, risk: EmpiricalRisk, memory: int | None = None) -> None:
+        self.risk = risk
+        self._memory = available_memory(risk.device) // 3 if memory is None else memory
+        self._kept: list[tuple[Product, float]] | None = None
+        self._products = 0
+
+    @property
+    def size(self) -> int:
+        return self.risk.num_weights
+
+    @property
+    def num_products(self) -> int:
+        return self._products
+
+    @property
+    def num_kept(self) -> int:
+        """Batches whose graphs are kept, decided at the first product."""
+        return len(self._keep())
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        kept = self._keep()
+        parts = self.risk.unflatten(vector)
+        total = torch.zeros_like(vector)
+        for product, share in kept:
+            total.add_(self.risk.flatten(product(parts)), alpha=share)
+        with self.risk.standing_in():
+            for batch, share in self._streamed(len(kept)):
+                total.add_(self.risk.flatten(self._graph(batch)(parts)), alpha=share)
+        self._products += 1
+        return total
+
+    @abstractmethod
+    def _graph(self, batch: Any) -> Product:
+        """Everything of one batch that does not depend on the vector."""
+
+    def _streamed(self, kept: int) -> Iterator[tuple[Any, float]]:
+        for batch in islice(self.risk.batches, kept, None):
+            yield move(batch, self.risk.device), batch_length(batch) / self.risk.num_examples
+
+    def _keep(self) -> list[tuple[Product, float]]:
+        if self._kept is None:
+            self._kept, left = [], float(self._memory)
+            with self.risk.standing_in():
+                per_example = self._graph_bytes()
+                for batch, share in self.risk.on_device():
+                    left -= per_example * batch_length(batch)
+                    if left < 0:
+                        break
+                    self._kept.append((self._graph(batch), share))
+        return self._kept
+
+    def _graph_bytes(self) -> float:
+        """Bytes that one example's graph holds on to, weights aside, counted on the first batch."""
+        batch = move(next(iter(self.risk.batches)), self.risk.device)
+        storages: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            self._graph(batch)
+        for parameter in self.risk.model.parameters():
+            storages.pop(parameter.untyped_storage().data_ptr(), None)
+        for leaf in self.risk.leaves:
+            storages.pop(leaf.untyped_storage().data_ptr(), None)
+        return sum(storages.values()) / batch_length(batch)
+
+
+class Hessian(_Curvature):
+    r"""Hessian of the risk, :math:`H = \nabla^2 L(w)`.
+
+    Args:
+        risk: the function and the point.
+        memory: bytes of graphs to keep between products; a third of what is free unless given.
+
+    >>> from torch import nn
+    >>> risk = EmpiricalRisk(nn.Linear(1, 1, bias=False), [(torch.ones(4, 1), torch.zeros(4, 1))],
+    ...                      loss=lambda model, batch: model(batch[0]).square().mean())
+    >>> Hessian(risk) @ torch.ones(1)
+    tensor([2.])
+    """
+
+    def _graph(self, batch: Any) -> Product:
+        leaves = self.risk.leaves
+        loss = self.risk.loss(self.risk.model, batch)
+        gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+        used = [
+            i for i, g in enumerate(gradient) if g.requires_grad
+        ]  # a loss linear in a weight has no curvature there
+
+        def product(vector: list[Tensor]) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(
+                [gradient[i] for i in used],
+                leaves,
+                [vector[i] for i in used],
+                retain_graph=True,
+                materialize_grads=True,
+            )
+
+        return product if used else _zero_product
+
+
+class GGN(_Curvature):
+    r"""Generalised Gauss-Newton matrix, :math:`G = \frac1N\sum_n J_n'\,\nabla^2\ell(z_n)\,J_n` for Jacobians J.
+
+    The Hessian without the network's own curvature; no negative eigenvalue if the loss is convex in the output, and of
+    rank at most examples times (outputs - 1) for cross-entropy.
+
+    Args:
+        risk: the function and the point; its loss has ``output`` and ``of_output``.
+        memory: bytes of graphs to keep between products; a third of what is free unless given.
+
+    Raises:
+        InputError: the loss is not split.
+
+    Source: Schraudolph (2002).
+    """
+
+    positive = True
+
+    def __init__(self, risk: EmpiricalRisk, memory: int | None = None) -> None:
+        self._loss = risk.split_loss()
+        super().__init__(risk, memory)
+
+    def _graph(self, batch: Any) -> Product:
+        leaves = self.risk.leaves
+        output = self._loss.output(self.risk.model, batch)
+        at = output.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self._loss.of_output(at, batch), at, create_graph=True)
+        dual = torch.zeros_like(output, requires_grad=True)
+        pulled = torch.autograd.grad(output, leaves, dual, create_graph=True, materialize_grads=True)
+
+        def product(vector: list[Tensor]) -> tuple[Tensor, ...]:
+            (pushed,) = torch.autograd.grad(pulled, dual, vector, retain_graph=True)
+            (curved,) = torch.autograd.grad(slope, at, pushed, retain_graph=True)
+            return torch.autograd.grad(output, leaves, curved, retain_graph=True, materialize_grads=True)
+
+        return product
+
+
+class Block(Operator):
+    """A principal sub-block: the rows and columns where ``chosen`` is True, in vectors of the block's own length.
+
+    Args:
+        operator: the whole matrix.
+        chosen: boolean, ``(operator.size,)``.
+    """
+
+    def __init__(self, operator: Operator, chosen: Tensor) -> None:
+        self._operator, self._chosen = operator, chosen
+        self.positive = operator.positive
+
+    @property
+    def size(self) -> int:
+        return int(self._chosen.sum())
+
+    @property
+    def num_products(self) -> int:
+        return self._operator.num_products
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        whole = vector.new_zeros(self._operator.size)
+        whole[self._chosen] = vector
+        return (self._operator @ whole)[self._chosen]
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that can be taken on ``device`` now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if sys.platform == "linux":
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 4 << 30
+
+
+def _zero_product(vector: list[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(part) for part in vector)

@@ -1,0 +1,260 @@
+"""The main job: from a model and its data to how sparse it can be pruned."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from howsparse.certificate import MAX_PRODUCTS as CERTIFICATE_PRODUCTS
+from howsparse.certificate import LossCurve, predict_losses
+from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian, Rule, Spectrum, grow_spectrum
+from howsparse.curvature.operators import Operator
+from howsparse.errors import InputError
+from howsparse.geometry import (
+    Magnitudes,
+    Share,
+    absolute_share,
+    clipped_share,
+    curvature_scale,
+    existence_density,
+    fixed_point,
+    minimal_density,
+)
+from howsparse.loss import Loss, cross_entropy
+
+__all__ = ["PruningLimit", "pruning_limit"]
+
+Curvature = Literal["hessian", "ggn"]
+Negative = Literal["wall", "unbounded"]
+Progress = Callable[[str, int, int], None]
+
+_SHARES: dict[Negative, Share] = {"wall": absolute_share, "unbounded": clipped_share}
+_CONFIDENCE = 2.58  # standard deviations of the probes' error on each side of the bracket: 99 %
+
+
+@dataclass(frozen=True)
+class PruningLimit:
+    """How sparse a network can be pruned, and on what grounds.
+
+    Attributes:
+        tolerance: loss increase allowed, the paper's epsilon.
+        curvature: "hessian" or "ggn".
+        negative: how negative curvature counts: "wall" (the paper's absolute value) or "unbounded".
+        spectrum: of the curvature, as far as it was resolved.
+        removed_spectrum: of its block of removed weights, for the upper bound.
+        magnitudes: of the weights under study.
+        losses: predicted loss increase of magnitude masks, at every sparsity.
+        num_products: products with the curvature taken in all.
+        stopped: why the bracket is as wide as it is: "precision", "max_products" or "exact".
+    """
+
+    tolerance: float
+    curvature: Curvature
+    negative: Negative
+    spectrum: Spectrum
+    removed_spectrum: Spectrum
+    magnitudes: Magnitudes
+    losses: LossCurve
+    num_products: int
+    stopped: str
+    bracket: tuple[float, float]
+
+    @property
+    def num_weights(self) -> int:
+        return self.magnitudes.num_weights
+
+    @property
+    def sparsity(self) -> float:
+        """1 - T at its fixed point, the middle of the bracket: beyond this nothing can be found (Corollary 1)."""
+        return sum(self.bracket) / 2
+
+    @property
+    def radius(self) -> float:
+        """Norm of the weights removed at the limit, the paper's projection distance R."""
+        return self.magnitudes.radius(1 - self.sparsity)
+
+    @property
+    def scale(self) -> float:
+        """Curvature above which a direction counts, 2 tolerance / radius^2; infinite if nothing is removed."""
+        return curvature_scale(self.tolerance, self.radius)
+
+    @property
+    def effective_dimension(self) -> float:
+        """Number of directions in which curvature outweighs the tolerance."""
+        return (1 - self.sparsity) * self.num_weights
+
+    @property
+    def upper_bound(self) -> float:
+        """1 - U at the limit: the sparsity at which the paper says a solution exists (Eq. 19)."""
+        scale, density, share = self.scale, 1 - self.sparsity, _SHARES[self.negative]
+
+        def existence(rule: Rule) -> float:
+            return existence_density(rule.nodes, scale, density, rule.weights, share)
+
+        low = existence(self.removed_spectrum.lowest())
+        high = existence(self.removed_spectrum.highest(lambda x: share(x, scale)))
+        # A block's singular values are at most the whole matrix's, so U is at most 2 T.
+        return 1 - (low + min(high, 2 * density)) / 2
+
+    @property
+    def certified(self) -> float:
+        """Largest sparsity whose magnitude mask the local model certifies: g'd + 1/2 d'Hd within the tolerance."""
+        return self.losses.largest_within(self.tolerance)
+
+    def at(self, *, tolerance: float | None = None, negative: Negative | None = None) -> "PruningLimit":
+        """The same spectrum under another tolerance or reading of negative curvature: no new work.
+
+        The upper bound goes on from the block of weights that the first limit removes.
+        """
+        tolerance = self.tolerance if tolerance is None else tolerance
+        negative = self.negative if negative is None else negative
+        bracket = solve_bracket(self.spectrum, self.magnitudes, tolerance, _SHARES[negative])
+        return replace(self, tolerance=tolerance, negative=negative, bracket=bracket)
+
+
+def pruning_limit(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    loss: Loss = cross_entropy,
+    curvature: Curvature = "hessian",
+    negative: Negative = "wall",
+    tolerance: float | None = None,
+    weights: Iterable[str] | None = None,
+    precision: float = 0.002,
+    max_products: int = 160,
+    probes: int = 1,
+    seed: int = 0,
+    memory: int | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> PruningLimit:
+    """Compute how sparse ``model`` can be pruned before its loss rises by more than ``tolerance``.
+
+    The model comes back exactly as it went in.
+
+    Args:
+        model: any module with linear, convolutional, embedding, attention or recurrent weights.
+        batches: re-iterable training batches, ``(input, target)`` pairs unless ``loss`` reads others.
+        loss: ``loss(model, batch)``, mean over the batch; for the GGN split at the output, as `cross_entropy` is.
+        curvature: "hessian", or "ggn" for the Gauss-Newton matrix, which has no negative eigenvalues.
+        negative: what negative curvature does to the sublevel set: "wall", as much as positive curvature of that
+            size (the paper, lambda as its absolute value), or "unbounded", nothing (radius infinite).
+        tolerance: loss increase allowed; unless given, the standard deviation of the loss over mini-batches of 128.
+        weights: names of the weights under study; all prunable ones that are not frozen unless given.
+        precision: width of the bracket at which to stop.
+        max_products: curvature products to spend in all, at least 32; the bracket takes what upper bound (a tenth) and
+            certificate (at most 12) leave.
+        probes: random vectors to share them between; one is enough for large networks.
+        seed: of the probes.
+        memory: bytes of graphs to keep between products; a third of what is free unless given.
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        InputError: something about the input, in one line: see `EmpiricalRisk`.
+
+    Source: Corollary 1 with Eq. 18 and 19.
+
+    >>> import torch
+    >>> examples = torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32)
+    >>> limit = pruning_limit(nn.Linear(8, 8), [examples], tolerance=0.1)
+    >>> limit.bracket[0] <= limit.sparsity <= limit.bracket[1]
+    True
+    """
+    if curvature not in ("hessian", "ggn"):
+        raise InputError(f"curvature '{curvature}' is neither 'hessian' nor 'ggn'")
+    if negative not in _SHARES:
+        raise InputError(f"negative '{negative}' is neither 'wall' nor 'unbounded'")
+    if not max_products >= 32 * probes >= 32:
+        raise InputError(f"max_products {max_products} is too few: {max(1, probes)} probes need {32 * max(1, probes)}")
+    risk = EmpiricalRisk(model, batches, loss, weights)
+    operator = Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
+    tolerance = default_tolerance(risk) if tolerance is None else tolerance
+    curvature_scale(tolerance, 1.0)
+    flat = risk.flat_weights()
+    magnitudes, share = Magnitudes(flat.cpu().numpy()), _SHARES[negative]
+
+    upper_steps = max_products // 10
+    steps = (max_products - CERTIFICATE_PRODUCTS - upper_steps - 2) // probes  # 2: both runs look for zero rows first
+    for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed):
+        progress("bracket", spectrum.num_steps, steps)
+        if spectrum.num_steps in _looks(steps) or spectrum.complete:
+            bracket = solve_bracket(spectrum, magnitudes, tolerance, share)
+            if bracket[1] - bracket[0] <= precision or spectrum.num_steps == steps:
+                break
+    precise = bracket[1] - bracket[0] <= precision
+    removed = _removed_spectrum(operator, flat, sum(bracket) / 2, upper_steps, seed, progress)
+    losses = predict_losses(operator, flat, risk.gradient(), tolerance, on_product=partial(progress, "certificate"))
+    return PruningLimit(
+        tolerance,
+        curvature,
+        negative,
+        spectrum,
+        removed,
+        magnitudes,
+        losses,
+        operator.num_products,
+        "exact" if spectrum.complete else "precision" if precise else "max_products",
+        bracket,
+    )
+
+
+def default_tolerance(risk: EmpiricalRisk) -> float:
+    """Standard deviation of the loss over mini-batches of 128, as the paper's experiments take it.
+
+    Raises:
+        InputError: the data make fewer than two mini-batches, or all losses are the same.
+    """
+    losses = risk.batch_losses(128)
+    if len(losses) < 2:
+        raise InputError("the data make one mini-batch of 128, too few for a tolerance; give one, or more data")
+    deviation = float(losses.std())
+    if not deviation > 0:
+        raise InputError("the loss is the same on every mini-batch, which leaves no tolerance; give one")
+    return deviation
+
+
+def solve_bracket(spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float, share: Share) -> tuple[float, float]:
+    """Where 1 - T's fixed point lies: between the extreme spectra with these moments, widened by the probes' error."""
+
+    def density(rule: Rule, sign: float) -> float:
+        def density_at(scale: float) -> float:
+            deviation = spectrum.probe_deviation(lambda x: share(x, scale), rule)
+            needed = minimal_density(rule.nodes, scale, rule.weights, share) + sign * _CONFIDENCE * deviation
+            return min(max(needed, 0.0), 1.0)
+
+        return fixed_point(density_at, magnitudes, tolerance)
+
+    least = density(spectrum.lowest(), -1)
+    most = density(spectrum.gauss(), +1)
+    for _ in range(8):  # the rule that is highest at this scale asks for more weights, hence another scale
+        here = partial(share, scale=curvature_scale(tolerance, magnitudes.radius(most)))
+        before, most = most, max(most, density(spectrum.highest(here), +1))
+        if most - before < 1e-7:
+            break
+    return 1 - most, 1 - least
+
+
+def _removed_spectrum(
+    operator: Operator, flat: Tensor, sparsity: float, steps: int, seed: int, progress: Progress
+) -> Spectrum:
+    """Spectrum of the block of the smallest weights, those that are removed at ``sparsity``."""
+    count = max(1, round(sparsity * flat.numel()))
+    threshold = flat.abs().kthvalue(count).values
+    block = Block(operator, flat.abs() <= threshold)
+    for spectrum in grow_spectrum(block, flat, seed=seed + 1):
+        progress("upper bound", spectrum.num_steps, steps)
+        if spectrum.num_steps == steps:
+            break
+    return spectrum
+
+
+def _looks(steps: int) -> set[int]:
+    """Step counts at which to solve for the bracket: each about an eighth more than the one before."""
+    looks = {steps}
+    step = 8
+    while step < steps:
+        looks.add(step)
+        step += max(4, step // 8)
+    return looks

@@ -1,0 +1,151 @@
+"""What magnitude pruning really reaches, by evaluating pruned networks."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from howsparse.curvature.risk import batch_length, move
+from howsparse.errors import InputError
+from howsparse.loss import Loss, SplitLoss, cross_entropy
+from howsparse.masks import Mask, magnitude_mask, select_weights
+
+__all__ = ["Measured", "Point", "evaluate", "measure", "pruned"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One pruned network: mean loss, and accuracy where the loss can score."""
+
+    sparsity: float
+    loss: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The measured curve and its thresholds.
+
+    Attributes:
+        curve: every network evaluated, by sparsity; the first is the dense one.
+        tolerance: loss increase allowed.
+        sparsity: largest sparsity evaluated whose loss is within the tolerance of the dense one's.
+        sparsity_by_accuracy: largest whose accuracy is at least the dense one's; None where the loss cannot score.
+    """
+
+    curve: tuple[Point, ...]
+    tolerance: float
+
+    @property
+    def dense(self) -> Point:
+        return self.curve[0]
+
+    @property
+    def sparsity(self) -> float:
+        return max(p.sparsity for p in self.curve if p.loss <= self.dense.loss + self.tolerance)
+
+    @property
+    def sparsity_by_accuracy(self) -> float | None:
+        if self.dense.accuracy is None:
+            return None
+        return max(p.sparsity for p in self.curve if (p.accuracy or 0.0) >= (self.dense.accuracy or 0.0))
+
+
+def evaluate(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entropy) -> tuple[float, float | None]:
+    """Mean loss, and accuracy where the loss can score, in evaluation mode; the model's mode is restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    device = next(model.parameters()).device
+    model.eval()
+    total, correct, scored, count = 0.0, 0, 0, 0
+    score = getattr(loss, "score", None)
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                batch, length = move(batch, device), batch_length(batch)
+                if score is not None and isinstance(loss, SplitLoss):
+                    output = loss.output(model, batch)
+                    total += float(loss.of_output(output, batch)) * length
+                    right, of = score(output, batch)
+                    correct, scored = correct + right, scored + of
+                else:
+                    total += float(loss(model, batch)) * length
+                count += length
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return total / count, correct / scored if scored else None
+
+
+def measure(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    tolerance: float,
+    loss: Loss = cross_entropy,
+    weights: Iterable[str] | None = None,
+    precision: float = 0.001,
+    on_point: Callable[[Point], None] = lambda point: None,
+) -> Measured:
+    """Prune by global magnitude, without retraining, and find how far loss and accuracy hold.
+
+    A look at every 5 % and more closely near 100 % brackets both thresholds, bisection narrows each to ``precision``.
+    Where a curve crosses its threshold several times, the sparsest crossing is found to the first look's resolution.
+
+    Args:
+        model: restored to its weights afterwards, also when stopped.
+        batches: re-iterable; training batches for the loss threshold, test batches for the accuracy.
+        tolerance: loss increase allowed, at least 0; `PruningLimit.tolerance` fits.
+        loss: as for `pruning_limit`; with a ``score``, accuracies are measured too.
+        weights: names to prune; all prunable weights unless given.
+        precision: of the thresholds, in sparsity.
+        on_point: called with every network evaluated, for progress.
+
+    Raises:
+        InputError: no prunable weight, or a negative tolerance.
+    """
+    if not tolerance >= 0:
+        raise InputError(f"tolerance {tolerance:g} is negative: it is the loss increase that is allowed")
+    names = list(select_weights(model, weights))
+    points: dict[float, Point] = {}
+
+    def look(sparsity: float) -> Point:
+        if sparsity not in points:
+            with pruned(model, magnitude_mask(model, sparsity, names)):
+                points[sparsity] = Point(sparsity, *evaluate(model, batches, loss))
+            on_point(points[sparsity])
+        return points[sparsity]
+
+    dense = look(0.0)
+    coarse = [round(0.05 * i, 2) for i in range(1, 19)] + [0.92, 0.94, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998]
+    for sparsity in coarse:
+        look(sparsity)
+
+    def narrow(holds: Callable[[Point], bool]) -> None:
+        low = max(s for s, point in points.items() if holds(point))
+        high = min((s for s in points if s > low), default=1.0)
+        while high - low > precision:
+            middle = round((low + high) / 2, 6)
+            low, high = (middle, high) if holds(look(middle)) else (low, middle)
+
+    narrow(lambda point: point.loss <= dense.loss + tolerance)
+    if dense.accuracy is not None:
+        narrow(lambda point: (point.accuracy or 0.0) >= (dense.accuracy or 0.0))
+    return Measured(tuple(points[s] for s in sorted(points)), tolerance)
+
+
+class pruned:
+    """The model with a mask applied, its weights put back on the way out."""
+
+    def __init__(self, model: nn.Module, mask: Mask) -> None:
+        self._model, self._mask = model, mask
+        self._before = {name: w.detach().clone() for name, w in select_weights(model, mask).items()}
+
+    def __enter__(self) -> None:
+        self._mask.apply_(self._model)
+
+    def __exit__(self, *_: object) -> None:
+        with torch.no_grad():
+            for name, w in select_weights(self._model, self._mask).items():
+                w.copy_(self._before[name])

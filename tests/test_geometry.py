@@ -1,0 +1,177 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from howsparse import InputError
+from howsparse.geometry import (
+    Magnitudes,
+    absolute_share,
+    clipped_share,
+    curvature_scale,
+    effective_dimension,
+    ellipsoid_width,
+    existence_density,
+    existence_fixed_point,
+    fixed_point,
+    generic_density,
+    larsen_interval,
+    minimal_density,
+    projected_width,
+    statistical_dimension,
+)
+
+spectra = arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e3, 1e3))
+scales = st.floats(1e-6, 1e6)
+
+
+def transitions(
+    eigenvalues: np.ndarray, displacement: np.ndarray, tolerance: float, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The theorem itself: for random nested subspaces, the first dimension at which one meets the sublevel set.
+
+    The set is the ellipsoid 1/2 (x - c)'H(x - c) <= tolerance around c = displacement; the loss left in the best point
+    of the first k random directions is a least-squares residual, read off one QR for every k.
+    """
+    root = np.sqrt(eigenvalues)
+    target, first = root * displacement, []
+    for _ in range(draws):
+        directions = root[:, None] * rng.standard_normal((eigenvalues.size, eigenvalues.size))
+        explained = np.cumsum((np.linalg.qr(directions).Q.T @ target) ** 2)
+        left = (target @ target - np.concatenate([[0.0], explained])) / 2
+        first.append(int(np.argmax(left <= tolerance)))
+    return np.array(first)
+
+
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [np.geomspace(1e-4, 1e2, 300), np.repeat([10.0, 0.01], [75, 225])],
+    ids=["log-spaced", "two-valued"],
+)
+@pytest.mark.parametrize("scale", [0.03, 0.3])
+def test_phase_transition_is_where_the_bounds_say(eigenvalues: np.ndarray, scale: float) -> None:
+    """Agreement seen over 40 draws: the mean within 5 of 300 dimensions, single draws within about 10."""
+    rng = np.random.default_rng(0)
+    size = eigenvalues.size
+    radius, tolerance = 2.0, scale * 2.0**2 / 2
+    anywhere = rng.standard_normal(size)
+    steep = np.where(eigenvalues >= np.sort(eigenvalues)[-15], anywhere, 0.0)
+    for direction, density in (
+        (steep, minimal_density(eigenvalues, scale)),
+        (anywhere, generic_density(eigenvalues, scale)),
+    ):
+        displacement = direction * radius / np.linalg.norm(direction)
+        seen = transitions(eigenvalues, displacement, tolerance, draws=40, rng=rng)
+        assert abs(seen.mean() - size * density) < 6
+        assert seen.std() < 12  # sharp: a few dimensions of 300
+
+
+def test_a_ball_is_met_where_elementary_geometry_says() -> None:
+    """A ball of radius r at distance R spans a cone of dimension D r^2/R^2; the paper's T has R^2 + r^2 instead."""
+    eigenvalues, scale = np.ones(400), 0.3
+    assert generic_density(eigenvalues, scale) == pytest.approx(1 - 0.3)
+    assert minimal_density(eigenvalues, scale) == pytest.approx(1 / 1.3)
+    seen = transitions(eigenvalues, np.r_[np.sqrt(2 / 0.3), np.zeros(399)], 1.0, 40, np.random.default_rng(1))
+    assert seen.mean() == pytest.approx(400 * 0.7, abs=6)
+
+
+def test_rank_one_hessian() -> None:
+    eigenvalues = np.r_[5.0, np.zeros(99)]
+    assert minimal_density(eigenvalues, 5.0) == pytest.approx(0.5 / 100)
+    assert ellipsoid_width(eigenvalues, 1.0) == math.inf
+    assert statistical_dimension(eigenvalues, 5.0) == pytest.approx(99.5)
+
+
+def test_ellipsoid_width_against_its_definition() -> None:
+    """Definition 3 by Monte-Carlo: the supremum of <g, x> over an ellipsoid is the norm of (r_i g_i)."""
+    rng = np.random.default_rng(0)
+    eigenvalues, tolerance = rng.uniform(0.5, 2.0, 2000), 0.1
+    radii = np.sqrt(2 * tolerance / eigenvalues)
+    supremum = np.linalg.norm(radii * rng.standard_normal((500, 2000)), axis=1).mean()
+    assert ellipsoid_width(eigenvalues, tolerance) == pytest.approx(supremum, rel=2e-3)
+
+
+def test_larsen_interval_holds_the_width_of_a_single_direction() -> None:
+    """Far away, one direction's projected width is E|g| r / R: the lower end, which is why the factor is outside."""
+    radius, eigenvalues = 1e4, [2.0]
+    low, high = larsen_interval(eigenvalues, 1.0, radius)
+    assert low == pytest.approx(math.sqrt(2 / math.pi) / radius)
+    assert high == pytest.approx(1 / radius) == projected_width(eigenvalues, 1.0, radius)
+
+
+@given(spectra, scales)
+def test_dimensions_add_up(eigenvalues: np.ndarray, scale: float) -> None:
+    for share in (absolute_share, clipped_share):
+        total = effective_dimension(eigenvalues, scale, share) + statistical_dimension(eigenvalues, scale, share)
+        assert total == pytest.approx(eigenvalues.size)
+
+
+@given(spectra, scales, st.floats(0.1, 10.0))
+def test_bounds_are_ordered_and_scale_free(eigenvalues: np.ndarray, scale: float, unit: float) -> None:
+    wall = minimal_density(eigenvalues, scale)
+    assert 0 <= generic_density(eigenvalues, scale) <= wall + 1e-9
+    assert minimal_density(eigenvalues, scale, share=clipped_share) <= wall + 1e-12
+    assert minimal_density(eigenvalues * unit, scale * unit) == pytest.approx(wall)
+    assert minimal_density(eigenvalues, scale * unit) <= wall or unit < 1
+
+
+@given(spectra, scales)
+def test_a_rule_with_multiplicities_is_the_spectrum_it_stands_for(eigenvalues: np.ndarray, scale: float) -> None:
+    repeated = np.repeat(eigenvalues, 3)
+    rule = np.append(eigenvalues, 7.0), np.append(np.full(eigenvalues.size, 3.0), 0.0)
+    assert minimal_density(rule[0], scale, rule[1]) == pytest.approx(minimal_density(repeated, scale))
+
+
+@given(arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e3, 1e3)))
+def test_radius_against_brute_force(weights: np.ndarray) -> None:
+    magnitudes = Magnitudes(weights)
+    smallest_first = sorted(abs(weights))
+    for removed in range(weights.size + 1):
+        expected = math.fsum(w * w for w in smallest_first[:removed])
+        assert magnitudes.radius(1 - removed / weights.size) ** 2 == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
+@given(spectra, arrays(np.float64, 20, elements=st.floats(0.01, 10.0)), st.floats(1e-4, 1e2))
+def test_fixed_point_keeps_what_it_needs(eigenvalues: np.ndarray, weights: np.ndarray, tolerance: float) -> None:
+    magnitudes = Magnitudes(weights)
+    density = fixed_point(lambda scale: minimal_density(eigenvalues, scale), magnitudes, tolerance)
+    radius = magnitudes.radius(density)
+    needed = minimal_density(eigenvalues, curvature_scale(tolerance, radius)) if radius else 0.0
+    assert needed == pytest.approx(density, abs=1e-9)
+
+
+def test_fixed_point_without_curvature_removes_everything() -> None:
+    assert fixed_point(lambda scale: minimal_density([0.0, 0.0], scale), Magnitudes([1.0, 2.0]), 1.0) == 0.0
+
+
+def test_existence_bound_of_a_diagonal_hessian() -> None:
+    """Steep weights kept, flat ones removed: U is the share of steep ones; removing one of those costs a dimension."""
+    flat, steep = np.zeros(90), np.full(10, 1e9)
+    assert existence_density(flat, 1.0, density=0.1) == pytest.approx(0.1)
+    assert existence_density(np.r_[flat, steep[:1]], 1.0, density=0.09) == pytest.approx(0.1)
+
+    def existence_at(density: float) -> float:
+        removed = 100 - round(100 * density)
+        return existence_density(np.r_[flat, steep][:removed], 1.0, density) if removed else 1.0
+
+    assert existence_fixed_point(existence_at, 100, dimensions=0.5) == 0.1
+    assert existence_fixed_point(existence_at, 100) == 0.09  # one missing dimension counts as none
+
+
+def test_existence_bound_is_never_below_the_density() -> None:
+    assert existence_density([3.0, -2.0], math.inf, 0.25) == 0.25
+    assert existence_density([3.0, -2.0], 1.0, 0.25) > 0.25
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
+def test_tolerance_must_be_positive(tolerance: float) -> None:
+    with pytest.raises(InputError, match=r"tolerance .* is not positive"):
+        curvature_scale(tolerance, 1.0)
+
+
+def test_scale_must_be_positive() -> None:
+    with pytest.raises(InputError, match="scale 0 is not positive"):
+        effective_dimension([1.0], 0.0)

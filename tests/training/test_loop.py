@@ -1,0 +1,255 @@
+"""The loop against one written by hand, and resuming against never having stopped."""
+
+import copy
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from howsparse.errors import InputError
+from howsparse.masks import prunable_weights
+from howsparse.training.l1 import attach_l1
+from howsparse.training.loop import Epoch, fit
+
+Batch = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than these sizes need, and bits are only promised for the same number of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def batches(epoch: int) -> Iterator[Batch]:
+    """23 examples, so the last batch is smaller."""
+    generator = torch.Generator().manual_seed(100 + epoch)
+    for size in (10, 10, 3):
+        inputs = torch.randn(size, 6, generator=generator)
+        yield inputs, (inputs[:, :3].argmax(1) + torch.randint(2, (size,), generator=generator)) % 3
+
+
+def network(seed: int = 0, dropout: float = 0.3) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3))
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def adam_and_l1(model: nn.Module) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    attach_l1(optimizer, prunable_weights(model).values(), 0.01, proximal=True)
+    return optimizer
+
+
+def rate(epoch: int) -> float:
+    return 1 / (1 + epoch)
+
+
+def bits(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Everything that training changes."""
+    state: list[Tensor] = list(model.state_dict().values())
+    for entries in optimizer.state_dict()["state"].values():
+        state += [torch.as_tensor(value) for value in entries.values() if value is not None]
+    return [tensor.detach().clone() for tensor in state]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def results(history: list[Epoch]) -> list[tuple[int, float, float]]:
+    return [(epoch.epoch, epoch.loss, epoch.accuracy) for epoch in history]
+
+
+def test_fit_is_the_loop_one_would_write() -> None:
+    ours, theirs = network(dropout=0), network(dropout=0)
+    our_optimizer = sgd(ours)
+    history = fit(ours, our_optimizer, batches, 4, rate=rate)
+
+    their_optimizer = sgd(theirs)
+    for epoch in range(4):
+        their_optimizer.param_groups[0]["lr"] = 0.1 / (1 + epoch)
+        losses: list[float] = []
+        right: list[bool] = []
+        for inputs, targets in batches(epoch):
+            output = theirs(inputs)
+            loss = -output.log_softmax(1)[range(len(targets)), targets]
+            losses += loss.tolist()
+            right += (output.argmax(1) == targets).tolist()
+            their_optimizer.zero_grad()
+            loss.mean().backward()
+            their_optimizer.step()
+        assert history[epoch].epoch == epoch
+        assert history[epoch].loss == pytest.approx(sum(losses) / 23, rel=1e-5)
+        assert history[epoch].accuracy == pytest.approx(sum(right) / 23)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert our_optimizer.param_groups[0]["lr"] == 0.1
+    assert ours.training
+
+
+@pytest.mark.parametrize("make", [sgd, adam_and_l1])
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_resuming_gives_the_same_bits(
+    tmp_path: Path, make: Callable[[nn.Module], torch.optim.Optimizer], stop: int
+) -> None:
+    whole = network()
+    whole_optimizer = make(whole)
+    history = fit(whole, whole_optimizer, batches, 5, rate=rate, seed=3)
+
+    first = network()
+    fit(first, make(first), batches, stop, rate=rate, checkpoint=tmp_path / "c.pt", seed=3)
+    second = network(seed=99)  # what it starts from must not matter
+    optimizer = make(second)
+    torch.manual_seed(12345)
+    resumed = fit(second, optimizer, batches, 5, rate=rate, checkpoint=tmp_path / "c.pt", seed=3)
+    assert equal(bits(second, optimizer), bits(whole, whole_optimizer))
+    assert results(resumed) == results(history)
+
+    other = network()
+    other_optimizer = make(other)
+    fit(other, other_optimizer, batches, 5, rate=rate, seed=4)
+    assert not equal(bits(other, other_optimizer), bits(whole, whole_optimizer))  # dropout does draw
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {folder!r})
+from test_loop import batches, bits, network, rate, results, sgd
+from howsparse.training.loop import fit
+
+checkpoint, output, die = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+def until(epoch):
+    for i, batch in enumerate(batches(epoch)):
+        if die == "training" and (epoch, i) == (2, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch
+
+save = torch.save
+def save_half(state, file):
+    save(state, file)
+    if len(eval(state["history"])) == 4:
+        os.truncate(file, os.path.getsize(file) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+if die == "saving":
+    torch.save = save_half
+
+model = network(seed=os.getpid() if checkpoint.exists() else 0)
+optimizer = sgd(model)
+history = fit(model, optimizer, until, 5, rate=rate, checkpoint=checkpoint, seed=3)
+save((bits(model, optimizer), results(history)), output)
+"""
+
+
+def test_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    model = network()
+    optimizer = sgd(model)
+    history = fit(model, optimizer, batches, 5, rate=rate, seed=3)
+
+    checkpoint, output = tmp_path / "c.pt", tmp_path / "end.pt"
+    script = SCRIPT.format(folder=str(Path(__file__).parent))
+    for die, done in (("training", 2), ("saving", 3), ("never", 5)):
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(checkpoint), str(output), die], capture_output=True, text=True
+        )
+        assert run.returncode == (0 if die == "never" else -signal.SIGKILL), run.stderr
+        assert torch.load(checkpoint, weights_only=True)["history"].count('"loss"') == done
+    end, end_history = torch.load(output, weights_only=True)
+    assert equal(end, bits(model, optimizer))
+    assert end_history == results(history)
+
+
+def test_fit_leaves_the_random_state_as_it_was() -> None:
+    torch.manual_seed(5)
+    model = network()
+    state = torch.get_rng_state()
+    fit(model, sgd(model), batches, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_checkpoint_is_there_before_on_epoch_and_loads_with_weights_only(tmp_path: Path) -> None:
+    path, seen = tmp_path / "c.pt", []
+    model = network()
+
+    def on_epoch(epoch: Epoch) -> None:
+        state = torch.load(path, weights_only=True)
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in state["model"].items())
+        assert state["optimizer"]["param_groups"][0]["lr"] == 0.1  # not the epoch's own
+        seen.append(epoch)
+
+    history = fit(model, sgd(model), batches, 3, rate=rate, checkpoint=path, on_epoch=on_epoch)
+    assert seen == history
+    assert [epoch.epoch for epoch in history] == [0, 1, 2]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_checkpoint_of_another_identity_is_refused(tmp_path: Path) -> None:
+    path, model = tmp_path / "c.pt", network()
+    fit(model, sgd(model), batches, 1, checkpoint=path, identity="this")
+    content, before = path.read_bytes(), copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=r"c\.pt is of another training"):
+        fit(model, sgd(model), batches, 2, checkpoint=path, identity="that")
+    assert path.read_bytes() == content
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path: Path) -> None:
+    path, model = tmp_path / "c.pt", network()
+    fit(model, sgd(model), batches, 1, checkpoint=path)
+    other = nn.Linear(6, 3)
+    with pytest.raises(InputError, match=r"c\.pt is of another model") as caught:
+        fit(other, sgd(other), batches, 2, checkpoint=path)
+    assert "\n" not in str(caught.value)
+    part = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    with pytest.raises(InputError, match=r"c\.pt is of another model or optimizer"):
+        fit(model, part, batches, 2, checkpoint=path)
+
+
+def test_diverging_training_is_an_input_error(tmp_path: Path) -> None:
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def poisoned(epoch: int) -> Iterator[Batch]:
+        for inputs, targets in batches(epoch):
+            yield inputs * (math.inf if epoch == 2 else 1), targets
+
+    with pytest.raises(InputError, match=r"training diverged in epoch 3: .*lower the learning rate"):
+        fit(model, optimizer, poisoned, 5, rate=rate, checkpoint=tmp_path / "c.pt")
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    kept = torch.load(tmp_path / "c.pt", weights_only=True)  # the last good epoch
+    assert kept["history"].count('"loss"') == 2
+    assert all(value.isfinite().all() for value in kept["model"].values())
+
+
+def test_rates_come_back_for_every_group_even_after_an_interruption() -> None:
+    model = network()
+    first: dict[str, Any] = {"params": list(model[0].parameters()), "lr": 0.3}
+    optimizer = torch.optim.SGD([first, {"params": list(model[4].parameters())}], lr=0.2)
+    during: list[list[float]] = []
+
+    def interrupted(epoch: int) -> Iterator[Batch]:
+        during.append([group["lr"] for group in optimizer.param_groups])
+        yield from batches(epoch)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, optimizer, interrupted, 3, rate=rate)
+    assert during == [[0.3, 0.2], [0.15, 0.1]]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.2]
