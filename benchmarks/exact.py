@@ -2,8 +2,8 @@
 
     python -m benchmarks.exact [--seeds 6] [--record results/exact.jsonl] [--table docs/exact.md]
 
-Trains 64-64-32-10 ReLU networks at four l1 strengths, writes each one's Hessian out in float64 with torch.func (not this
-project's products), and solves for the exact 1 - T. Runs that are recorded already are not run again.
+Trains 64-64-32-10 ReLU networks at four l1 strengths, writes each one's Hessian out in float64 with torch.func (not
+this project's products), and solves for the exact 1 - T. Runs that are recorded already are not run again.
 """
 
 import argparse

@@ -28,7 +28,7 @@ def convnet_case(seed: int = 0) -> tuple[nn.Module, Batches]:
             nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3),
         ).double()  # fmt: skip
-        model[1].running_mean.normal_()
+        model.get_buffer("1.running_mean").normal_()
     inputs = torch.randn(20, 1, 4, 4, generator=generator, dtype=torch.float64)
     targets = torch.randint(3, (20,), generator=generator)
     return model, list(zip(inputs.split(8), targets.split(8), strict=True))
@@ -53,9 +53,12 @@ def exact_curvature(model: nn.Module, batches: Batches, kind: str = "hessian") -
     def loss(z: Tensor) -> Tensor:
         return nn.functional.cross_entropy(z, targets)
 
+    def risk(flat: Tensor) -> Tensor:
+        return loss(output(flat))
+
     if kind == "hessian":
         with sdpa_kernel(SDPBackend.MATH):
-            dense: Tensor = torch.func.jacrev(torch.func.grad(lambda flat: loss(output(flat))))(at)
+            dense: Tensor = torch.func.jacrev(torch.func.grad(risk))(at)
     else:
         z = output(at)
         jacobian = torch.func.jacrev(output)(at).reshape(z.numel(), -1)

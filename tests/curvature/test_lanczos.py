@@ -15,7 +15,7 @@ from howsparse.curvature.lanczos import (
     markov_bracket,
     steepest_rule,
 )
-from howsparse.geometry import absolute_share, clipped_share
+from howsparse.geometry import Share, absolute_share, clipped_share
 
 Array = np.ndarray
 
@@ -102,9 +102,9 @@ def test_invariant_subspace_ends_the_run() -> None:
 @given(
     st.integers(0, 10**6), st.integers(2, 14), st.floats(1e-5, 1.0), st.sampled_from([absolute_share, clipped_share])
 )
-def test_sharp_bracket_holds_the_exact_integral(seed: int, steps: int, scale: float, share: object) -> None:
+def test_sharp_bracket_holds_the_exact_integral(seed: int, steps: int, scale: float, share: Share) -> None:
     nodes, weights = random_measure(seed)
-    f = partial(share, scale=scale)  # type: ignore[call-overload]
+    f = partial(share, scale=scale)
     found = tridiagonal(nodes, np.sqrt(weights), steps)
     low, high = gauss_radau(found, 0.0).integrate(f), steepest_rule(found, f).integrate(f)
     assert low - 1e-9 <= weights @ f(nodes) <= high + 1e-9
@@ -133,10 +133,10 @@ def test_interpolants_of_the_proof_lie_on_one_side() -> None:
     scale = 0.05
 
     def height(x: Array) -> Array:
-        return scale / (np.abs(x) + scale)
+        return np.asarray(scale / (np.abs(x) + scale))
 
     def slope(x: Array) -> Array:
-        return -np.sign(x) * scale / (np.abs(x) + scale) ** 2
+        return np.asarray(-np.sign(x) * scale / (np.abs(x) + scale) ** 2)
 
     grid = np.linspace(-1.3, 1.3, 4001)
     for rule, degree, sign in (

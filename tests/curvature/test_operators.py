@@ -79,7 +79,7 @@ def test_pruned_weights_are_not_under_study() -> None:
     kept = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)) < 0.5
     bare, _ = mlp_case()
     with torch.no_grad():
-        bare[0].weight.mul_(kept)  # type: ignore[index, operator, union-attr]
+        bare[0].weight.mul_(kept)  # type: ignore[index]
     prune(model, Mask({"0.weight": kept}))
     operator = Hessian(EmpiricalRisk(model, batches))
     alive = torch.cat([kept.flatten(), torch.ones(21, dtype=torch.bool)])

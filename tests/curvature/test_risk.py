@@ -15,8 +15,8 @@ def test_the_model_comes_back_as_it_went_in() -> None:
     model, batches = convnet_case()
     model.train()
     model[4].eval()  # type: ignore[index]
-    model[1].weight.requires_grad_(False)  # type: ignore[index, union-attr]
-    model[0].weight.grad = torch.ones_like(model[0].weight)  # type: ignore[index, arg-type]
+    model[1].weight.requires_grad_(False)  # type: ignore[index]
+    model[0].weight.grad = torch.ones_like(model[0].weight)  # type: ignore[index]
     parameters = dict(model.named_parameters())
     before = copy.deepcopy(model.state_dict())
     modes = [m.training for m in model.modules()]
@@ -27,7 +27,7 @@ def test_the_model_comes_back_as_it_went_in() -> None:
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p is parameters[name] for name, p in model.named_parameters())
     assert [p.requires_grad for p in parameters.values()] == [True, True, False, True, True, True]
-    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))  # type: ignore[index, arg-type]
+    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))  # type: ignore[index]
     assert all(p.grad is None for name, p in parameters.items() if name != "0.weight")
 
 
@@ -45,6 +45,7 @@ def test_buffers_a_model_writes_in_evaluation_are_put_back() -> None:
     class Counter(nn.Linear):
         def __init__(self) -> None:
             super().__init__(2, 2)
+            self.calls: Tensor
             self.register_buffer("calls", torch.zeros(()))
 
         def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def test_gradient_is_autograds() -> None:
     risk = EmpiricalRisk(model, batches)
     inputs, targets = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
     nn.functional.cross_entropy(model(inputs), targets).backward()
-    expected = torch.cat([model[i].weight.grad.flatten() for i in (0, 2)])  # type: ignore[index, union-attr]
+    expected = torch.cat([model[i].weight.grad.flatten() for i in (0, 2)])  # type: ignore[index]
     assert torch.allclose(risk.gradient(), expected, atol=1e-14)
 
 
@@ -107,7 +108,7 @@ def test_every_bad_input_has_its_line() -> None:
 
     broken, _ = mlp_case()
     with torch.no_grad():
-        broken[2].weight[0, 0] = float("nan")  # type: ignore[index, operator, union-attr]
+        broken[2].weight[0, 0] = float("nan")  # type: ignore[index]
     fails("'2.weight' has NaN", broken, batches)
 
     class Dropping(nn.Linear):
@@ -117,7 +118,7 @@ def test_every_bad_input_has_its_line() -> None:
     fails("changes from call to call", Dropping(5, 3), [(x.float(), y) for x, y in batches])
 
     frozen_one, _ = mlp_case()
-    frozen_one[0].weight.requires_grad_(False)  # type: ignore[index, union-attr]
+    frozen_one[0].weight.requires_grad_(False)  # type: ignore[index]
     fails("'0.weight' is frozen", frozen_one, batches, weights=["0.weight"])
     assert EmpiricalRisk(frozen_one, batches).names == ["2.weight"]
 

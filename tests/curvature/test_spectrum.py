@@ -37,7 +37,8 @@ def hessian_like(size: int, zero_rows: int, seed: int) -> Tensor:
     basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
     values = torch.randn(size, generator=generator, dtype=torch.float64) * torch.logspace(-4, 1, size)
     alive = (torch.arange(size) >= zero_rows).double()
-    return alive[:, None] * (basis * values @ basis.T) * alive
+    matrix: Tensor = torch.diag(alive) @ (basis * values) @ basis.T @ torch.diag(alive)
+    return matrix
 
 
 def spectrum_of(matrix: Tensor, steps: int, probes: int = 1, seed: int = 0) -> Spectrum:

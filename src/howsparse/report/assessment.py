@@ -33,7 +33,7 @@ class Assessment:
 
     def summary(self, after: Point) -> dict[str, object]:
         """The answer as one JSON object; ``after`` is the network pruned in the end, on the test batches."""
-        limit = self.limit
+        limit, unbounded = self.limit, self.limit.at(negative="unbounded")
         return {
             "num_weights": limit.num_weights,
             "tolerance": limit.tolerance,
@@ -42,6 +42,9 @@ class Assessment:
             "limit": limit.sparsity,
             "limit_low": limit.bracket[0],
             "limit_high": limit.bracket[1],
+            "limit_unbounded": unbounded.sparsity,
+            "limit_unbounded_low": unbounded.bracket[0],
+            "limit_unbounded_high": unbounded.bracket[1],
             "stopped": limit.stopped,
             "upper_bound": limit.upper_bound,
             "certified": limit.certified,
