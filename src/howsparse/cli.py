@@ -48,7 +48,7 @@ ToleranceOption = Annotated[
 ]
 PrecisionOption = Annotated[float, typer.Option(help="Width of the bracket to stop at.")]
 ProductsOption = Annotated[int, typer.Option(help="Curvature products to spend at most.")]
-SeedOption = Annotated[int, typer.Option(help="The same seed gives the same answer, to the last bit.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="The same seed gives the same answer, to the last bit.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Append the run to this JSON-lines file.")]
@@ -311,7 +311,7 @@ def check_output(path: Path, force: bool) -> None:
 
 
 def progress_bar() -> Progress:
-    """Bars on stderr, so that stdout stays for the answer."""
+    """Bars on stderr, so that stdout stays for the answer; none where stderr is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -319,6 +319,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

@@ -167,7 +167,9 @@ def pruning_limit(
     if negative not in _SHARES:
         raise InputError(f"negative '{negative}' is neither 'wall' nor 'unbounded'")
     if not max_products >= 32 * probes >= 32:
-        raise InputError(f"max_products {max_products} is too few: {max(1, probes)} probes need {32 * max(1, probes)}")
+        raise InputError(
+            f"max_products {max_products} is too few for {probes} probe(s): take 32 for each, at least one"
+        )
     risk = EmpiricalRisk(model, batches, loss, weights)
     operator = Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
     tolerance = default_tolerance(risk) if tolerance is None else tolerance

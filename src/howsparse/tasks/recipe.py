@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
 
-__all__ = ["Recipe", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "check_recipe", "load_recipe", "recipe_names"]
 
 _FOLDER = resources.files("howsparse.tasks") / "recipes"
 
@@ -74,9 +74,18 @@ def load_recipe(name: str) -> Recipe:
     file = _FOLDER / f"{name}.yaml"
     if not file.is_file():
         raise InputError(f"no task is called '{name}'; choose from: {', '.join(recipe_names())}")
+    return check_recipe(yaml.safe_load(file.read_text()), file.name)
+
+
+def check_recipe(fields: object, name: str) -> Recipe:
+    """The recipe with these fields.
+
+    Raises:
+        InputError: a field that does not validate; the first is named.
+    """
     try:
-        return Recipe.model_validate(yaml.safe_load(file.read_text()))
+        return Recipe.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"recipe {name}.yaml, field '{where}': {first['msg']}") from error
+        raise InputError(f"recipe {name}, field '{where}': {first['msg']}") from error

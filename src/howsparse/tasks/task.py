@@ -9,7 +9,7 @@ from howsparse.errors import InputError
 from howsparse.masks import prunable_weights
 from howsparse.tasks.data import Batches, Images, ShuffledBatches, load_images
 from howsparse.tasks.networks import NETWORKS, kaiming_normal_
-from howsparse.tasks.recipe import Recipe, load_recipe
+from howsparse.tasks.recipe import Recipe, check_recipe, load_recipe
 
 __all__ = ["Task", "load_task"]
 
@@ -24,7 +24,7 @@ class Task:
 
     def with_recipe(self, **changes: object) -> "Task":
         """The same data under a changed recipe, for example ``task.with_recipe(l1=0.0)``."""
-        return replace(self, recipe=Recipe.model_validate(self.recipe.model_dump() | changes))
+        return replace(self, recipe=check_recipe(self.recipe.model_dump() | changes, self.recipe.name))
 
     def network(self, seed: int = 0) -> nn.Module:
         """The network at its initialisation; torch's own random state is left as it was."""

@@ -1,0 +1,241 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from howsparse.cli import main
+
+KEYS = {
+    "num_weights", "tolerance", "curvature", "limit", "limit_low", "limit_high", "upper_bound", "certified",
+    "measured", "dense_accuracy", "pruned_accuracy", "products", "seconds",
+}  # fmt: skip
+
+FACTORY = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+
+def frozen():
+    return net().requires_grad_(False)
+
+def weightless():
+    return nn.BatchNorm1d(4)
+
+class Dropping(nn.Linear):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.5)
+
+def dropping():
+    return Dropping(4, 3)
+
+def empty():
+    return []
+
+def once():
+    return iter([(torch.zeros(300, 4), torch.zeros(300, dtype=torch.long))])
+
+number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a module of models, data, and weights."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mynets.py").write_text(FACTORY)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "mynets", raising=False)
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((400, 4)).astype(np.float32)
+    targets = inputs[:, :3].argmax(1)
+    np.savez(
+        "data.npz", inputs=inputs[:300], targets=targets[:300], test_inputs=inputs[300:], test_targets=targets[300:]
+    )
+    import mynets  # type: ignore[import-not-found]
+
+    save_file(mynets.net().state_dict(), "good.safetensors")
+    return tmp_path
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["howsparse", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_demo_answers_in_json_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "demo.png"
+    assert run("demo", "--json", "--output", str(picture), monkeypatch=monkeypatch) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.keys() >= KEYS
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert 0.9 < answer["limit_low"] <= answer["limit"] <= answer["limit_high"] < 0.97
+    assert abs(answer["certified"] - answer["measured"]) < 0.02
+    assert answer["dense_accuracy"] > 0.95
+    assert answer["pruned_accuracy"] > answer["dense_accuracy"] - 0.01
+    assert run("demo", "--output", str(picture), monkeypatch=monkeypatch) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_limit_of_any_module(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("limit", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--max-products", "40")
+    assert run(*arguments, "--json", "--record", "runs.jsonl", monkeypatch=monkeypatch) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.keys() >= KEYS
+    assert answer["num_weights"] == 4 * 16 + 16 * 3
+    assert answer["products"] <= 40
+    recorded = json.loads(Path("runs.jsonl").read_text())
+    assert recorded.items() >= answer.items()
+    assert recorded["versions"]["torch"] == torch.__version__
+    assert run(*arguments, "--curvature", "ggn", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert "The limit" in shown
+    assert "112" in shown
+
+
+@pytest.mark.parametrize("sparsity", ["0.75", "certified", "measured", "limit"])
+def test_prune_writes_exact_zeros(
+    sparsity: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("prune", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--max-products", "40")
+    outputs = ("--output", "pruned.safetensors", "--mask", "mask.safetensors", "--sparsity", sparsity, "--json")
+    assert run(*arguments, *outputs, monkeypatch=monkeypatch) == 0
+    answer = json.loads(capsys.readouterr().out)
+    before, after, mask = (load_file(f"{name}.safetensors") for name in ("good", "pruned", "mask"))
+    removed = sum(int((~mask[name].bool()).sum()) for name in mask)
+    assert removed == round(answer["pruned_sparsity"] * 112)
+    for name, tensor in after.items():
+        kept = mask.get(name, torch.ones_like(tensor)).bool()
+        assert torch.equal(tensor, torch.where(kept, before[name], 0.0))
+    if sparsity == "0.75":
+        assert removed == 84
+    else:
+        assert answer["pruned_sparsity"] == pytest.approx(answer[sparsity], abs=0.5 / 112)
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("was-run"),)
+
+
+def bad_files() -> None:
+    with Path("code.pt").open("wb") as file:
+        pickle.dump(RunsCode(), file)
+    save_file({"other.weight": torch.zeros(2)}, "wrong.safetensors")
+    import mynets
+
+    state = mynets.net().state_dict()
+    save_file(state | {"0.weight": torch.zeros(5, 4)}, "shape.safetensors")
+    save_file(state | {"0.weight": torch.full((16, 4), float("nan"))}, "nan.safetensors")
+    Path("garbage.safetensors").write_bytes(b"not a file of tensors")
+    np.savez("nothing.npz", targets=np.zeros(3))
+    np.savez("uneven.npz", inputs=np.zeros((3, 4)), targets=np.zeros(2))
+    torch.save([1, 2], "list.pt")
+
+
+DATA = ("--data", "data.npz")
+BAD = [
+    (("limit", "no-such-task"), "no task is called 'no-such-task'"),
+    (("limit", "digits"), "give --weights"),
+    (("limit", "digits", "--weights", "absent.safetensors"), "no weights file at absent.safetensors"),
+    (("limit", "mynets:net"), "give --data"),
+    (("limit", "mynets:absent", *DATA), "module 'mynets' has no 'absent'"),
+    (("limit", "absent_module:net", *DATA), "cannot import 'absent_module'"),
+    (("limit", "mynets:number", *DATA), "gives a int, not a torch.nn.Module"),
+    (("limit", "mynets:weightless", *DATA), "no prunable weights"),
+    (("limit", "mynets:frozen", *DATA), "frozen"),
+    (("limit", "mynets:dropping", *DATA), "changes from call to call"),
+    (("limit", "mynets:net", "--data", "mynets:empty"), "batches is empty"),
+    (("limit", "mynets:net", "--data", "mynets:once"), "read only once"),
+    (("limit", "mynets:net", "--data", "mynets:number"), "not batches"),
+    (("limit", "mynets:net", "--data", "absent.npz"), "no data file at absent.npz"),
+    (("limit", "mynets:net", "--data", "nothing.npz"), "no array 'inputs'"),
+    (("limit", "mynets:net", "--data", "uneven.npz"), "3 inputs but 2 targets"),
+    (("limit", "mynets:net", *DATA, "--weights", "wrong.safetensors"), "not a state dict of this model: it lacks"),
+    (("limit", "mynets:net", *DATA, "--weights", "shape.safetensors"), "(5, 4) in the file, (16, 4) in the model"),
+    (("limit", "mynets:net", *DATA, "--weights", "nan.safetensors"), "'0.weight' has NaN"),
+    (("limit", "mynets:net", *DATA, "--weights", "garbage.safetensors"), "not a readable weights file"),
+    (("limit", "mynets:net", *DATA, "--weights", "code.pt"), "could run code"),
+    (("limit", "mynets:net", *DATA, "--weights", "list.pt"), "does not hold a state dict"),
+    (("limit", "mynets:net", *DATA, "--tolerance", "-1"), "tolerance -1 is not positive"),
+    (("limit", "mynets:net", *DATA, "--curvature", "fisher"), "neither 'hessian' nor 'ggn'"),
+    (("limit", "mynets:net", *DATA, "--max-products", "3"), "too few"),
+    (("limit", "mynets:net", *DATA, "--plot", "/proc/none/plot.png"), "cannot write to"),
+    (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "1.0"), "outside [0, 1)"),
+    (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "-0.1"), "outside [0, 1)"),
+    (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "most"), "neither a fraction nor"),
+    (("prune", "mynets:net", *DATA, "--output", "good.safetensors"), "good.safetensors exists"),
+    (("train", "digits", "--output", "good.safetensors"), "good.safetensors exists"),
+    (("train", "fc5-cifar10", "--output", "new.safetensors", "--data", "no/such/folder"), "no/such/folder"),
+    (("limit",), "Missing argument"),
+    (("limit", "digits", "--no-such-option"), "No such option"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message for _, message in BAD])
+def test_bad_input_gets_one_clear_line_and_exit_code_2(
+    arguments: tuple[str, ...],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad_files()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    if message not in ("Missing argument", "No such option"):  # those are the option parser's own, in a box
+        assert captured.err.startswith("howsparse: ")
+        assert captured.err.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_train_resumes_after_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C after the second epoch, then the same command: the bits of a run that was never stopped."""
+    from howsparse.training import loop
+
+    def arguments(name: str) -> tuple[str, ...]:
+        return "train", "digits", "--epochs", "4", "--output", str(tmp_path / name)
+
+    assert run(*arguments("whole.safetensors"), monkeypatch=monkeypatch) == 0
+    one_epoch = loop._one_epoch
+
+    def interrupted(*rest: object) -> object:
+        if rest[3] == 2:
+            raise KeyboardInterrupt
+        return one_epoch(*rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_one_epoch", interrupted)
+        assert run(*arguments("parts.safetensors"), monkeypatch=monkeypatch) == 130
+    assert "goes on from" in capsys.readouterr().err
+    assert not (tmp_path / "parts.safetensors").exists()
+    assert run(*arguments("parts.safetensors"), monkeypatch=monkeypatch) == 0
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.safetensors", "whole.safetensors"]
+
+
+def test_runs_as_a_module_and_keeps_stdout_for_the_answer(folder: Path) -> None:
+    command = [sys.executable, "-m", "howsparse", "limit", "mynets:net", "--data", "data.npz", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["num_weights"] == 112
