@@ -15,7 +15,9 @@ from howsparse.geometry import (
     clipped_share,
     existence_density,
     fixed_point,
+    larsen_interval,
     minimal_density,
+    projected_width,
 )
 from networks_for_tests import Batches, exact_curvature, mlp_case
 
@@ -75,6 +77,10 @@ def test_numbers_fit_together() -> None:
     below, above = np.linalg.norm(weights[: int(removed)]), np.linalg.norm(weights[: int(removed) + 1])
     assert below <= limit.radius <= above
     assert limit.scale == pytest.approx(2 * limit.tolerance / limit.radius**2)
+    width = projected_width(np.zeros(56), limit.tolerance, limit.radius)  # a flat well: every direction counts
+    assert width**2 == pytest.approx(56)
+    low, high = larsen_interval(np.full(56, limit.scale), limit.tolerance, limit.radius)
+    assert limit.larsen_interval == pytest.approx((low**2 / 28 * limit.sparsity, high**2 / 28 * limit.sparsity))
     assert limit.effective_dimension == pytest.approx((1 - limit.sparsity) * 56)
 
 

@@ -1,5 +1,6 @@
 """The main job: from a model and its data to how sparse it can be pruned."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -99,6 +100,11 @@ class PruningLimit:
         return 1 - (low + min(high, 2 * density)) / 2
 
     @property
+    def larsen_interval(self) -> tuple[float, float]:
+        """What Larsen et al.'s interval for the width leaves open, as sparsities; its upper end is the paper's value."""
+        return 2 / math.pi * self.sparsity, self.sparsity
+
+    @property
     def certified(self) -> float:
         """Largest sparsity whose magnitude mask the local model certifies: g'd + 1/2 d'Hd within the tolerance."""
         return self.losses.largest_within(self.tolerance)
@@ -144,8 +150,8 @@ def pruning_limit(
         tolerance: loss increase allowed; unless given, the standard deviation of the loss over mini-batches of 128.
         weights: names of the weights under study; all prunable ones that are not frozen unless given.
         precision: width of the bracket at which to stop.
-        max_products: curvature products to spend in all, at least 32; the bracket takes what upper bound (a tenth) and
-            certificate (at most 12) leave.
+        max_products: curvature products to spend in all, at least 32; the bracket takes what upper bound (a sixteenth)
+            and certificate (at most 12) leave.
         probes: random vectors to share them between; one is enough for large networks.
         seed: of the probes.
         memory: bytes of graphs to keep between products; a third of what is free unless given.
@@ -177,7 +183,7 @@ def pruning_limit(
     flat = risk.flat_weights()
     magnitudes, share = Magnitudes(flat.cpu().numpy()), _SHARES[negative]
 
-    upper_steps = max_products // 10
+    upper_steps = max_products // 16
     steps = (max_products - CERTIFICATE_PRODUCTS - upper_steps - 2) // probes  # 2: both runs look for zero rows first
     for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed):
         progress("bracket", spectrum.num_steps, steps)

@@ -194,12 +194,12 @@ class Block(Operator):
     """
 
     def __init__(self, operator: Operator, chosen: Tensor) -> None:
-        self._operator, self._chosen = operator, chosen
+        self._operator, self._chosen = operator, chosen.nonzero().flatten()
         self.positive = operator.positive
 
     @property
     def size(self) -> int:
-        return int(self._chosen.sum())
+        return self._chosen.numel()
 
     @property
     def num_products(self) -> int:

@@ -18,7 +18,7 @@ from howsparse.curvature.lanczos import (
     gauss_radau,
     steepest_rule,
 )
-from howsparse.curvature.operators import Operator
+from howsparse.curvature.operators import Block, Operator
 from howsparse.errors import InputError
 
 __all__ = ["Spectrum", "grow_spectrum"]
@@ -117,17 +117,17 @@ def grow_spectrum(operator: Operator, like: Tensor, *, probes: int = 1, seed: in
         seed: of the probes; the same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
-
-    def draw() -> Tensor:
-        signs = torch.randint(0, 2, (operator.size,), generator=generator, dtype=torch.int8)
-        return signs.mul_(2).sub_(1).to(like)
-
-    alive = (operator @ torch.randn(operator.size, generator=generator).to(like)) != 0
-    num_zero = operator.size - int(alive.sum())
-    if num_zero == operator.size:
+    alive = Block(operator, (operator @ torch.randn(operator.size, generator=generator).to(like)) != 0)
+    num_zero = operator.size - alive.size
+    if alive.size == 0:
         yield Spectrum((Tridiagonal(np.zeros(1), np.zeros(1)),), operator.size, num_zero, operator.positive)
         return
-    runs = [Lanczos(operator.__matmul__, draw() * alive) for _ in range(probes)]
+
+    def draw() -> Tensor:
+        signs = torch.randint(0, 2, (alive.size,), generator=generator, dtype=torch.int8)
+        return signs.mul_(2).sub_(1).to(like)
+
+    runs = [Lanczos(alive.__matmul__, draw()) for _ in range(probes)]
     going = True
     while going:
         going = sum(run.step() for run in runs) > 0

@@ -46,6 +46,7 @@ class Assessment:
             "limit_unbounded_low": unbounded.bracket[0],
             "limit_unbounded_high": unbounded.bracket[1],
             "stopped": limit.stopped,
+            "larsen_interval": limit.larsen_interval,
             "upper_bound": limit.upper_bound,
             "certified": limit.certified,
             "measured": self.on_train.sparsity,
