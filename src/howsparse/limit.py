@@ -101,7 +101,7 @@ class PruningLimit:
 
     @property
     def larsen_interval(self) -> tuple[float, float]:
-        """What Larsen et al.'s interval for the width leaves open, as sparsities; its upper end is the paper's value."""
+        """What Larsen et al.'s interval leaves open, as sparsities; its upper end is the paper's value."""
         return 2 / math.pi * self.sparsity, self.sparsity
 
     @property
