@@ -23,8 +23,8 @@ from networks_for_tests import Batches, exact_curvature, mlp_case
 
 
 @functools.cache
-def trained_case(seed: int) -> tuple[nn.Module, Batches]:
-    model, batches = mlp_case(seed, examples=300)
+def trained_case(seed: int, examples: int = 300) -> tuple[nn.Module, Batches]:
+    model, batches = mlp_case(seed, examples)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     generator = torch.Generator().manual_seed(seed)
     l1 = float(10 ** -(1.5 + 3 * torch.rand(1, generator=generator).item()))
@@ -124,6 +124,33 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert first.bracket == second.bracket
     assert first.certified == second.certified
     assert first.upper_bound == second.upper_bound
+
+
+def test_a_sample_of_the_data_widens_the_bracket_to_the_whole() -> None:
+    """Over many networks, the limit on all the data lies in the bracket computed on a quarter of them."""
+    inside = []
+    for seed in range(12):
+        model, batches = trained_case(seed % 10, examples=1200)
+        sample = pruning_limit(
+            model, batches[: len(batches) // 4], tolerance=0.02, population=1200, max_products=96, seed=seed
+        )
+        assert sample.errors.data > 0
+        exact = exact_limit(model, batches, 0.02, "hessian", "wall")
+        inside.append(sample.bracket[0] <= exact <= sample.bracket[1])
+    assert sum(inside) >= 11
+
+
+def test_errors_add_up_to_the_bracket() -> None:
+    model, batches = trained_case(1)
+    limit = pruning_limit(model, batches, population=10**6, max_products=64)
+    parts = limit.errors.quadrature + limit.errors.probe + limit.errors.data
+    low, high = limit.bracket
+    assert (high - low) / 2 == pytest.approx(parts) or low == 0.0 or high == 1.0
+    assert limit.num_products <= 64
+    all_there_is = pruning_limit(model, batches, population=300, max_products=64)
+    assert all_there_is.errors.data == 0.0
+    with pytest.raises(InputError, match="cannot be halved"):
+        pruning_limit(model, batches[:1], tolerance=0.1, population=10**6)
 
 
 def test_stops_at_the_precision_asked_for() -> None:

@@ -218,6 +218,7 @@ class Subject:
     model: nn.Module
     train: Iterable[Any]
     test: Iterable[Any]
+    population: int | None = None
     answer: Any = None
 
 
@@ -234,7 +235,8 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
         if not weights.is_file():
             raise InputError(f"no weights file at {weights}; `howsparse train {model} --output {weights}` makes one")
         task = load_task(model, data)
-        subject = Subject(task.network(), task.train_batches(batch_size, images), task.test_batches())
+        train = task.train_batches(batch_size, images)
+        subject = Subject(task.network(), train, task.test_batches(), population=len(task.train))
     else:
         made = load_factory(model)
         made = made() if not isinstance(made, nn.Module) and callable(made) else made
@@ -263,7 +265,15 @@ def report(
     from howsparse.report.assessment import check_pruned
 
     with stage_bars() as show:
-        answer = assess(subject.model, subject.train, subject.test, progress=show, seed=seed, **options)
+        answer = assess(
+            subject.model,
+            subject.train,
+            subject.test,
+            progress=show,
+            seed=seed,
+            population=subject.population,
+            **options,
+        )
     subject.answer = answer
     words = {
         "certified": answer.limit.certified,

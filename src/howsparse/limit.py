@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from howsparse.bracket import Bracket, Sampling, solve_bracket
 from howsparse.certificate import MAX_PRODUCTS as CERTIFICATE_PRODUCTS
 from howsparse.certificate import LossCurve, predict_losses
-from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian, Rule, Spectrum, grow_spectrum
+from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian, Rule, Sample, Spectrum, grow_spectrum
 from howsparse.curvature.operators import Operator
 from howsparse.errors import InputError
 from howsparse.geometry import (
@@ -20,8 +21,6 @@ from howsparse.geometry import (
     clipped_share,
     curvature_scale,
     existence_density,
-    fixed_point,
-    minimal_density,
 )
 from howsparse.loss import Loss, cross_entropy
 
@@ -32,7 +31,6 @@ Negative = Literal["wall", "unbounded"]
 Progress = Callable[[str, int, int], None]
 
 _SHARES: dict[Negative, Share] = {"wall": absolute_share, "unbounded": clipped_share}
-_CONFIDENCE = 2.58  # standard deviations of the probes' error on each side of the bracket: 99 %
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ class PruningLimit:
         losses: predicted loss increase of magnitude masks, at every sparsity.
         num_products: products with the curvature taken in all.
         stopped: why the bracket is as wide as it is: "precision", "max_products" or "exact".
+        errors: the bracket, and the half-widths it is made of: quadrature, probe and data.
+        sampling: what is known of the error from sampled data; None if the batches are all the data.
     """
 
     tolerance: float
@@ -60,11 +60,17 @@ class PruningLimit:
     losses: LossCurve
     num_products: int
     stopped: str
-    bracket: tuple[float, float]
+    errors: Bracket
+    sampling: Sampling | None = None
 
     @property
     def num_weights(self) -> int:
         return self.magnitudes.num_weights
+
+    @property
+    def bracket(self) -> tuple[float, float]:
+        """Where `sparsity` lies, as far as the work done can tell."""
+        return self.errors.low, self.errors.high
 
     @property
     def sparsity(self) -> float:
@@ -116,8 +122,8 @@ class PruningLimit:
         """
         tolerance = self.tolerance if tolerance is None else tolerance
         negative = self.negative if negative is None else negative
-        bracket = solve_bracket(self.spectrum, self.magnitudes, tolerance, _SHARES[negative])
-        return replace(self, tolerance=tolerance, negative=negative, bracket=bracket)
+        errors = solve_bracket(self.spectrum, self.magnitudes, tolerance, _SHARES[negative], self.sampling)
+        return replace(self, tolerance=tolerance, negative=negative, errors=errors)
 
 
 def pruning_limit(
@@ -129,6 +135,7 @@ def pruning_limit(
     negative: Negative = "wall",
     tolerance: float | None = None,
     weights: Iterable[str] | None = None,
+    population: int | None = None,
     precision: float = 0.002,
     max_products: int = 160,
     probes: int = 1,
@@ -149,6 +156,8 @@ def pruning_limit(
             size (the paper, lambda as its absolute value), or "unbounded", nothing (radius infinite).
         tolerance: loss increase allowed; unless given, the standard deviation of the loss over mini-batches of 128.
         weights: names of the weights under study; all prunable ones that are not frozen unless given.
+        population: examples the batches stand for, if they are a sample: the bracket then covers the sample's error,
+            which is estimated from its first half for a sixteenth of the work.
         precision: width of the bracket at which to stop.
         max_products: curvature products to spend in all, at least 32; the bracket takes what upper bound (a sixteenth)
             and certificate (at most 12) leave.
@@ -178,38 +187,55 @@ def pruning_limit(
         )
     risk = EmpiricalRisk(model, batches, loss, weights)
     operator = Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
-    tolerance = default_tolerance(risk) if tolerance is None else tolerance
+    tolerance, tolerance_error = default_tolerance(risk) if tolerance is None else (tolerance, 0.0)
     curvature_scale(tolerance, 1.0)
     flat = risk.flat_weights()
     magnitudes, share = Magnitudes(flat.cpu().numpy()), _SHARES[negative]
 
-    upper_steps = max_products // 16
-    steps = (max_products - CERTIFICATE_PRODUCTS - upper_steps - 2) // probes  # 2: both runs look for zero rows first
+    sampled = population is not None and population > risk.num_examples
+    if sampled and len(risk.lengths) < 2:
+        raise InputError("one batch cannot be halved to see what sampling does; pass smaller batches, or no population")
+    steps, upper_steps, half_steps = _plan(max_products, probes, sampled)
     for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed):
         progress("bracket", spectrum.num_steps, steps)
         if spectrum.num_steps in _looks(steps) or spectrum.complete:
-            bracket = solve_bracket(spectrum, magnitudes, tolerance, share)
-            if bracket[1] - bracket[0] <= precision or spectrum.num_steps == steps:
+            errors = solve_bracket(spectrum, magnitudes, tolerance, share)
+            if errors.width <= precision or spectrum.num_steps == steps:
                 break
-    precise = bracket[1] - bracket[0] <= precision
-    removed = _removed_spectrum(operator, flat, sum(bracket) / 2, upper_steps, seed, progress)
+    stopped = "exact" if spectrum.complete else "precision" if errors.width <= precision else "max_products"
+    sampling = None
+    if population is not None and sampled:
+        half = _half_spectrum(operator, flat, min(half_steps, spectrum.num_steps), probes, seed, progress)
+        sampling = Sampling(half, 1 - risk.num_examples / population, tolerance_error)
+        errors = solve_bracket(spectrum, magnitudes, tolerance, share, sampling)
+    middle = (errors.low + errors.high) / 2
+    removed = _removed_spectrum(operator, flat, middle, upper_steps, seed, progress)
     losses = predict_losses(operator, flat, risk.gradient(), tolerance, on_product=partial(progress, "certificate"))
     return PruningLimit(
-        tolerance,
-        curvature,
-        negative,
-        spectrum,
-        removed,
-        magnitudes,
-        losses,
-        operator.num_products,
-        "exact" if spectrum.complete else "precision" if precise else "max_products",
-        bracket,
+        tolerance=tolerance,
+        curvature=curvature,
+        negative=negative,
+        spectrum=spectrum,
+        removed_spectrum=removed,
+        magnitudes=magnitudes,
+        losses=losses,
+        num_products=operator.num_products + (half_steps + 1) // 2 * sampled,
+        stopped=stopped,
+        errors=errors,
+        sampling=sampling,
     )
 
 
-def default_tolerance(risk: EmpiricalRisk) -> float:
-    """Standard deviation of the loss over mini-batches of 128, as the paper's experiments take it.
+def _plan(max_products: int, probes: int, sampled: bool) -> tuple[int, int, int]:
+    """Lanczos steps for the bracket, the upper bound and the half sample; every run looks for zero rows first."""
+    upper = max_products // 16
+    half = max_products // 8 // probes if sampled else 0  # half the data: half the price
+    left = max_products - CERTIFICATE_PRODUCTS - (upper + 1) - (half * probes + 2) // 2 * sampled - 1
+    return left // probes, upper, half
+
+
+def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
+    """Standard deviation of the loss over mini-batches of 128, as in the paper's experiments, and its relative error.
 
     Raises:
         InputError: the data make fewer than two mini-batches, or all losses are the same.
@@ -220,28 +246,19 @@ def default_tolerance(risk: EmpiricalRisk) -> float:
     deviation = float(losses.std())
     if not deviation > 0:
         raise InputError("the loss is the same on every mini-batch, which leaves no tolerance; give one")
-    return deviation
+    return deviation, 1 / math.sqrt(2 * (len(losses) - 1))
 
 
-def solve_bracket(spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float, share: Share) -> tuple[float, float]:
-    """Where 1 - T's fixed point lies: between the extreme spectra with these moments, widened by the probes' error."""
-
-    def density(rule: Rule, sign: float) -> float:
-        def density_at(scale: float) -> float:
-            deviation = spectrum.probe_deviation(lambda x: share(x, scale), rule)
-            needed = minimal_density(rule.nodes, scale, rule.weights, share) + sign * _CONFIDENCE * deviation
-            return min(max(needed, 0.0), 1.0)
-
-        return fixed_point(density_at, magnitudes, tolerance)
-
-    least = density(spectrum.lowest(), -1)
-    most = density(spectrum.gauss(), +1)
-    for _ in range(8):  # the rule that is highest at this scale asks for more weights, hence another scale
-        here = partial(share, scale=curvature_scale(tolerance, magnitudes.radius(most)))
-        before, most = most, max(most, density(spectrum.highest(here), +1))
-        if most - before < 1e-7:
+def _half_spectrum(
+    operator: Hessian | GGN, flat: Tensor, steps: int, probes: int, seed: int, progress: Progress
+) -> Spectrum:
+    """Spectrum over the first half of the batches, from the same probes."""
+    half = Sample(operator, len(operator.risk.lengths) // 2)
+    for spectrum in grow_spectrum(half, flat, probes=probes, seed=seed):
+        progress("half the data", spectrum.num_steps, steps)
+        if spectrum.num_steps == steps:
             break
-    return 1 - most, 1 - least
+    return spectrum
 
 
 def _removed_spectrum(

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from howsparse import InputError
-from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian
+from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian, Sample
 from howsparse.curvature.operators import Operator
 from networks_for_tests import Batches, convnet_case, exact_curvature, mlp_case
 
@@ -130,3 +130,12 @@ def test_attention_has_second_derivatives() -> None:
     operator = Hessian(EmpiricalRisk(model, batches))
     v = torch.randn(operator.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(operator @ v, exact_curvature(model, batches) @ v, atol=1e-10)
+
+
+@pytest.mark.parametrize("memory", [0, 10_000, None], ids=["streamed", "some kept", "all kept"])
+def test_a_sample_is_the_matrix_over_the_first_batches(memory: int | None) -> None:
+    model, batches = mlp_case(examples=64)
+    whole = Hessian(EmpiricalRisk(model, batches), memory)
+    expected = exact_curvature(model, batches[:3])
+    assert torch.allclose(dense(Sample(whole, 3)), expected, atol=1e-12)
+    assert whole.num_products == 0

@@ -10,7 +10,7 @@ from howsparse.curvature.lanczos import (
     markov_bracket,
     steepest_rule,
 )
-from howsparse.curvature.operators import GGN, Block, Hessian
+from howsparse.curvature.operators import GGN, Block, Hessian, Sample
 from howsparse.curvature.risk import EmpiricalRisk
 from howsparse.curvature.rows import RowSample, sample_rows
 from howsparse.curvature.spectrum import Spectrum, grow_spectrum
@@ -23,6 +23,7 @@ __all__ = [
     "Lanczos",
     "RowSample",
     "Rule",
+    "Sample",
     "Spectrum",
     "Tridiagonal",
     "averaged_gauss",

@@ -6,7 +6,7 @@ then one more backward pass through it. Memory decides how many batches are kept
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from howsparse.curvature.risk import EmpiricalRisk, batch_length, move
 
-__all__ = ["GGN", "Block", "Hessian", "Operator", "available_memory"]
+__all__ = ["GGN", "Block", "Hessian", "Operator", "Sample", "available_memory"]
 
 Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
 
@@ -46,7 +46,7 @@ class _Curvature(Operator):
     def __init__(self, risk: EmpiricalRisk, memory: int | None = None) -> None:
         self.risk = risk
         self._memory = available_memory(risk.device) // 3 if memory is None else memory
-        self._kept: list[tuple[Product, float]] | None = None
+        self._kept: list[tuple[Product, int]] | None = None
         self._products = 0
 
     @property
@@ -63,35 +63,37 @@ class _Curvature(Operator):
         return len(self._keep())
 
     def __matmul__(self, vector: Tensor) -> Tensor:
-        kept = self._keep()
+        self._products += 1
+        return self.over_first(len(self.risk.lengths), vector)
+
+    def over_first(self, count: int, vector: Tensor) -> Tensor:
+        """The product with the same matrix over the first ``count`` batches only."""
+        kept = self._keep()[:count]
         parts = self.risk.unflatten(vector)
         total = torch.zeros_like(vector)
-        for product, share in kept:
-            total.add_(self.risk.flatten(product(parts)), alpha=share)
-        with self.risk.standing_in():
-            for batch, share in self._streamed(len(kept)):
-                total.add_(self.risk.flatten(self._graph(batch)(parts)), alpha=share)
-        self._products += 1
-        return total
+        for product, length in kept:
+            total.add_(self.risk.flatten(product(parts)), alpha=length)
+        if count > len(kept):
+            with self.risk.standing_in():
+                for batch in islice(self.risk.batches, len(kept), count):
+                    graph = self._graph(move(batch, self.risk.device))
+                    total.add_(self.risk.flatten(graph(parts)), alpha=batch_length(batch))
+        return total.div_(sum(self.risk.lengths[:count]))
 
     @abstractmethod
     def _graph(self, batch: Any) -> Product:
         """Everything of one batch that does not depend on the vector."""
 
-    def _streamed(self, kept: int) -> Iterator[tuple[Any, float]]:
-        for batch in islice(self.risk.batches, kept, None):
-            yield move(batch, self.risk.device), batch_length(batch) / self.risk.num_examples
-
-    def _keep(self) -> list[tuple[Product, float]]:
+    def _keep(self) -> list[tuple[Product, int]]:
         if self._kept is None:
             self._kept, left = [], float(self._memory)
             with self.risk.standing_in():
                 per_example = self._graph_bytes()
-                for batch, share in self.risk.on_device():
+                for batch in self.risk.batches:
                     left -= per_example * batch_length(batch)
                     if left < 0:
                         break
-                    self._kept.append((self._graph(batch), share))
+                    self._kept.append((self._graph(move(batch, self.risk.device)), batch_length(batch)))
         return self._kept
 
     def _graph_bytes(self) -> float:
@@ -183,6 +185,32 @@ class GGN(_Curvature):
             return torch.autograd.grad(output, leaves, curved, retain_graph=True, materialize_grads=True)
 
         return product
+
+
+class Sample(Operator):
+    """Hessian or GGN over the first batches only; graphs that the whole one keeps serve here too.
+
+    Args:
+        curvature: over all batches.
+        count: how many of them to take.
+    """
+
+    def __init__(self, curvature: Hessian | GGN, count: int) -> None:
+        self._curvature, self._count = curvature, count
+        self.positive = curvature.positive
+        self._products = 0
+
+    @property
+    def size(self) -> int:
+        return self._curvature.size
+
+    @property
+    def num_products(self) -> int:
+        return self._products
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        self._products += 1
+        return self._curvature.over_first(self._count, vector)
 
 
 class Block(Operator):

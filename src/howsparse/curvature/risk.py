@@ -58,7 +58,7 @@ class EmpiricalRisk:
         self._check_batches()
         with self.standing_in():
             self._check_first_loss()
-        self._num_examples: int | None = None
+        self._lengths: list[int] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -73,9 +73,14 @@ class EmpiricalRisk:
     @property
     def num_examples(self) -> int:
         """Examples in one pass over the batches."""
-        if self._num_examples is None:
-            self._num_examples = sum(batch_length(batch) for batch in self.batches)
-        return self._num_examples
+        return sum(self.lengths)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Examples in each batch."""
+        if self._lengths is None:
+            self._lengths = [batch_length(batch) for batch in self.batches]
+        return self._lengths
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,6 +49,10 @@ class Spectrum:
     def complete(self) -> bool:
         """Every probe's Krylov space is exhausted."""
         return all(t.complete for t in self.tridiagonals)
+
+    def first(self, steps: int) -> "Spectrum":
+        """As it was after ``steps`` steps of every probe."""
+        return replace(self, tridiagonals=tuple(t.first(steps) for t in self.tridiagonals))
 
     def estimate(self) -> Rule:
         """The averaged Gauss rule: the point estimate."""
@@ -117,15 +121,16 @@ def grow_spectrum(operator: Operator, like: Tensor, *, probes: int = 1, seed: in
         seed: of the probes; the same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
-    alive = Block(operator, (operator @ torch.randn(operator.size, generator=generator).to(like)) != 0)
+    nonzero = (operator @ torch.randn(operator.size, generator=generator).to(like)) != 0
+    alive = Block(operator, nonzero)
     num_zero = operator.size - alive.size
     if alive.size == 0:
         yield Spectrum((Tridiagonal(np.zeros(1), np.zeros(1)),), operator.size, num_zero, operator.positive)
         return
 
     def draw() -> Tensor:
-        signs = torch.randint(0, 2, (alive.size,), generator=generator, dtype=torch.int8)
-        return signs.mul_(2).sub_(1).to(like)
+        signs = torch.randint(0, 2, (operator.size,), generator=generator, dtype=torch.int8)
+        return signs.mul_(2).sub_(1).to(like)[nonzero]
 
     runs = [Lanczos(alive.__matmul__, draw()) for _ in range(probes)]
     going = True

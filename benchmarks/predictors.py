@@ -1,0 +1,149 @@
+"""Which curvature predicts best how far magnitude pruning gets?
+
+    python -m benchmarks.predictors [--seeds 3] [--record results/predictors.jsonl] [--table docs/predictors.md]
+
+Trains a 64-64-32-10 ReLU network and a small convnet with BatchNorm on digits, each with five l1 strengths, with weight
+decay and with nothing, and compares every prediction with the measured sparsity at which the training loss leaves the
+tolerance. Runs recorded already are not run again; those of `howsparse limit fc5-cifar10` in results/limit.jsonl join.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import howsparse
+from howsparse.experiments.record import append_record, provenance
+from howsparse.experiments.train import train_task
+from howsparse.files import write_whole
+from howsparse.tasks import Task, load_task
+
+REGIMES = [(3e-3, 0.0), (1e-3, 0.0), (3e-4, 0.0), (1e-4, 0.0), (3e-5, 0.0), (0.0, 5e-4), (0.0, 0.0)]
+PREDICTORS = {
+    "wall": "limit, |H|",
+    "unbounded": "limit, H clipped",
+    "ggn": "limit, GGN",
+    "certified": "certificate, H",
+    "certified_ggn": "certificate, GGN",
+}
+
+Record = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--record", type=Path, default=Path("results/predictors.jsonl"))
+    parser.add_argument("--table", type=Path, default=Path("docs/predictors.md"))
+    options = parser.parse_args()
+    done = {(r["task"], r["l1"], r["weight_decay"], r["seed"]) for r in read(options.record)}
+    for name in ("digits", "digits-convnet"):
+        task = load_task(name)
+        for seed in range(options.seeds):
+            for l1, decay in REGIMES:
+                if (name, l1, decay, seed) not in done:
+                    record = one_network(task.with_recipe(l1=l1, weight_decay=decay), seed)
+                    append_record(
+                        record | provenance() | {"command": "python -m benchmarks.predictors"}, options.record
+                    )
+    write_whole(options.table, lambda file: file.write_text(table(read(options.record) + fc5_records())))
+    Console().print(options.table.read_text(), markup=False, highlight=False)
+
+
+def one_network(task: Task, seed: int) -> dict[str, object]:
+    """Train one network and make every prediction for it."""
+    trained = train_task(task, seed)
+    batches = task.train_batches(128)
+    hessian = howsparse.pruning_limit(trained.model, batches, seed=seed)
+    ggn = howsparse.pruning_limit(trained.model, batches, curvature="ggn", seed=seed)
+    measured = howsparse.measure(trained.model, batches, tolerance=hessian.tolerance)
+    print(f"{task.recipe.name} l1 {task.recipe.l1:g} seed {seed}: measured {measured.sparsity:.4f}", file=sys.stderr)
+    return {
+        "kind": "predictors",
+        "task": task.recipe.name,
+        "l1": task.recipe.l1,
+        "weight_decay": task.recipe.weight_decay,
+        "seed": seed,
+        "dense_accuracy": trained.accuracy,
+        "tolerance": hessian.tolerance,
+        "measured": measured.sparsity,
+        "wall": hessian.sparsity,
+        "wall_bracket": hessian.bracket,
+        "unbounded": hessian.at(negative="unbounded").sparsity,
+        "ggn": ggn.sparsity,
+        "certified": hessian.certified,
+        "certified_ggn": ggn.certified,
+    }
+
+
+def fc5_records() -> list[Record]:
+    """FC5's predictions, gathered from the records of its limits."""
+    rows = [r for r in read(Path("results/limit.jsonl")) if r["model"] == "fc5-cifar10"]
+    by_curvature = {r["curvature"]: r for r in rows}
+    if not {"hessian", "ggn"} <= by_curvature.keys():
+        return []
+    hessian, ggn = by_curvature["hessian"], by_curvature["ggn"]
+    return [
+        {
+            "task": "fc5-cifar10",
+            "l1": 5e-5,
+            "weight_decay": 0.0,
+            "measured": hessian["measured"],
+            "wall": hessian["limit"],
+            "unbounded": hessian["limit_unbounded"],
+            "ggn": ggn["limit"],
+            "certified": hessian["certified"],
+            "certified_ggn": ggn["certified"],
+        }
+    ]
+
+
+def read(path: Path) -> list[Record]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(records: list[Record]) -> str:
+    """The page in docs: predictions by regime, then mean and worst error of each."""
+    head = ["", "| network | training | networks | measured | " + " | ".join(PREDICTORS.values()) + " |"]
+    lines = [
+        "# Which curvature predicts best?",
+        "",
+        "Made by `python -m benchmarks.predictors`; one line per network in `results/predictors.jsonl`, FC5's in",
+        "`results/limit.jsonl`. Sparsities; means over seeds. Measured: the training loss leaves its tolerance.",
+        *head,
+        "|---" * (4 + len(PREDICTORS)) + "|",
+    ]
+    for key in dict.fromkeys((r["task"], r["l1"], r["weight_decay"]) for r in records):
+        cases = [r for r in records if (r["task"], r["l1"], r["weight_decay"]) == key]
+        task, l1, decay = key
+        how = f"l1 {l1:g}" if l1 else f"weight decay {decay:g}" if decay else "neither"
+        values = [np.mean([r[name] for r in cases]) for name in ("measured", *PREDICTORS)]
+        lines.append(f"| {task} | {how} | {len(cases)} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    lines += [
+        "",
+        "Error against the measured sparsity, over the networks:",
+        "",
+        "| prediction | all: mean, worst | with l1 of 3e-4 and more (FC5: 5e-5): mean, worst |",
+        "|---|---|---|",
+    ]
+    for name, words in PREDICTORS.items():
+        spread = [errors([r for r in records if keep(r)], name) for keep in (lambda r: True, strongly_regularised)]
+        lines.append(f"| {words} | {spread[0]} | {spread[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def strongly_regularised(record: Record) -> bool:
+    return record["l1"] >= 3e-4 or record["task"] == "fc5-cifar10"
+
+
+def errors(records: list[Record], name: str) -> str:
+    gaps = np.abs([r[name] - r["measured"] for r in records])
+    return f"{gaps.mean():.3f}, {gaps.max():.3f}" if gaps.size else "-"
+
+
+if __name__ == "__main__":
+    main()

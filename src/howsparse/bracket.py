@@ -1,0 +1,95 @@
+"""Where the fixed point of T lies, as far as the products and the data at hand can tell, and what leaves it open."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from howsparse.curvature import Rule, Spectrum
+from howsparse.geometry import Magnitudes, Share, curvature_scale, fixed_point, minimal_density
+
+__all__ = ["Bracket", "Sampling", "solve_bracket"]
+
+_CONFIDENCE = 2.58  # standard deviations of the probes' error on each side: 99 %
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How far a sample of the data may lead astray, estimated from its first half.
+
+    Attributes:
+        half: spectrum over the first half of the examples, from the same probes as the whole sample's.
+        share: of the population that is not in the sample; the drift from half to whole, times this, is what is left if
+            the error goes as one over the number of examples.
+        tolerance_error: relative standard error of the tolerance, 0 if it was given.
+    """
+
+    half: Spectrum
+    share: float
+    tolerance_error: float
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """An interval for 1 - T at its fixed point, and the half-widths that make it up.
+
+    Attributes:
+        low, high: the sparsities between which it lies.
+        quadrature: what the Lanczos steps taken leave open; a theorem.
+        probe: what the random probes add, at 99 %.
+        data: what is due to the examples being a sample; 0 if they are all there are.
+    """
+
+    low: float
+    high: float
+    quadrature: float
+    probe: float
+    data: float
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+
+def solve_bracket(
+    spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float, share: Share, sampling: Sampling | None = None
+) -> Bracket:
+    """The fixed point under the two extreme spectra with these moments, widened by the errors of probes and data."""
+    low, high = _extremes(spectrum, magnitudes, tolerance, share, _CONFIDENCE)
+    inner = _extremes(spectrum, magnitudes, tolerance, share, 0.0)
+    quadrature = (inner[1] - inner[0]) / 2
+    data = 0.0 if sampling is None else _data_error(spectrum, magnitudes, tolerance, share, sampling)
+    return Bracket(
+        max(0.0, low - data), min(1.0, high + data), quadrature, max(0.0, (high - low) / 2 - quadrature), data
+    )
+
+
+def _extremes(
+    spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float, share: Share, confidence: float
+) -> tuple[float, float]:
+    def density(rule: Rule, sign: float) -> float:
+        def density_at(scale: float) -> float:
+            deviation = spectrum.probe_deviation(lambda x: share(x, scale), rule) if confidence else 0.0
+            needed = minimal_density(rule.nodes, scale, rule.weights, share) + sign * confidence * deviation
+            return min(max(needed, 0.0), 1.0)
+
+        return fixed_point(density_at, magnitudes, tolerance)
+
+    least = density(spectrum.lowest(), -1)
+    most = density(spectrum.gauss(), +1)
+    for _ in range(8):  # the rule that is highest at this scale asks for more weights, hence another scale
+        here = partial(share, scale=curvature_scale(tolerance, magnitudes.radius(most)))
+        before, most = most, max(most, density(spectrum.highest(here), +1))
+        if most - before < 1e-7:
+            break
+    return 1 - most, 1 - least
+
+
+def _data_error(
+    spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float, share: Share, sampling: Sampling
+) -> float:
+    def middle(of: Spectrum, at: float) -> float:
+        return sum(_extremes(of, magnitudes, at, share, 0.0)) / 2
+
+    alike = spectrum.first(sampling.half.num_steps)  # equal steps and probes, so that what differs is the data
+    drift = abs(middle(sampling.half, tolerance) - middle(alike, tolerance)) * sampling.share
+    moved = middle(spectrum, tolerance * (1 + sampling.tolerance_error)) - middle(spectrum, tolerance)
+    return drift + abs(moved)
