@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from howsparse.bracket import Bracket, Sampling, solve_bracket
 from howsparse.certificate import MAX_PRODUCTS as CERTIFICATE_PRODUCTS
 from howsparse.certificate import LossCurve, predict_losses
 from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian, Rule, Sample, Spectrum, grow_spectrum
-from howsparse.curvature.operators import Operator
+from howsparse.curvature.operators import Operator, available_memory
 from howsparse.errors import InputError
 from howsparse.geometry import (
     Magnitudes,
@@ -196,7 +197,8 @@ def pruning_limit(
     if sampled and len(risk.lengths) < 2:
         raise InputError("one batch cannot be halved to see what sampling does; pass smaller batches, or no population")
     steps, upper_steps, half_steps = _plan(max_products, probes, sampled)
-    for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed):
+    storage = _basis_dtype(flat, steps * probes)
+    for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed, storage=storage):
         progress("bracket", spectrum.num_steps, steps)
         if spectrum.num_steps in _looks(steps) or spectrum.complete:
             errors = solve_bracket(spectrum, magnitudes, tolerance, share)
@@ -232,6 +234,21 @@ def _plan(max_products: int, probes: int, sampled: bool) -> tuple[int, int, int]
     half = max_products // 8 // probes if sampled else 0  # half the data: half the price
     left = max_products - CERTIFICATE_PRODUCTS - (upper + 1) - (half * probes + 2) // 2 * sampled - 1
     return left // probes, upper, half
+
+
+def _basis_dtype(flat: Tensor, vectors: int) -> torch.dtype:
+    """The weights' own dtype where that many vectors fit into a third of the memory, half precision where they do not.
+
+    Raises:
+        InputError: not even those fit.
+    """
+    room, entries = available_memory(flat.device), vectors * flat.numel()
+    if entries * flat.element_size() <= room / 3:
+        return flat.dtype
+    if entries * 2 > 2 * room / 3:
+        most = int(2 * room / 3 / (2 * flat.numel()))
+        raise InputError(f"{vectors} Lanczos vectors of {flat.numel():,} weights do not fit; about {most} would")
+    return torch.bfloat16
 
 
 def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:

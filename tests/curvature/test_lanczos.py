@@ -87,6 +87,21 @@ def test_basis_stays_orthonormal_in_float32() -> None:
     assert float((basis @ basis.T - torch.eye(80)).abs().max()) < 2e-6
 
 
+def test_a_basis_in_half_precision_finds_the_same_spectrum() -> None:
+    """Outliers converge within a few steps; were the basis not kept orthogonal to them, they would come back."""
+    generator = torch.Generator().manual_seed(0)
+    nodes = torch.cat([torch.tensor([50.0, 20.0, 10.0]), torch.randn(20_000, generator=generator)])
+    rules = []
+    for storage in (torch.float32, torch.bfloat16):
+        lanczos = Lanczos(lambda v: nodes * v, torch.ones(nodes.numel()), storage)
+        for _ in range(60):
+            lanczos.step()
+        rules.append(gauss_radau(lanczos.tridiagonal, 0.0))
+        assert (rules[-1].nodes > 9).sum() == 3
+    f = partial(absolute_share, scale=0.1)
+    assert rules[1].integrate(f) == pytest.approx(rules[0].integrate(f), abs=5e-4)
+
+
 def test_invariant_subspace_ends_the_run() -> None:
     found = tridiagonal(np.array([1.0, 1.0, 2.0, 5.0]), np.array([1.0, 1.0, 1.0, 0.0]), 10)
     assert found.complete

@@ -99,12 +99,14 @@ class Rule:
 class Lanczos:
     """Tridiagonalises a symmetric operator, one product a step, with full reorthogonalisation.
 
-    Vectors are kept in the start vector's dtype and device; coefficients are computed in float64. The basis takes
-    ``steps * start.numel()`` numbers.
+    Vectors have the start vector's dtype and device; coefficients are computed in float64. The basis takes
+    ``steps * start.numel()`` numbers. Where that is too much, ``storage`` keeps it in fewer bits: the rounding of
+    different entries is independent, so that overlaps stay of the order of its precision over the root of the length.
 
     Args:
         matvec: the product with the operator.
         start: start vector, not zero.
+        storage: dtype of the basis; the start vector's unless given.
 
     >>> lanczos = Lanczos(lambda v: torch.tensor([1.0, 2.0, 3.0]) * v, torch.ones(3))
     >>> while lanczos.step(): pass
@@ -112,9 +114,10 @@ class Lanczos:
     array([1., 2., 3.])
     """
 
-    def __init__(self, matvec: Callable[[Tensor], Tensor], start: Tensor) -> None:
+    def __init__(self, matvec: Callable[[Tensor], Tensor], start: Tensor, storage: torch.dtype | None = None) -> None:
         self._matvec = matvec
-        self._next = start / _norm(start)
+        self._storage = storage or start.dtype
+        self._last = self._next = start / _norm(start)
         self._basis: list[Tensor] = []
         self._diagonal: list[float] = []
         self._off_diagonal: list[float] = []
@@ -133,13 +136,13 @@ class Lanczos:
         if self._off_diagonal and self._off_diagonal[-1] == 0.0:
             return False
         q = self._next
-        self._basis.append(q)
+        self._basis.append(q.to(self._storage))
         w = self._matvec(q)
         size = _norm(w)
         alpha = _dot(q, w)
-        w = w - alpha * q
-        if len(self._basis) > 1:
-            w -= self._off_diagonal[-1] * self._basis[-2]
+        w = torch.sub(w, q, alpha=alpha)  # not in place: an operator may return its argument
+        if self._off_diagonal:
+            w.sub_(self._last, alpha=self._off_diagonal[-1])
         before = _norm(w)
         self._orthogonalise(w)
         beta = _norm(w)
@@ -150,11 +153,12 @@ class Lanczos:
         self._diagonal.append(alpha)
         self._off_diagonal.append(0.0 if exhausted else beta)
         if not exhausted:
-            self._next = w / beta
+            self._last, self._next = q, w.div_(beta)
         return not exhausted
 
     def _orthogonalise(self, w: Tensor) -> None:
-        for q in self._basis:
+        for stored in self._basis:
+            q = stored.to(w.dtype)
             w.sub_(q, alpha=float(torch.dot(q, w)))
 
 

@@ -108,7 +108,9 @@ class Spectrum:
         return Rule(np.append(rule.nodes, 0.0), np.append(rule.weights * (1 - share), share))
 
 
-def grow_spectrum(operator: Operator, like: Tensor, *, probes: int = 1, seed: int = 0) -> Iterator[Spectrum]:
+def grow_spectrum(
+    operator: Operator, like: Tensor, *, probes: int = 1, seed: int = 0, storage: torch.dtype | None = None
+) -> Iterator[Spectrum]:
     """Yield the spectrum after one step of every probe, after two, and so on until all are exhausted.
 
     One product first finds the rows that are exactly zero (those of dead units): a Gaussian vector's product vanishes
@@ -119,6 +121,7 @@ def grow_spectrum(operator: Operator, like: Tensor, *, probes: int = 1, seed: in
         like: a vector of the device and dtype to compute in.
         probes: how many random vectors.
         seed: of the probes; the same on every device.
+        storage: dtype to keep the Lanczos basis in; that of ``like`` unless given.
     """
     generator = torch.Generator().manual_seed(seed)
     nonzero = (operator @ torch.randn(operator.size, generator=generator).to(like)) != 0
@@ -132,7 +135,7 @@ def grow_spectrum(operator: Operator, like: Tensor, *, probes: int = 1, seed: in
         signs = torch.randint(0, 2, (operator.size,), generator=generator, dtype=torch.int8)
         return signs.mul_(2).sub_(1).to(like)[nonzero]
 
-    runs = [Lanczos(alive.__matmul__, draw()) for _ in range(probes)]
+    runs = [Lanczos(alive.__matmul__, draw(), storage) for _ in range(probes)]
     going = True
     while going:
         going = sum(run.step() for run in runs) > 0
