@@ -49,7 +49,8 @@ def one_case(task: Task, seed: int) -> dict[str, object]:
     batches = task.train_batches(128)
     limit = howsparse.pruning_limit(model, batches, max_products=128, precision=0.0, seed=seed)
     measured = howsparse.measure(model, batches, tolerance=limit.tolerance)
-    eigenvalues = torch.linalg.eigvalsh(dense_hessian(model, task)).numpy()
+    inputs, targets = next(iter(task.train_batches(len(task.train))))
+    eigenvalues = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()
     magnitudes = Magnitudes(np.concatenate([w.detach().numpy().ravel() for w in weights(model).values()]))
     exact = 1 - fixed_point(lambda scale: minimal_density(eigenvalues, scale), magnitudes, limit.tolerance)
     print(f"l1 {task.recipe.l1:g} seed {seed}: {exact:.4f} in {limit.bracket}", file=sys.stderr)
@@ -70,9 +71,8 @@ def one_case(task: Task, seed: int) -> dict[str, object]:
     }
 
 
-def dense_hessian(model: nn.Module, task: Task) -> Tensor:
-    """The Hessian of the training loss in the weights, float64, ``(D, D)``."""
-    inputs, targets = next(iter(task.train_batches(len(task.train))))
+def dense_hessian(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The Hessian of the mean loss in the prunable weights, float64, ``(D, D)``."""
     fixed = {name: p.detach().double() for name, p in model.named_parameters()}
     studied = weights(model)
     sizes, shapes = [w.numel() for w in studied.values()], [w.shape for w in studied.values()]

@@ -92,7 +92,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "# Growth",
         "",
         "Made by `python -m benchmarks.growth`; records in `results/growth.jsonl`. Two hidden layers, random images,",
-        f"at most {PRODUCTS} products in float32, one process a case; peak memory is that of the process, model and all.",
+        f"at most {PRODUCTS} products in float32, one process a case; peak memory is the process's, model and all.",
         "",
         "| weights | images | products | seconds | peak memory, GiB |",
         "|---|---|---|---|---|",

@@ -137,7 +137,7 @@ def table(records: list[Record]) -> str:
 
 
 def strongly_regularised(record: Record) -> bool:
-    return record["l1"] >= 3e-4 or record["task"] == "fc5-cifar10"
+    return bool(record["l1"] >= 3e-4 or record["task"] == "fc5-cifar10")
 
 
 def errors(records: list[Record], name: str) -> str:

@@ -182,6 +182,20 @@ def test_certificate_is_the_quadratic_model_of_the_mask() -> None:
     assert at_edges == pytest.approx([0.0, increases[-1]], abs=1e-12)
 
 
+def test_random_masks_cost_what_the_quadratic_model_averages_to() -> None:
+    model, batches = trained_case(5)
+    risk = EmpiricalRisk(model, batches)
+    hessian, gradient, weights = exact_curvature(model, batches), risk.gradient(), risk.flat_weights()
+    curves = [pruning_limit(model, batches, tolerance=0.01, max_products=32, seed=seed) for seed in range(60)]
+    generator = torch.Generator().manual_seed(0)
+    for sparsity in (0.25, 0.75):
+        steps = -weights * (torch.rand(20_000, 56, generator=generator) < sparsity)
+        drawn = steps @ gradient + ((steps @ hessian) * steps).sum(1) / 2
+        predicted = [np.interp(sparsity, c.random_losses.sparsities, c.random_losses.increases) for c in curves]
+        error = np.hypot(np.std(predicted) / np.sqrt(60), float(drawn.std()) / np.sqrt(20_000))
+        assert np.mean(predicted) == pytest.approx(float(drawn.mean()), abs=4 * error)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

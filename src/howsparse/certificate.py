@@ -16,11 +16,11 @@ from torch import Tensor
 
 from howsparse.curvature.operators import Operator
 
-__all__ = ["MAX_PRODUCTS", "LossCurve", "predict_losses"]
+__all__ = ["MAX_PRODUCTS", "LossCurve", "predict_losses", "predict_random_losses"]
 
 Array = NDArray[np.float64]
 
-MAX_PRODUCTS = 12
+MAX_PRODUCTS = 11
 _EDGES = (0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.007, 0.0)  # densities at which the prediction starts out exact
 
 
@@ -143,3 +143,30 @@ def predict_losses(
         if abs(crossing - before) < resolution:
             break
     return curve()
+
+
+def predict_random_losses(
+    operator: Operator, weights: Tensor, gradient: Tensor, magnitude: LossCurve, seed: int = 0
+) -> LossCurve:
+    r"""Predicted loss increase of random masks, on average, at every sparsity of the magnitude masks' curve.
+
+    Each weight goes with probability s, so :math:`\mathrm{E}[g'd + \tfrac12 d'Hd]` is
+    :math:`-s\,g'w + \tfrac12\bigl(s^2\, w'Hw + s(1-s)\sum_i H_{ii} w_i^2\bigr)`. The first form is known from the
+    magnitude masks, which end where everything is removed; the second costs one product with a random-sign vector.
+
+    Args:
+        operator: Hessian or GGN, ``(n, n)``.
+        weights: the weights under study, ``(n,)``.
+        gradient: of the risk, ``(n,)``.
+        magnitude: what `predict_losses` gave for them.
+        seed: of the signs.
+
+    Source: Section 6 of the paper, "Magnitude pruning is better than random pruning", made quantitative.
+    """
+    slope = float(torch.dot(gradient.double(), weights.double()))
+    whole = 2 * (float(magnitude.increases[-1]) + slope)
+    signs = torch.randint(0, 2, weights.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
+    flipped = weights * signs.mul_(2).sub_(1).to(weights)
+    diagonal = float(torch.dot(flipped.double(), (operator @ flipped).double()))
+    s = magnitude.sparsities
+    return LossCurve(s, -s * slope + (s**2 * whole + s * (1 - s) * diagonal) / 2)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import nn
 
 from howsparse.errors import InputError
+
+if TYPE_CHECKING:
+    from howsparse.tasks.data import Batches
 
 __all__ = ["app", "main"]
 
@@ -218,7 +221,7 @@ class Subject:
     model: nn.Module
     train: Iterable[Any]
     test: Iterable[Any]
-    population: int | None = None
+    whole: "Batches | None" = None  # all of a task's training data, where train may be a part
     answer: Any = None
 
 
@@ -235,8 +238,8 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
         if not weights.is_file():
             raise InputError(f"no weights file at {weights}; `howsparse train {model} --output {weights}` makes one")
         task = load_task(model, data)
-        train = task.train_batches(batch_size, images)
-        subject = Subject(task.network(), train, task.test_batches(), population=len(task.train))
+        train, whole = task.train_batches(batch_size, images), task.train_batches(batch_size)
+        subject = Subject(task.network(), train, task.test_batches(), whole)
     else:
         made = load_factory(model)
         made = made() if not isinstance(made, nn.Module) and callable(made) else made
@@ -261,9 +264,15 @@ def report(
     record: Path | None = None,
 ) -> Any:
     """Assess, prune to ``sparsity`` (a fraction or a word), print the answer, record it; returns the mask."""
+    from howsparse.curvature import EmpiricalRisk
+    from howsparse.limit import default_tolerance
     from howsparse.report import answer_table, assess
     from howsparse.report.assessment import check_pruned
 
+    if subject.whole is not None:
+        options = options | {"population": len(subject.whole.images)}
+        if options.get("tolerance") is None:
+            options["tolerance"] = default_tolerance(EmpiricalRisk(subject.model, subject.whole))[0]
     with stage_bars() as show:
         answer = assess(
             subject.model,
@@ -271,7 +280,6 @@ def report(
             subject.test,
             progress=show,
             seed=seed,
-            population=subject.population,
             **options,
         )
     subject.answer = answer

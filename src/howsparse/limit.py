@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from howsparse.bracket import Bracket, Sampling, solve_bracket
 from howsparse.certificate import MAX_PRODUCTS as CERTIFICATE_PRODUCTS
-from howsparse.certificate import LossCurve, predict_losses
+from howsparse.certificate import LossCurve, predict_losses, predict_random_losses
 from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian, Rule, Sample, Spectrum, grow_spectrum
 from howsparse.curvature.operators import Operator, available_memory
 from howsparse.errors import InputError
@@ -46,6 +46,7 @@ class PruningLimit:
         removed_spectrum: of its block of removed weights, for the upper bound.
         magnitudes: of the weights under study.
         losses: predicted loss increase of magnitude masks, at every sparsity.
+        random_losses: the same for random masks, on average.
         num_products: products with the curvature taken in all.
         stopped: why the bracket is as wide as it is: "precision", "max_products" or "exact".
         errors: the bracket, and the half-widths it is made of: quadrature, probe and data.
@@ -59,6 +60,7 @@ class PruningLimit:
     removed_spectrum: Spectrum
     magnitudes: Magnitudes
     losses: LossCurve
+    random_losses: LossCurve
     num_products: int
     stopped: str
     errors: Bracket
@@ -212,7 +214,9 @@ def pruning_limit(
         errors = solve_bracket(spectrum, magnitudes, tolerance, share, sampling)
     middle = (errors.low + errors.high) / 2
     removed = _removed_spectrum(operator, flat, middle, upper_steps, seed, progress)
-    losses = predict_losses(operator, flat, risk.gradient(), tolerance, on_product=partial(progress, "certificate"))
+    gradient = risk.gradient()
+    losses = predict_losses(operator, flat, gradient, tolerance, on_product=partial(progress, "certificate"))
+    random_losses = predict_random_losses(operator, flat, gradient, losses, seed)
     return PruningLimit(
         tolerance=tolerance,
         curvature=curvature,
@@ -221,6 +225,7 @@ def pruning_limit(
         removed_spectrum=removed,
         magnitudes=magnitudes,
         losses=losses,
+        random_losses=random_losses,
         num_products=operator.num_products + (half_steps + 1) // 2 * sampled,
         stopped=stopped,
         errors=errors,
@@ -232,7 +237,7 @@ def _plan(max_products: int, probes: int, sampled: bool) -> tuple[int, int, int]
     """Lanczos steps for the bracket, the upper bound and the half sample; every run looks for zero rows first."""
     upper = max_products // 16
     half = max_products // 8 // probes if sampled else 0  # half the data: half the price
-    left = max_products - CERTIFICATE_PRODUCTS - (upper + 1) - (half * probes + 2) // 2 * sampled - 1
+    left = max_products - (CERTIFICATE_PRODUCTS + 1) - (upper + 1) - (half * probes + 2) // 2 * sampled - 1
     return left // probes, upper, half
 
 

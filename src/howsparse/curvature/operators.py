@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from howsparse.curvature.risk import EmpiricalRisk, batch_length, move
 
@@ -133,18 +134,13 @@ class Hessian(_Curvature):
         leaves = self.risk.leaves
         loss = self.risk.loss(self.risk.model, batch)
         gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
-        used = [
-            i for i, g in enumerate(gradient) if g.requires_grad
-        ]  # a loss linear in a weight has no curvature there
+        # A loss linear in a weight has no curvature there. Edges keep the graph without the gradient's own numbers.
+        used = [i for i, g in enumerate(gradient) if g.requires_grad]
+        edges = [get_gradient_edge(gradient[i]) for i in used]
 
         def product(vector: list[Tensor]) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(
-                [gradient[i] for i in used],
-                leaves,
-                [vector[i] for i in used],
-                retain_graph=True,
-                materialize_grads=True,
-            )
+            along = [vector[i] for i in used]
+            return torch.autograd.grad(edges, leaves, along, retain_graph=True, materialize_grads=True)
 
         return product if used else _zero_product
 
@@ -178,9 +174,10 @@ class GGN(_Curvature):
         (slope,) = torch.autograd.grad(self._loss.of_output(at, batch), at, create_graph=True)
         dual = torch.zeros_like(output, requires_grad=True)
         pulled = torch.autograd.grad(output, leaves, dual, create_graph=True, materialize_grads=True)
+        edges = [get_gradient_edge(part) for part in pulled]
 
         def product(vector: list[Tensor]) -> tuple[Tensor, ...]:
-            (pushed,) = torch.autograd.grad(pulled, dual, vector, retain_graph=True)
+            (pushed,) = torch.autograd.grad(edges, dual, vector, retain_graph=True)
             (curved,) = torch.autograd.grad(slope, at, pushed, retain_graph=True)
             return torch.autograd.grad(output, leaves, curved, retain_graph=True, materialize_grads=True)
 

@@ -91,7 +91,7 @@ def assess(
 
         def show(point: Point) -> None:
             points.append(point)
-            progress(stage, len(points), 45)
+            progress(stage, len(points), 35)
 
         return measure(model, batches, tolerance=limit.tolerance, loss=loss, on_point=show)
 

@@ -13,7 +13,7 @@ from howsparse.report.assessment import Assessment
 
 __all__ = ["plot_assessment", "save_figure"]
 
-_INK, _ACCENT, _SHADE = "#1b1b1b", "#b5402a", "#e4b7ab"
+_INK, _ACCENT, _SHADE, _FAINT = "#1b1b1b", "#b5402a", "#e4b7ab", "#7d7d7d"
 
 
 def plot_assessment(assessment: Assessment, title: str) -> Figure:
@@ -53,6 +53,8 @@ def _loss_panel(axes: Axes, assessment: Assessment) -> None:
     axes.plot(sparsities, increases, "o-", color=_INK, markersize=3.5, linewidth=1.2, label="measured")
     predicted = limit.losses.increases / limit.tolerance
     axes.plot(limit.losses.sparsities, predicted, "--", color=_ACCENT, linewidth=1.6, label="predicted, g'd + ½d'Hd")
+    by_chance = limit.random_losses.increases / limit.tolerance
+    axes.plot(limit.losses.sparsities, by_chance, ":", color=_FAINT, linewidth=1.6, label="predicted, random masks")
     axes.set_ylim(min(-0.5, 1.2 * min(increases)), 4)
     axes.set_ylabel("training loss increase / tolerance")
 
