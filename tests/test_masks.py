@@ -382,3 +382,11 @@ def test_a_mask_that_does_not_fit_changes_nothing(mask: Mask, message: str) -> N
         mask.apply_(model)
     assert not torch_prune.is_pruned(model)
     assert torch.equal(model.weight, before)
+
+
+def test_a_weight_without_magnitude_is_an_error() -> None:
+    model = nn.Linear(3, 3)
+    with torch.no_grad():
+        model.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match="'weight' has NaN"):
+        magnitude_mask(model, 0.5)

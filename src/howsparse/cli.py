@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,7 +194,10 @@ def train(
     with progress_bar() as bar:
         row = bar.add_task(f"training {task}", total=loaded.recipe.epochs)
 
+        tick = ticker()
+
         def show(epoch: Epoch) -> None:
+            tick(f"training {task}: epoch {epoch.epoch + 1} of {loaded.recipe.epochs}, loss {epoch.loss:.4f}")
             bar.update(row, completed=epoch.epoch + 1, description=f"training {task}, loss {epoch.loss:.4f}")
 
         try:
@@ -346,8 +350,10 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
     """One bar for each stage that reports itself; a stage may end before its total."""
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
+        tick = ticker()
 
         def show(stage: str, done: int, total: int) -> None:
+            tick(f"{stage}: {done} of {total}")
             if stage not in rows:
                 for row in rows.values():
                     bar.update(row, visible=False)
@@ -355,6 +361,19 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(rows[stage], completed=done)
 
         yield show
+
+
+def ticker(every: float = 60.0) -> Callable[[str], None]:
+    """Says a line now and then, in seconds, where no bar can be drawn: in a log."""
+    last = time.monotonic()
+
+    def tick(text: str) -> None:
+        nonlocal last
+        if not console.is_terminal and time.monotonic() - last > every:
+            last = time.monotonic()
+            note(text)
+
+    return tick
 
 
 def note(text: str) -> None:

@@ -254,6 +254,9 @@ def _mask_projection(attention: nn.Module, inputs: tuple[object, ...]) -> None:
 
 def _magnitudes(model: nn.Module, weights: dict[str, nn.Parameter]) -> list[Tensor]:
     """Absolute weights as the network uses them: what torch's pruning has removed counts as zero."""
+    broken = next((name for name, w in weights.items() if w.isnan().any()), None)
+    if broken is not None:
+        raise InputError(f"weight '{broken}' has NaN entries, which have no magnitude; load another checkpoint")
     masks = weight_masks(model)
     return [(w.detach() * masks[name] if name in masks else w.detach()).abs() for name, w in weights.items()]
 

@@ -253,3 +253,9 @@ def test_rates_come_back_for_every_group_even_after_an_interruption() -> None:
         fit(model, optimizer, interrupted, 3, rate=rate)
     assert during == [[0.3, 0.2], [0.15, 0.1]]
     assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.2]
+
+
+def test_an_epoch_without_batches_is_an_error() -> None:
+    model = network()
+    with pytest.raises(InputError, match="epoch 1 has no batches"):
+        fit(model, sgd(model), lambda epoch: iter(()), 1)

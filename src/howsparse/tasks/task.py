@@ -28,7 +28,7 @@ class Task:
 
     def network(self, seed: int = 0) -> nn.Module:
         """The network at its initialisation; torch's own random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             model = NETWORKS[self.recipe.network]()
             kaiming_normal_(model)

@@ -64,7 +64,7 @@ def fit(
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(epoch)
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.manual_seed(1_000_003 * seed + epoch)
                 done = _one_epoch(model, optimizer, epoch_batches(epoch), epoch)
         finally:
@@ -97,6 +97,8 @@ def _one_epoch(
         loss_sum += loss.detach() * len(targets)
         correct += (output.detach().argmax(-1) == targets).sum()
         count += len(targets)
+    if count == 0:
+        raise InputError(f"epoch {epoch + 1} has no batches; epoch_batches(epoch) must give new ones each time")
     if not torch.isfinite(loss_sum):
         raise InputError(
             f"training diverged in epoch {epoch + 1}: the loss is {float(loss_sum)}; lower the learning rate"
