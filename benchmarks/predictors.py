@@ -24,8 +24,8 @@ from howsparse.tasks import Task, load_task
 
 REGIMES = [(3e-3, 0.0), (1e-3, 0.0), (3e-4, 0.0), (1e-4, 0.0), (3e-5, 0.0), (0.0, 5e-4), (0.0, 0.0)]
 PREDICTORS = {
-    "wall": "limit, |H|",
-    "unbounded": "limit, H clipped",
+    "wall": "limit, absolute H",
+    "unbounded": "limit, clipped H",
     "ggn": "limit, GGN",
     "certified": "certificate, H",
     "certified_ggn": "certificate, GGN",
