@@ -7,7 +7,6 @@ this project's products), and solves for the exact 1 - T. Runs that are recorded
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import howsparse
-from howsparse.experiments.record import append_record, provenance
+from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.experiments.train import train_task
 from howsparse.files import write_whole
 from howsparse.geometry import Magnitudes, fixed_point, minimal_density
@@ -33,13 +32,13 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=Path("docs/exact.md"))
     options = parser.parse_args()
     task = load_task("digits")
-    done = {(r["l1"], r["seed"]) for r in read(options.record)}
+    done = {(r["l1"], r["seed"]) for r in read_records(options.record)}
     for seed in range(options.seeds):
         for l1 in STRENGTHS:
             if (l1, seed) not in done:
                 record = one_case(task.with_recipe(l1=l1), seed)
                 append_record(record | provenance() | {"command": "python -m benchmarks.exact"}, options.record)
-    write_whole(options.table, lambda file: file.write_text(table(read(options.record))))
+    write_whole(options.table, lambda file: file.write_text(table(read_records(options.record))))
     Console().print(options.table.read_text(), markup=False, highlight=False)
 
 
@@ -90,10 +89,6 @@ def dense_hessian(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return howsparse.prunable_weights(model)
-
-
-def read(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def table(records: list[dict[str, float]]) -> str:

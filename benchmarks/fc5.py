@@ -7,12 +7,12 @@ python -m benchmarks.fc5 [--table docs/fc5.md]
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from howsparse.experiments.record import read_records
 from howsparse.files import write_whole
 
 
@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--table", type=Path, default=Path("docs/fc5.md"))
     options = parser.parse_args()
-    train = [r for r in read(options.results / "train.jsonl") if r["task"] == "fc5-cifar10"][-1]
-    limits = {r["curvature"]: r for r in read(options.results / "limit.jsonl") if r["model"] == "fc5-cifar10"}
+    train = [r for r in read_records(options.results / "train.jsonl") if r["task"] == "fc5-cifar10"][-1]
+    limits = {r["curvature"]: r for r in read_records(options.results / "limit.jsonl") if r["model"] == "fc5-cifar10"}
     write_whole(options.table, lambda file: file.write_text(page(train, limits["hessian"], limits["ggn"])))
     Console().print(options.table.read_text(), markup=False, highlight=False)
 
@@ -83,10 +83,6 @@ def interval(record: dict[str, Any], name: str) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.2f}"
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 
 import howsparse
-from howsparse.experiments.record import append_record, provenance
+from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.files import write_whole
 from howsparse.tasks.networks import kaiming_normal_, mlp
 
@@ -43,14 +43,14 @@ def main() -> None:
         return
     wanted = [(size, FIXED_IMAGES) for size in SIZES if size <= options.largest]
     wanted += [(FIXED_SIZE, images) for images in IMAGES if images != FIXED_IMAGES]
-    done = {(r["asked"], r["images"]) for r in read(options.record)}
+    done = {(r["asked"], r["images"]) for r in read_records(options.record)}
     for size, images in wanted:
         if (size, images) not in done:
             command = [sys.executable, "-m", "benchmarks.growth", "--case", str(size), str(images)]
             answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(answer, file=sys.stderr)
             append_record(answer | provenance() | {"command": "python -m benchmarks.growth"}, options.record)
-    write_whole(options.table, lambda file: file.write_text(table(read(options.record))))
+    write_whole(options.table, lambda file: file.write_text(table(read_records(options.record))))
     Console().print(options.table.read_text(), markup=False, highlight=False)
 
 
@@ -78,10 +78,6 @@ def one_case(size: int, images: int) -> dict[str, Any]:
         "bracket": limit.bracket,
         "threads": torch.get_num_threads(),
     }
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def table(records: list[dict[str, Any]]) -> str:

@@ -8,7 +8,6 @@ tolerance. Runs recorded already are not run again; those of `howsparse limit fc
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 import howsparse
-from howsparse.experiments.record import append_record, provenance
+from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.experiments.train import train_task
 from howsparse.files import write_whole
 from howsparse.tasks import Task, load_task
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=Path("results/predictors.jsonl"))
     parser.add_argument("--table", type=Path, default=Path("docs/predictors.md"))
     options = parser.parse_args()
-    done = {(r["task"], r["l1"], r["weight_decay"], r["seed"]) for r in read(options.record)}
+    done = {(r["task"], r["l1"], r["weight_decay"], r["seed"]) for r in read_records(options.record)}
     for name in ("digits", "digits-convnet"):
         task = load_task(name)
         for seed in range(options.seeds):
@@ -50,7 +49,7 @@ def main() -> None:
                     append_record(
                         record | provenance() | {"command": "python -m benchmarks.predictors"}, options.record
                     )
-    write_whole(options.table, lambda file: file.write_text(table(read(options.record) + fc5_records())))
+    write_whole(options.table, lambda file: file.write_text(table(read_records(options.record) + fc5_records())))
     Console().print(options.table.read_text(), markup=False, highlight=False)
 
 
@@ -82,7 +81,7 @@ def one_network(task: Task, seed: int) -> dict[str, object]:
 
 def fc5_records() -> list[Record]:
     """FC5's predictions, gathered from the records of its limits."""
-    rows = [r for r in read(Path("results/limit.jsonl")) if r["model"] == "fc5-cifar10"]
+    rows = [r for r in read_records(Path("results/limit.jsonl")) if r["model"] == "fc5-cifar10"]
     by_curvature = {r["curvature"]: r for r in rows}
     if not {"hessian", "ggn"} <= by_curvature.keys():
         return []
@@ -100,10 +99,6 @@ def fc5_records() -> list[Record]:
             "certified_ggn": ggn["certified"],
         }
     ]
-
-
-def read(path: Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def table(records: list[Record]) -> str:

@@ -105,13 +105,7 @@ def limit(
         check_output(plot, force)
     subject = load_subject(model, weights, data, images, batch_size)
     about = {"kind": "limit", "model": model, "seed": seed, "images": images}
-    options = {
-        "curvature": curvature,
-        "negative": negative,
-        "tolerance": tolerance,
-        "precision": precision,
-        "max_products": max_products,
-    }
+    options = limit_options(curvature, negative, tolerance, precision, max_products)
     report(subject, "certified", seed=seed, as_json=as_json, options=options, about=about, record=record)
     if plot is not None:
         from howsparse.report.plots import plot_assessment, save_figure
@@ -151,13 +145,7 @@ def prune(
         check_output(mask, force)
     subject = load_subject(model, weights, data, images, batch_size)
     about = {"kind": "prune", "model": model, "seed": seed, "images": images, "weights": str(output)}
-    options = {
-        "curvature": curvature,
-        "negative": negative,
-        "tolerance": tolerance,
-        "precision": precision,
-        "max_products": max_products,
-    }
+    options = limit_options(curvature, negative, tolerance, precision, max_products)
     kept = report(subject, sparsity, seed=seed, as_json=as_json, options=options, about=about, record=record)
     kept.apply_(subject.model)
     save_tensors(subject.model.state_dict(), output)
@@ -255,6 +243,19 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
     if weights is not None:
         load_weights(subject.model, weights)
     return subject
+
+
+def limit_options(
+    curvature: str, negative: str, tolerance: float | None, precision: float, max_products: int
+) -> dict[str, Any]:
+    """What the commands that compute a limit pass on to it."""
+    return {
+        "curvature": curvature,
+        "negative": negative,
+        "tolerance": tolerance,
+        "precision": precision,
+        "max_products": max_products,
+    }
 
 
 def report(

@@ -9,10 +9,11 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = ["append_record", "provenance"]
+__all__ = ["append_record", "provenance", "read_records"]
 
 
 def provenance() -> dict[str, object]:
@@ -41,6 +42,12 @@ def append_record(record: dict[str, object], path: str | Path) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """Every line of a file of records; none if there is no such file."""
+    path = Path(path)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _commit() -> str | None:
