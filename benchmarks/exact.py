@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 import howsparse
@@ -39,7 +38,7 @@ def main() -> None:
                 record = one_case(task.with_recipe(l1=l1), seed)
                 append_record(record | provenance() | {"command": "python -m benchmarks.exact"}, options.record)
     write_whole(options.table, lambda file: file.write_text(table(read_records(options.record))))
-    Console().print(options.table.read_text(), markup=False, highlight=False)
+    print(options.table.read_text())
 
 
 def one_case(task: Task, seed: int) -> dict[str, object]:

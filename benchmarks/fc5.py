@@ -10,8 +10,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from howsparse.experiments.record import read_records
 from howsparse.files import write_whole
 
@@ -24,7 +22,7 @@ def main() -> None:
     train = [r for r in read_records(options.results / "train.jsonl") if r["task"] == "fc5-cifar10"][-1]
     limits = {r["curvature"]: r for r in read_records(options.results / "limit.jsonl") if r["model"] == "fc5-cifar10"}
     write_whole(options.table, lambda file: file.write_text(page(train, limits["hessian"], limits["ggn"])))
-    Console().print(options.table.read_text(), markup=False, highlight=False)
+    print(options.table.read_text())
 
 
 def page(train: dict[str, Any], hessian: dict[str, Any], ggn: dict[str, Any]) -> str:

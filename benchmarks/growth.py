@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 import howsparse
 from howsparse.experiments.record import append_record, provenance, read_records
@@ -51,7 +50,7 @@ def main() -> None:
             print(answer, file=sys.stderr)
             append_record(answer | provenance() | {"command": "python -m benchmarks.growth"}, options.record)
     write_whole(options.table, lambda file: file.write_text(table(read_records(options.record))))
-    Console().print(options.table.read_text(), markup=False, highlight=False)
+    print(options.table.read_text())
 
 
 def one_case(size: int, images: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 import howsparse
 from howsparse.experiments.record import append_record, provenance, read_records
@@ -50,7 +49,7 @@ def main() -> None:
                         record | provenance() | {"command": "python -m benchmarks.predictors"}, options.record
                     )
     write_whole(options.table, lambda file: file.write_text(table(read_records(options.record) + fc5_records())))
-    Console().print(options.table.read_text(), markup=False, highlight=False)
+    print(options.table.read_text())
 
 
 def one_network(task: Task, seed: int) -> dict[str, object]:

@@ -22,6 +22,7 @@ from howsparse.geometry import (
     minimal_density,
     projected_width,
     statistical_dimension,
+    subspace_loss,
 )
 
 spectra = arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e3, 1e3))
@@ -67,6 +68,33 @@ def test_phase_transition_is_where_the_bounds_say(eigenvalues: np.ndarray, scale
         seen = transitions(eigenvalues, displacement, tolerance, draws=40, rng=rng)
         assert abs(seen.mean() - size * density) < 6
         assert seen.std() < 12  # sharp: a few dimensions of 300
+
+
+@pytest.mark.parametrize("kept", [15, 60, 150, 250])
+def test_loss_left_by_random_subspaces_with_a_gradient(kept: int) -> None:
+    """Minimising the quadratic model over random subspaces through the pruned point; agreement seen: within 2 %."""
+    rng = np.random.default_rng(kept)
+    eigenvalues = np.geomspace(1e-3, 1e1, 300)
+    displacement, gradient = rng.standard_normal(300), 0.3 * np.sqrt(eigenvalues) * rng.standard_normal(300)
+    at_pruned = float(gradient @ displacement + displacement @ (eigenvalues * displacement) / 2)
+    slope = gradient + eigenvalues * displacement
+    left = []
+    for _ in range(60):
+        directions = np.linalg.qr(rng.standard_normal((300, kept))).Q
+        inner = directions.T @ (eigenvalues[:, None] * directions)
+        along = directions.T @ slope
+        left.append(at_pruned - along @ np.linalg.solve(inner, along) / 2)
+    predicted = subspace_loss(eigenvalues, displacement, gradient, kept / 300)
+    assert np.mean(left) == pytest.approx(predicted, abs=0.02 * at_pruned)
+    assert predicted < at_pruned
+
+
+def test_loss_left_by_no_direction_is_the_certificates() -> None:
+    rng = np.random.default_rng(0)
+    eigenvalues, d, g = rng.uniform(0.1, 2.0, 50), rng.standard_normal(50), rng.standard_normal(50)
+    certificate = g @ d + d @ (eigenvalues * d) / 2
+    assert subspace_loss(eigenvalues, d, g, 1e-9) == pytest.approx(certificate, rel=1e-6)
+    assert subspace_loss(eigenvalues, d, g, 1 - 1e-9) == pytest.approx(-np.sum(g**2 / eigenvalues) / 2, rel=1e-6)
 
 
 def test_a_ball_is_met_where_elementary_geometry_says() -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "minimal_density",
     "projected_width",
     "statistical_dimension",
+    "subspace_loss",
 ]
 
 Array = NDArray[np.float64]
@@ -209,6 +210,35 @@ def generic_density(
 
     smallest = 1e-12
     return float(brentq(excess, smallest, 1.0, xtol=1e-14)) if excess(smallest) > 0 else 0.0
+
+
+def subspace_loss(eigenvalues: ArrayLike, displacement: ArrayLike, gradient: ArrayLike, density: float) -> float:
+    r"""Least loss, above the trained network's, that random directions through the pruned network leave.
+
+    .. math:: \tfrac12\kappa\, d'H(H+\kappa)^{-1}d + \kappa\, d'(H+\kappa)^{-1}g - \tfrac12\, g'(H+\kappa)^{-1}g
+              \qquad\text{with}\qquad \frac1D\sum_i \frac{\lambda_i}{\lambda_i+\kappa} = \text{density}
+
+    The sublevel set is met where this is at most the tolerance: the limit with the displacement's direction and the
+    gradient in it. As the density goes to 0 it is what the certificate predicts, :math:`g'd + \tfrac12 d'Hd`.
+
+    Args:
+        eigenvalues: shape ``(n,)``, positive.
+        displacement: step to the pruned weights in the eigenvectors' basis, ``(n,)``.
+        gradient: in the same basis, ``(n,)``.
+        density: random directions over dimensions, in (0, 1).
+
+    Source: docs/theory.md.
+
+    >>> round(subspace_loss([2.0, 2.0], [1.0, 1.0], [0.0, 0.0], density=0.5), 9)  # half the displacement is undone
+    1.0
+    """
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    d, g = np.asarray(displacement, dtype=np.float64), np.asarray(gradient, dtype=np.float64)
+    low, high = float(values.min()), float(values.max())
+    odds = (1 - density) / density
+    kappa = float(brentq(lambda k: minimal_density(values, k) - density, low * odds / 2, high * odds * 2, rtol=1e-12))
+    resolvent = 1 / (values + kappa)
+    return float(np.sum(resolvent * (kappa * values * d**2 / 2 + kappa * d * g - g**2 / 2)))
 
 
 class Magnitudes:
