@@ -210,7 +210,7 @@ def pruning_limit(
     sampling = None
     if population is not None and sampled:
         half = _half_spectrum(operator, flat, min(half_steps, spectrum.num_steps), probes, seed, progress)
-        sampling = Sampling(half, 1 - risk.num_examples / population, tolerance_error)
+        sampling = Sampling(half, math.log2(population / risk.num_examples), tolerance_error)
         errors = solve_bracket(spectrum, magnitudes, tolerance, share, sampling)
     middle = (errors.low + errors.high) / 2
     removed = _removed_spectrum(operator, flat, middle, upper_steps, seed, progress)

@@ -13,6 +13,7 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -64,6 +65,26 @@ class Tridiagonal:
     def extended(self, corner: float) -> "Tridiagonal":
         """One row and column more, with ``corner`` on the diagonal."""
         return Tridiagonal(np.append(self.diagonal, corner), np.append(self.off_diagonal, 0.0))
+
+    def member(self, place: float) -> "Rule":
+        """A Radau rule of this matrix by its place in the family, from 0 to 48.
+
+        The family is a circle: as its node moves from 0 to the next one, that one's neighbour arrives at 0. Places are
+        even in the logit of the way from 0 to there.
+        """
+        return gauss_radau(self, self._next_node / (1 + math.exp(24 - place)))
+
+    @cached_property
+    def family(self) -> "list[Rule]":
+        """The members at whole places, kept for the many integrands that are tried on them."""
+        return [self.member(place) for place in range(49)]
+
+    @cached_property
+    def _next_node(self) -> float:
+        """The node next to 0 of the Radau rule with a node there, right of it if there is any."""
+        nodes = gauss_radau(self, 0.0).nodes
+        others = nodes[np.abs(nodes) > np.abs(nodes).min()]
+        return float(others[others > 0].min() if (others > 0).any() else others[others < 0].max())
 
     def corner(self, node: float) -> float:
         """The corner that makes ``node`` an eigenvalue of the extended matrix."""
@@ -200,21 +221,13 @@ def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
     """
     if tridiagonal.complete:
         return gauss(tridiagonal)
-    at_zero = gauss_radau(tridiagonal, 0.0).nodes
-    others = at_zero[np.abs(at_zero) > np.abs(at_zero).min()]
-    end = others[others > 0].min(initial=np.inf) if (others > 0).any() else others[others < 0].max()
-
-    def rule(position: float) -> Rule:
-        """The family is a circle: as its node moves from 0 to the next one, the latter's neighbour arrives at 0."""
-        return gauss_radau(tridiagonal, end / (1 + float(np.exp(-position))))
-
-    # On the way f rises to one top and falls again: a coarse look finds its cell, Brent's method the top.
-    positions = np.linspace(-24, 24, 49)
-    best = positions[int(np.argmax([rule(position).integrate(f) for position in positions]))]
+    # Along the family f rises to one top and falls again: a coarse look finds its cell, Brent's method the top.
+    coarse = tridiagonal.family
+    best = max(range(len(coarse)), key=lambda i: coarse[i].integrate(f))
     found = minimize_scalar(
-        lambda position: -rule(position).integrate(f), bounds=(best - 1, best + 1), method="bounded"
+        lambda place: -tridiagonal.member(place).integrate(f), bounds=(best - 1, best + 1), method="bounded"
     )
-    return max(rule(found.x), rule(best), key=lambda candidate: candidate.integrate(f))
+    return max(tridiagonal.member(found.x), coarse[best], key=lambda rule: rule.integrate(f))
 
 
 def markov_bracket(tridiagonal: Tridiagonal, f: Integrand, points: int = 200) -> tuple[float, float]:
