@@ -89,7 +89,7 @@ def _data_error(
         return sum(_extremes(of, magnitudes, at, share, 0.0)) / 2
 
     # Equal steps and probes, so that what differs is the data. On FC5 every doubling moves the limit by about as much
-    # as the one before, and the few steps of the half sample see two thirds of it (docs/theory.md): hence the factor.
+    # as the one before, and the few steps of the half sample see two thirds of it (docs/drift.md): hence the factor.
     alike = spectrum.first(sampling.half.num_steps)
     drift = 2 * abs(middle(sampling.half, tolerance) - middle(alike, tolerance)) * sampling.doublings
     moved = middle(spectrum, tolerance * (1 + sampling.tolerance_error)) - middle(spectrum, tolerance)
