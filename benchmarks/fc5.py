@@ -49,8 +49,8 @@ def page(train: dict[str, Any], hessian: dict[str, Any], ggn: dict[str, Any]) ->
         f" with l1 {train['recipe']['l1']:g}, seed {train['seed']}. Dense test accuracy"
         f" {percent(train['dense_accuracy'])}, training loss {train['train_loss']:.4f}, tolerance"
         f" {hessian['tolerance']:.4f} (deviation over mini-batches of 128 of all training images). Curvature over"
-        f" {whole if hessian['images'] is None else format(hessian['images'], ',')} training images; the interval covers"
-        " quadrature, probe and sampling.",
+        f" {whole if hessian['images'] is None else format(hessian['images'], ',')} training images; the interval"
+        " covers quadrature, probe and sampling.",
         "",
         "| sparsity, % | here | the paper |",
         "|---|---|---|",
