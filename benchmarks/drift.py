@@ -66,8 +66,8 @@ def table(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Drift with the data",
         "",
-        "Made by `python -m benchmarks.drift`; records in `results/drift.jsonl`. FC5 on CIFAR-10, middle of the bracket",
-        "of the limit; same probe, tolerance and steps for every number of images.",
+        "Made by `python -m benchmarks.drift`; records in `results/drift.jsonl`. FC5 on CIFAR-10, middle of the",
+        "limit's bracket; same probe, tolerance and steps for every number of images.",
         "",
         "| curvature | steps | " + " | ".join(f"{n:,} images" for n in IMAGES) + " | moved by each doubling |",
         "|---" * (len(IMAGES) + 3) + "|",
