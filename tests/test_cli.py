@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from howsparse.cli import main
+from howsparse.cli import free_name, main
 
 KEYS = {
     "num_weights", "tolerance", "curvature", "limit", "limit_low", "limit_high", "upper_bound", "certified",
@@ -125,6 +125,13 @@ def test_prune_writes_exact_zeros(
         assert removed == 84
     else:
         assert answer["pruned_sparsity"] == pytest.approx(answer[sparsity], abs=0.5 / 112)
+
+
+def test_demo_finds_a_free_name(tmp_path: Path) -> None:
+    assert free_name(tmp_path / "a.png") == tmp_path / "a.png"
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a-2.png").touch()
+    assert free_name(tmp_path / "a.png") == tmp_path / "a-3.png"
 
 
 class RunsCode:

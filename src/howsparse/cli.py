@@ -1,5 +1,6 @@
 """The command line: a thin face on the library. Answers go to stdout, progress and warnings to stderr."""
 
+import itertools
 import json
 import sys
 import tempfile
@@ -61,7 +62,9 @@ PlotOption = Annotated[Path | None, typer.Option(help="Draw the answer into this
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="The picture.")] = Path("howsparse-demo.png"),
+    output: Annotated[
+        Path | None, typer.Option(help="The picture; else howsparse-demo.png or the next free name.")
+    ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     force: ForceOption = False,
@@ -71,6 +74,7 @@ def demo(
     from howsparse.report.plots import plot_assessment, save_figure
     from howsparse.tasks import load_task
 
+    output = free_name(Path("howsparse-demo.png")) if output is None else output
     check_output(output, force)
     task = load_task("digits")
     with progress_bar() as bar:
@@ -318,6 +322,12 @@ def check_sparsity_word(sparsity: str) -> None:
     except ValueError:
         raise InputError(f"--sparsity '{sparsity}' is neither a fraction nor certified, measured, limit") from None
     check_sparsity(value)
+
+
+def free_name(path: Path) -> Path:
+    """``path``, or if that exists the first of name-2, name-3, ... that does not."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def check_output(path: Path, force: bool) -> None:
