@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from howsparse.cli import free_name, main
+from howsparse.cli import free_name, main, ticker
 
 KEYS = {
     "num_weights", "tolerance", "curvature", "limit", "limit_low", "limit_high", "upper_bound", "certified",
@@ -132,6 +132,15 @@ def test_demo_finds_a_free_name(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "a-2.png").touch()
     assert free_name(tmp_path / "a.png") == tmp_path / "a-3.png"
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 10.0, 61.0, 61.0, 100.0, 130.0, 130.0])
+    monkeypatch.setattr("howsparse.cli.time.monotonic", lambda: next(clock))
+    tick = ticker(every=60.0)
+    for text in ("too soon", "first", "too soon", "second"):
+        tick(text)
+    assert capsys.readouterr().err == "first\nsecond\n"
 
 
 class RunsCode:
