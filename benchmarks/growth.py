@@ -92,7 +92,7 @@ def table(records: list[dict[str, Any]]) -> str:
         "| weights | images | products | seconds | peak memory, GiB |",
         "|---|---|---|---|---|",
     ]
-    for r in (*by_size, *by_images):
+    for r in (*by_size, *(r for r in by_images if r not in by_size)):
         gib = r["peak_bytes"] / 2**30
         lines.append(f"| {r['num_weights']:,} | {r['images']:,} | {r['products']} | {r['seconds']:.1f} | {gib:.2f} |")
     large = [r for r in by_size if r["num_weights"] >= 10**6]
