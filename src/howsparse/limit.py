@@ -1,7 +1,7 @@
 """The main job: from a model and its data to how sparse it can be pruned."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -195,25 +195,28 @@ def pruning_limit(
     flat = risk.flat_weights()
     magnitudes, share = Magnitudes(flat.cpu().numpy()), _SHARES[negative]
 
-    sampled = population is not None and population > risk.num_examples
+    doublings = math.log2(population / risk.num_examples) if population else 0.0
+    sampled = doublings > 0
     if sampled and len(risk.lengths) < 2:
         raise InputError("one batch cannot be halved to see what sampling does; pass smaller batches, or no population")
     steps, upper_steps, half_steps = _plan(max_products, probes, sampled)
-    storage = _basis_dtype(flat, steps * probes)
+    looks, storage = _looks(steps), _basis_dtype(flat, steps * probes)
     for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed, storage=storage):
         progress("bracket", spectrum.num_steps, steps)
-        if spectrum.num_steps in _looks(steps) or spectrum.complete:
+        if spectrum.num_steps in looks or spectrum.complete:
             errors = solve_bracket(spectrum, magnitudes, tolerance, share)
             if errors.width <= precision or spectrum.num_steps == steps:
                 break
     stopped = "exact" if spectrum.complete else "precision" if errors.width <= precision else "max_products"
-    sampling = None
-    if population is not None and sampled:
-        half = _half_spectrum(operator, flat, min(half_steps, spectrum.num_steps), probes, seed, progress)
-        sampling = Sampling(half, math.log2(population / risk.num_examples), tolerance_error)
+    sampling, half = None, Sample(operator, len(risk.lengths) // 2)
+    if sampled:
+        watch, few = partial(progress, "half the data"), min(half_steps, spectrum.num_steps)
+        half_spectrum = _spectrum_after(few, grow_spectrum(half, flat, probes=probes, seed=seed), watch)
+        sampling = Sampling(half_spectrum, doublings, tolerance_error)
         errors = solve_bracket(spectrum, magnitudes, tolerance, share, sampling)
     middle = (errors.low + errors.high) / 2
-    removed = _removed_spectrum(operator, flat, middle, upper_steps, seed, progress)
+    block = _removed_block(operator, flat, middle)
+    removed = _spectrum_after(upper_steps, grow_spectrum(block, flat, seed=seed + 1), partial(progress, "upper bound"))
     gradient = risk.gradient()
     losses = predict_losses(operator, flat, gradient, tolerance, on_product=partial(progress, "certificate"))
     random_losses = predict_random_losses(operator, flat, gradient, losses, seed)
@@ -226,7 +229,7 @@ def pruning_limit(
         magnitudes=magnitudes,
         losses=losses,
         random_losses=random_losses,
-        num_products=operator.num_products + (half_steps + 1) // 2 * sampled,
+        num_products=operator.num_products + (half.num_products + 1) // 2,
         stopped=stopped,
         errors=errors,
         sampling=sampling,
@@ -271,27 +274,17 @@ def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
     return deviation, 1 / math.sqrt(2 * (len(losses) - 1))
 
 
-def _half_spectrum(
-    operator: Hessian | GGN, flat: Tensor, steps: int, probes: int, seed: int, progress: Progress
-) -> Spectrum:
-    """Spectrum over the first half of the batches, from the same probes."""
-    half = Sample(operator, len(operator.risk.lengths) // 2)
-    for spectrum in grow_spectrum(half, flat, probes=probes, seed=seed):
-        progress("half the data", spectrum.num_steps, steps)
-        if spectrum.num_steps == steps:
-            break
-    return spectrum
-
-
-def _removed_spectrum(
-    operator: Operator, flat: Tensor, sparsity: float, steps: int, seed: int, progress: Progress
-) -> Spectrum:
-    """Spectrum of the block of the smallest weights, those that are removed at ``sparsity``."""
+def _removed_block(operator: Operator, flat: Tensor, sparsity: float) -> Block:
+    """The block of the smallest weights, those that are removed at ``sparsity``."""
     count = max(1, round(sparsity * flat.numel()))
     threshold = flat.abs().kthvalue(count).values
-    block = Block(operator, flat.abs() <= threshold)
-    for spectrum in grow_spectrum(block, flat, seed=seed + 1):
-        progress("upper bound", spectrum.num_steps, steps)
+    return Block(operator, flat.abs() <= threshold)
+
+
+def _spectrum_after(steps: int, growing: Iterator[Spectrum], watch: Callable[[int, int], None]) -> Spectrum:
+    """The spectrum after so many steps, or fewer if it is exhausted before."""
+    for spectrum in growing:
+        watch(spectrum.num_steps, steps)
         if spectrum.num_steps == steps:
             break
     return spectrum

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from howsparse.curvature.risk import batch_length, move
+from howsparse.curvature.risk import batch_length, evaluation_mode, move
 from howsparse.errors import InputError
 from howsparse.loss import Loss, SplitLoss, cross_entropy
 from howsparse.masks import Mask, magnitude_mask, select_weights
@@ -61,26 +61,20 @@ class Measured:
 
 def evaluate(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entropy) -> tuple[float, float | None]:
     """Mean loss, and accuracy where the loss can score, in evaluation mode; the model's mode is restored."""
-    modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
-    model.eval()
     total, correct, scored, count = 0.0, 0, 0, 0
     score = getattr(loss, "score", None)
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                batch, length = move(batch, device), batch_length(batch)
-                if score is not None and isinstance(loss, SplitLoss):
-                    output = loss.output(model, batch)
-                    total += float(loss.of_output(output, batch)) * length
-                    right, of = score(output, batch)
-                    correct, scored = correct + right, scored + of
-                else:
-                    total += float(loss(model, batch)) * length
-                count += length
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluation_mode(model), torch.no_grad():
+        for batch in batches:
+            batch, length = move(batch, device), batch_length(batch)
+            if score is not None and isinstance(loss, SplitLoss):
+                output = loss.output(model, batch)
+                total += float(loss.of_output(output, batch)) * length
+                right, of = score(output, batch)
+                correct, scored = correct + right, scored + of
+            else:
+                total += float(loss(model, batch)) * length
+            count += length
     return total / count, correct / scored if scored else None
 
 

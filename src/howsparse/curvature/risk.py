@@ -12,7 +12,7 @@ from howsparse.errors import InputError
 from howsparse.loss import Loss, SplitLoss, cross_entropy
 from howsparse.masks import select_weights, weight_masks
 
-__all__ = ["EmpiricalRisk", "batch_length", "split_batch"]
+__all__ = ["EmpiricalRisk", "batch_length", "evaluation_mode", "move", "split_batch"]
 
 
 class EmpiricalRisk:
@@ -145,7 +145,7 @@ class EmpiricalRisk:
         with ExitStack() as stack:
             devices = [self.device] if self.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=devices))
-            stack.enter_context(_evaluation_mode(self.model))
+            stack.enter_context(evaluation_mode(self.model))
             stack.enter_context(_parameters_as(self.model, self._leaves))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
@@ -245,7 +245,8 @@ def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within; every module's own mode, and the buffers, are put back."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     model.eval()

@@ -13,7 +13,6 @@ from howsparse.curvature.lanczos import (
     Lanczos,
     Rule,
     Tridiagonal,
-    averaged_gauss,
     gauss,
     gauss_radau,
     steepest_rule,
@@ -53,10 +52,6 @@ class Spectrum:
     def first(self, steps: int) -> "Spectrum":
         """As it was after ``steps`` steps of every probe."""
         return replace(self, tridiagonals=tuple(t.first(steps) for t in self.tridiagonals))
-
-    def estimate(self) -> Rule:
-        """The averaged Gauss rule: the point estimate."""
-        return self._mean(averaged_gauss)
 
     def gauss(self) -> Rule:
         """The Gauss rule, which is what stochastic Lanczos quadrature usually means."""
