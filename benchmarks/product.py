@@ -1,23 +1,38 @@
-"""What one curvature product costs, in gradients of the same batches.
+"""What one curvature product costs by every way torch has, in gradients of the same batches.
 
     python -m benchmarks.product --data FOLDER_OR_HUB_NAME [--images 4000] [--record results/product.jsonl]
+        [--table docs/product.md]
 
-FC5 at initialisation on CIFAR-10, float32. Gradient and products take turns in one process, so that a slow spell of the
-machine falls on all of them; ratios are of medians.
+FC5 at initialisation on CIFAR-10, float32. All ways are checked against the same product in float64 first, and then
+take turns in one process, so that a slow spell of the machine falls on all of them; ratios are of medians.
 """
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, linearize, vmap
 
 from howsparse.curvature import GGN, EmpiricalRisk, Hessian
 from howsparse.experiments.record import append_record, provenance
+from howsparse.files import write_whole
+from howsparse.matmul import fast_matmul
 from howsparse.tasks import load_task
+
+Weights = dict[str, Tensor]
+Way = Callable[[], object]
+VECTORS = 4  # how many a batched product takes
+KEPT, BUILT = "Hessian, graphs kept (howsparse)", "Hessian, graphs built each time"
+VMAPPED = f"Hessian, torch.func.linearize, vmap over {VECTORS} vectors, each"
+MKL = ", MKL"
 
 
 def main() -> None:
@@ -26,29 +41,136 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--record", type=Path, default=None)
+    parser.add_argument("--table", type=Path, default=None)
     options = parser.parse_args()
     task = load_task("fc5-cifar10", options.data)
     risk = EmpiricalRisk(task.network(), list(task.train_batches(1000, options.images)))
     vector = torch.randn(risk.num_weights, generator=torch.Generator().manual_seed(0))
-    kept, streamed, ggn = Hessian(risk), Hessian(risk, memory=0), GGN(risk)
-    ways: dict[str, Callable[[], object]] = {
-        "gradient": risk.gradient,
-        "hessian, graphs kept": lambda: kept @ vector,
-        "hessian, graph rebuilt each time": lambda: streamed @ vector,
-        "ggn, graphs kept": lambda: ggn @ vector,
-    }
-    seconds = interleaved(ways, options.rounds)
+    ways = hessian_ways(risk, vector)
+    errors = check_agreement(risk, vector, ways)
+    ggn = GGN(risk)
+    ways |= {"Gauss-Newton, graphs kept (howsparse)": lambda: ggn @ vector, "gradient": risk.gradient}
+    turns = {f"{name}{MKL}": with_mkl(ways[name]) for name in (KEPT, BUILT, "gradient")}
+    turns |= {name: with_onednn(way) for name, way in ways.items()}
+    seconds = interleaved(turns, options.rounds)
+    seconds[VMAPPED] /= VECTORS
     ratios = {name: round(taken / seconds["gradient"], 3) for name, taken in seconds.items()}
-    result: dict[str, object] = {
+    result: dict[str, Any] = {
         "kind": "product",
         "images": options.images,
         "threads": torch.get_num_threads(),
         "product_gradients": ratios,
+        "errors": errors,
         "seconds": {name: round(taken, 4) for name, taken in seconds.items()},
     }
+    result |= provenance() | {"command": "python -m benchmarks.product"}
     if options.record is not None:
-        append_record(result | provenance() | {"command": "python -m benchmarks.product"}, options.record)
+        append_record(result, options.record)
+    if options.table is not None:
+        write_whole(options.table, lambda file: file.write_text(page(result)))
     print(json.dumps(result, indent=2))
+
+
+def hessian_ways(risk: EmpiricalRisk, vector: Tensor) -> dict[str, Way]:
+    """Every way to the product with ``vector``; the batched one takes it several times over."""
+    kept, streamed = Hessian(risk), Hessian(risk, memory=0)
+    names, shares = risk.names, [n / risk.num_examples for n in risk.lengths]
+    weights = dict(zip(names, (leaf.detach() for leaf in risk.leaves), strict=True))
+    batches = list(risk.batches)
+    others = {name: p.detach() for name, p in risk.model.named_parameters() if name not in weights}
+
+    def directional(weights: Weights, along: Weights, x: Tensor, y: Tensor) -> Weights:
+        def loss(at: Weights) -> Tensor:
+            return nn.functional.cross_entropy(functional_call(risk.model, others | at, (x,)), y)
+
+        return jvp(grad(loss), (weights,), (along,))[1]  # type: ignore[no-any-return]
+
+    def slope(x: Tensor, y: Tensor) -> Callable[[Weights], Weights]:
+        return grad(lambda at: nn.functional.cross_entropy(functional_call(risk.model, others | at, (x,)), y))
+
+    linear = [linearize(slope(x, y), weights)[1] for x, y in batches]
+    compiled = torch.compile(directional)
+
+    def along(v: Tensor) -> Weights:
+        return dict(zip(names, risk.unflatten(v), strict=True))
+
+    def total(parts: list[Weights]) -> Tensor:
+        return sum((risk.flatten(p.values()) * s for p, s in zip(parts, shares, strict=True)), torch.zeros_like(vector))
+
+    def linearized() -> Tensor:
+        return total([product(along(vector)) for product in linear])
+
+    def forward_over_reverse(way: Callable[..., Weights]) -> Tensor:
+        return total([way(weights, along(vector), x, y) for x, y in batches])
+
+    several = {name: part.expand(VECTORS, *part.shape).clone() for name, part in along(vector).items()}
+
+    def batched() -> Tensor:
+        found = [vmap(product)(several) for product in linear]
+        return total([{name: part[0] for name, part in each.items()} for each in found])
+
+    return {
+        KEPT: lambda: kept @ vector,
+        BUILT: lambda: streamed @ vector,
+        "Hessian, torch.func.linearize": linearized,
+        VMAPPED: batched,
+        "Hessian, torch.func.jvp of grad": lambda: forward_over_reverse(directional),
+        "Hessian, torch.func.jvp of grad, compiled": lambda: forward_over_reverse(compiled),
+    }
+
+
+def with_onednn(way: Way) -> Way:
+    """The way with the matrix products that howsparse takes."""
+
+    def run() -> object:
+        with fast_matmul(torch.device("cpu")):
+            return way()
+
+    return run
+
+
+def with_mkl(way: Way) -> Way:
+    """The way with torch's own matrix products, in howsparse too."""
+
+    def run() -> object:
+        with mock.patch("howsparse.matmul._onednn_is_exact", return_value=False):
+            return way()
+
+    return run
+
+
+def check_agreement(risk: EmpiricalRisk, vector: Tensor, ways: dict[str, Way]) -> dict[str, float]:
+    """Relative difference of every way's product from the one in float64."""
+    double = copy.deepcopy(risk.model).double()
+    exact = Hessian(EmpiricalRisk(double, [(x.double(), y) for x, y in risk.batches])) @ vector.double()
+    found = {name: torch.as_tensor(with_onednn(way)()) for name, way in ways.items()}
+    errors = {name: float((product - exact).norm() / exact.norm()) for name, product in found.items()}
+    for name, error in errors.items():
+        if not error < 1e-3:
+            raise SystemExit(f"{name}: differs from the product in float64 by {error:.1e}")
+    return errors
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page in docs."""
+    ratios, errors = result["product_gradients"], result["errors"]
+    rows = [f"| {name} | {ratio:.2f} | {show(errors.get(name))} |" for name, ratio in ratios.items()]
+    text = f"""# What a product costs
+
+Made by `python -m benchmarks.product` on {result["images"]:,} images, {result["threads"]} threads of an
+{result["machine"]["processor"]}; record in `results/product.jsonl`. FC5 at initialisation, float32, in gradients of the
+same batches with oneDNN's matrix products, which howsparse takes where they do not round (`howsparse/matmul.py`); MKL's
+are torch's default. The error is against the same product in float64; where it is much above 1e-6, rounding has put one
+unit on one image on the other side of its ReLU.
+
+| way | gradients | relative error |
+|---|---|---|
+"""
+    return text + "".join(f"{row}\n" for row in rows)
+
+
+def show(error: float | None) -> str:
+    return "" if error is None else f"{error:.0e}"
 
 
 def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

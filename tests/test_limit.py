@@ -163,6 +163,20 @@ def test_stops_at_the_precision_asked_for() -> None:
     assert pruning_limit(model, batches, precision=0.0, max_products=400).stopped == "exact"
 
 
+def test_takes_the_steps_that_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches = trained_case(4)
+    whole = pruning_limit(model, batches, precision=0.0, max_products=64)
+    vector = whole.num_weights * 2  # bytes, in half precision
+    monkeypatch.setattr("howsparse.limit.available_memory", lambda device: 20 * vector * 3 // 2)
+    less = pruning_limit(model, batches, precision=0.0, max_products=64)
+    assert less.stopped == "memory"
+    assert less.spectrum.num_steps == 20
+    assert less.errors.width > whole.errors.width
+    monkeypatch.setattr("howsparse.limit.available_memory", lambda device: 4 * vector)
+    with pytest.raises(InputError, match="of free memory hold 2 Lanczos steps"):
+        pruning_limit(model, batches)
+
+
 def test_certificate_is_the_quadratic_model_of_the_mask() -> None:
     """Its crossing of the tolerance, against the dense Hessian evaluated at every sparsity."""
     model, batches = trained_case(5)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import nn
 
 from howsparse.errors import InputError
+from howsparse.limit import MAX_PRODUCTS
 
 if TYPE_CHECKING:
     from howsparse.tasks.data import Batches
@@ -97,7 +98,7 @@ def limit(
     negative: NegativeOption = "wall",
     tolerance: ToleranceOption = None,
     precision: PrecisionOption = 0.002,
-    max_products: ProductsOption = 160,
+    max_products: ProductsOption = MAX_PRODUCTS,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     plot: PlotOption = None,
@@ -134,7 +135,7 @@ def prune(
     negative: NegativeOption = "wall",
     tolerance: ToleranceOption = None,
     precision: PrecisionOption = 0.002,
-    max_products: ProductsOption = 160,
+    max_products: ProductsOption = MAX_PRODUCTS,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     record: RecordOption = None,

@@ -25,7 +25,9 @@ from howsparse.geometry import (
 )
 from howsparse.loss import Loss, cross_entropy
 
-__all__ = ["PruningLimit", "pruning_limit"]
+__all__ = ["MAX_PRODUCTS", "PruningLimit", "pruning_limit"]
+
+MAX_PRODUCTS = 400  # brackets the paper's FC5 to half a point of sparsity
 
 Curvature = Literal["hessian", "ggn"]
 Negative = Literal["wall", "unbounded"]
@@ -48,7 +50,7 @@ class PruningLimit:
         losses: predicted loss increase of magnitude masks, at every sparsity.
         random_losses: the same for random masks, on average.
         num_products: products with the curvature taken in all.
-        stopped: why the bracket is as wide as it is: "precision", "max_products" or "exact".
+        stopped: why the bracket is as wide as it is: "precision", "max_products", "memory" or "exact".
         errors: the bracket, and the half-widths it is made of: quadrature, probe and data.
         sampling: what is known of the error from sampled data; None if the batches are all the data.
     """
@@ -140,7 +142,7 @@ def pruning_limit(
     weights: Iterable[str] | None = None,
     population: int | None = None,
     precision: float = 0.002,
-    max_products: int = 160,
+    max_products: int = MAX_PRODUCTS,
     probes: int = 1,
     seed: int = 0,
     memory: int | None = None,
@@ -163,7 +165,7 @@ def pruning_limit(
             which is estimated from its first half for a sixteenth of the work.
         precision: width of the bracket at which to stop.
         max_products: curvature products to spend in all, at least 32; the bracket takes what upper bound (a sixteenth)
-            and certificate (at most 12) leave.
+            and certificate (at most 12) leave, as far as memory holds its Lanczos vectors.
         probes: random vectors to share them between; one is enough for large networks.
         seed: of the probes.
         memory: bytes of graphs to keep between products; a third of what is free unless given.
@@ -200,14 +202,16 @@ def pruning_limit(
     if sampled and len(risk.lengths) < 2:
         raise InputError("one batch cannot be halved to see what sampling does; pass smaller batches, or no population")
     steps, upper_steps, half_steps = _plan(max_products, probes, sampled)
-    looks, storage = _looks(steps), _basis_dtype(flat, steps * probes)
+    planned, (steps, storage) = steps, _basis_room(flat, steps, probes)
+    looks = _looks(steps)
     for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed, storage=storage):
         progress("bracket", spectrum.num_steps, steps)
         if spectrum.num_steps in looks or spectrum.complete:
             errors = solve_bracket(spectrum, magnitudes, tolerance, share)
             if errors.width <= precision or spectrum.num_steps == steps:
                 break
-    stopped = "exact" if spectrum.complete else "precision" if errors.width <= precision else "max_products"
+    stopped = "max_products" if steps == planned else "memory"
+    stopped = "exact" if spectrum.complete else "precision" if errors.width <= precision else stopped
     sampling, half = None, Sample(operator, len(risk.lengths) // 2)
     if sampled:
         watch, few = partial(progress, "half the data"), min(half_steps, spectrum.num_steps)
@@ -244,19 +248,24 @@ def _plan(max_products: int, probes: int, sampled: bool) -> tuple[int, int, int]
     return left // probes, upper, half
 
 
-def _basis_dtype(flat: Tensor, vectors: int) -> torch.dtype:
-    """The weights' own dtype where that many vectors fit into a third of the memory, half precision where they do not.
+def _basis_room(flat: Tensor, steps: int, probes: int) -> tuple[int, torch.dtype]:
+    """How many of the Lanczos steps memory has room for, and the dtype to keep their vectors in.
+
+    That is the weights' own dtype if a third of the memory holds all of them so; else half precision, in two thirds.
 
     Raises:
-        InputError: not even those fit.
+        InputError: not even eight steps fit.
     """
-    room, entries = available_memory(flat.device), vectors * flat.numel()
-    if entries * flat.element_size() <= room / 3:
-        return flat.dtype
-    if entries * 2 > 2 * room / 3:
-        most = int(2 * room / 3 / (2 * flat.numel()))
-        raise InputError(f"{vectors} Lanczos vectors of {flat.numel():,} weights do not fit; about {most} would")
-    return torch.bfloat16
+    room, step = available_memory(flat.device), probes * flat.numel()
+    if steps * step * flat.element_size() <= room / 3:
+        return steps, flat.dtype
+    most = int(2 * room / 3 / (2 * step))
+    if most < 8:
+        raise InputError(
+            f"{room / 2**30:.1f} GiB of free memory hold {most} Lanczos steps of {flat.numel():,} weights and"
+            f" {probes} probe(s); free some, or take fewer probes"
+        )
+    return min(steps, most), torch.bfloat16
 
 
 def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from howsparse.curvature.risk import batch_length, evaluation_mode, move
+from howsparse.curvature.risk import batch_length, device_of, evaluation_mode, move
 from howsparse.errors import InputError
 from howsparse.loss import Loss, SplitLoss, cross_entropy
 from howsparse.masks import Mask, magnitude_mask, select_weights
@@ -61,7 +61,7 @@ class Measured:
 
 def evaluate(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entropy) -> tuple[float, float | None]:
     """Mean loss, and accuracy where the loss can score, in evaluation mode; the model's mode is restored."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     total, correct, scored, count = 0.0, 0, 0, 0
     score = getattr(loss, "score", None)
     with evaluation_mode(model), torch.no_grad():

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from howsparse.curvature.risk import EmpiricalRisk, batch_length, move
+from howsparse.matmul import fast_matmul
 
 __all__ = ["GGN", "Block", "Hessian", "Operator", "Sample", "available_memory"]
 
@@ -72,8 +73,9 @@ class _Curvature(Operator):
         kept = self._keep()[:count]
         parts = self.risk.unflatten(vector)
         total = torch.zeros_like(vector)
-        for product, length in kept:
-            total.add_(self.risk.flatten(product(parts)), alpha=length)
+        with fast_matmul(self.risk.device):
+            for product, length in kept:
+                total.add_(self.risk.flatten(product(parts)), alpha=length)
         if count > len(kept):
             with self.risk.standing_in():
                 for batch in islice(self.risk.batches, len(kept), count):

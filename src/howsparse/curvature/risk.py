@@ -11,8 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from howsparse.errors import InputError
 from howsparse.loss import Loss, SplitLoss, cross_entropy
 from howsparse.masks import select_weights, weight_masks
+from howsparse.matmul import fast_matmul
 
-__all__ = ["EmpiricalRisk", "batch_length", "evaluation_mode", "move", "split_batch"]
+__all__ = ["EmpiricalRisk", "batch_length", "device_of", "evaluation_mode", "move", "split_batch"]
 
 
 class EmpiricalRisk:
@@ -244,6 +245,11 @@ def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
     return torch.ones(parameter.numel(), dtype=torch.bool, device=parameter.device) if mask is None else mask.flatten()
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter is."""
+    return next(model.parameters()).device
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode within; every module's own mode, and the buffers, are put back."""
@@ -251,7 +257,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     model.eval()
     try:
-        yield
+        with fast_matmul(device_of(model)):
+            yield
     finally:
         for module, mode in modes:
             module.training = mode

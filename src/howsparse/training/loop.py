@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.files import save_checkpoint
+from howsparse.matmul import fast_matmul
 
 __all__ = ["Epoch", "fit"]
 
@@ -64,7 +65,8 @@ def fit(
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(epoch)
         try:
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            devices = range(torch.cuda.device_count())
+            with fast_matmul(next(model.parameters()).device), torch.random.fork_rng(devices=devices):
                 torch.manual_seed(1_000_003 * seed + epoch)
                 done = _one_epoch(model, optimizer, epoch_batches(epoch), epoch)
         finally:
