@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import sys
 import tempfile
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,6 +21,7 @@ from howsparse.errors import InputError
 from howsparse.limit import MAX_PRODUCTS
 
 if TYPE_CHECKING:
+    from howsparse.methods import Sparsity
     from howsparse.tasks.data import Batches
 
 __all__ = ["app", "main"]
@@ -209,6 +211,97 @@ def train(
     else:
         accuracy = percent(trained.accuracy, 2)
         note(f"{task}: test accuracy {accuracy}, training loss {trained.loss:.4f}; weights in {output}")
+
+
+@app.command()
+def compare(
+    task: Annotated[str, typer.Argument(help="Name of a task, such as digits.")],
+    methods: Annotated[
+        str,
+        typer.Option(help="Names with commas between, options after a colon: dense,lottery_ticket:rate=0.5; or all."),
+    ] = "all",
+    sparsities: Annotated[
+        str, typer.Option(help="Fractions, limit, certified; commas between.")
+    ] = "0.9,0.95,0.98,limit",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, from seed 0 on.")] = 3,
+    data: DataOption = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training, instead of the recipe's.")] = None,
+    l1: Annotated[float | None, typer.Option(min=0, help="Of one_shot, instead of the recipe's.")] = None,
+    images: ImagesOption = None,
+    max_products: ProductsOption = MAX_PRODUCTS,
+    folder: Annotated[Path, typer.Option(help="Where trainings are kept, so that none is run twice.")] = Path("runs"),
+    record: RecordOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune a task's network by many methods to many sparsities, and tabulate what accuracy is left.
+
+    A comparison that was stopped goes on where it was. What --record FILE has already is not run again.
+    """
+    from howsparse.experiments.compare import cases, rows
+    from howsparse.experiments.compare import compare as run_all
+    from howsparse.experiments.record import append_record, provenance, read_records
+    from howsparse.methods import Run
+    from howsparse.report.table import comparison_table
+    from howsparse.tasks import load_task
+    from howsparse.training import Epoch
+
+    wanted = cases(method_list(methods), sparsity_list(sparsities), seeds)
+    changes = {name: value for name, value in {"epochs": epochs, "l1": l1}.items() if value is not None}
+    loaded = load_task(task, data).with_recipe(**changes)
+    recorded = [] if record is None else read_records(record)
+    results: list[dict[str, Any]] = []
+    with progress_bar() as bar:
+        whole = bar.add_task(task, total=len(wanted))
+        row = bar.add_task("", total=None)
+        tick = ticker()
+
+        def show(stage: str, epoch: Epoch) -> None:
+            case = wanted[len(results)]
+            what = f"{case.method}, sparsity {case.target}, seed {case.seed}: {stage}"
+            tick(f"{len(results)} of {len(wanted)} done; {what}, epoch {epoch.epoch + 1}, loss {epoch.loss:.4f}")
+            bar.update(row, description=what, completed=epoch.epoch + 1)
+
+        run = Run(folder / f"compare-{task}", images, max_products, on_epoch=show)
+        try:
+            for result, new in run_all(loaded, wanted, run, recorded):
+                results.append(result)
+                bar.update(whole, completed=len(results))
+                if new and record is not None:
+                    append_record(result | provenance(), record)
+        except KeyboardInterrupt:
+            bar.stop()
+            note(f"stopped; the same command goes on from {run.folder}")
+            raise typer.Exit(130) from None
+    table = rows(results)
+    if as_json:
+        print_json({"task": task, "epochs": loaded.recipe.epochs, "seeds": seeds, "rows": table})
+    else:
+        Console().print(comparison_table(f"{task}, {loaded.recipe.epochs} epochs a training, {seeds} seed(s)", table))
+
+
+def method_list(text: str) -> list[str]:
+    """Names with commas between; a comma before ``key=`` belongs to the options of the method before it."""
+    from howsparse.methods import method_names
+
+    return method_names() if text == "all" else [part.strip() for part in re.split(r",(?!\s*\w+=)", text)]
+
+
+def sparsity_list(text: str) -> "list[Sparsity]":
+    """Fractions and words with commas between.
+
+    Raises:
+        InputError: something else.
+    """
+    from howsparse.masks import check_sparsity
+
+    words: tuple[Literal["limit", "certified"], ...] = ("limit", "certified")
+    found: list[Sparsity] = []
+    for part in (part.strip() for part in text.split(",")):
+        try:
+            found.append(part if part in words else check_sparsity(float(part)))
+        except ValueError:
+            raise InputError(f"--sparsities '{part}' is neither a fraction in [0, 1) nor limit, certified") from None
+    return found
 
 
 @dataclass

@@ -50,7 +50,8 @@ class PruningLimit:
         losses: predicted loss increase of magnitude masks, at every sparsity.
         random_losses: the same for random masks, on average.
         num_products: products with the curvature taken in all.
-        stopped: why the bracket is as wide as it is: "precision", "max_products", "memory" or "exact".
+        stopped: why the bracket is as wide as it is: "precision" (it is narrow enough), "probe" (more
+            steps would not make it narrower, more probes would), "max_products", "memory" or "exact".
         errors: the bracket, and the half-widths it is made of: quadrature, probe and data.
         sampling: what is known of the error from sampled data; None if the batches are all the data.
     """
@@ -203,21 +204,17 @@ def pruning_limit(
         raise InputError("one batch cannot be halved to see what sampling does; pass smaller batches, or no population")
     steps, upper_steps, half_steps = _plan(max_products, probes, sampled)
     planned, (steps, storage) = steps, _basis_room(flat, steps, probes)
-    looks = _looks(steps)
-    for spectrum in grow_spectrum(operator, flat, probes=probes, seed=seed, storage=storage):
-        progress("bracket", spectrum.num_steps, steps)
-        if spectrum.num_steps in looks or spectrum.complete:
-            errors = solve_bracket(spectrum, magnitudes, tolerance, share)
-            if errors.width <= precision or spectrum.num_steps == steps:
-                break
-    stopped = "max_products" if steps == planned else "memory"
-    stopped = "exact" if spectrum.complete else "precision" if errors.width <= precision else stopped
+    bracket = partial(solve_bracket, magnitudes=magnitudes, tolerance=tolerance, share=share)
+    growing = grow_spectrum(operator, flat, probes=probes, seed=seed, storage=storage)
+    spectrum, stopped = _grow_until(precision, steps, growing, bracket, partial(progress, "bracket"))
+    if stopped == "max_products" and steps < planned:
+        stopped = "memory"
     sampling, half = None, Sample(operator, len(risk.lengths) // 2)
     if sampled:
         watch, few = partial(progress, "half the data"), min(half_steps, spectrum.num_steps)
         half_spectrum = _spectrum_after(few, grow_spectrum(half, flat, probes=probes, seed=seed), watch)
         sampling = Sampling(half_spectrum, doublings, tolerance_error)
-        errors = solve_bracket(spectrum, magnitudes, tolerance, share, sampling)
+    errors = bracket(spectrum, sampling=sampling)
     middle = (errors.low + errors.high) / 2
     block = _removed_block(operator, flat, middle)
     removed = _spectrum_after(upper_steps, grow_spectrum(block, flat, seed=seed + 1), partial(progress, "upper bound"))
@@ -297,6 +294,35 @@ def _spectrum_after(steps: int, growing: Iterator[Spectrum], watch: Callable[[in
         if spectrum.num_steps == steps:
             break
     return spectrum
+
+
+def _grow_until(
+    precision: float,
+    steps: int,
+    growing: Iterator[Spectrum],
+    bracket: Callable[..., Bracket],
+    watch: Callable[[int, int], None],
+) -> tuple[Spectrum, str]:
+    """The spectrum once its bracket is settled, exhausted, or so many steps old, and which of these it was."""
+    looks = _looks(steps)
+    for spectrum in growing:
+        watch(spectrum.num_steps, steps)
+        if spectrum.complete:
+            return spectrum, "exact"
+        if spectrum.num_steps in looks and _settled(bracket(spectrum, search=False), precision):
+            settled = _settled(bracket(spectrum), precision)
+            if settled:
+                return spectrum, settled
+        if spectrum.num_steps == steps:
+            break
+    return spectrum, "max_products"
+
+
+def _settled(errors: Bracket, precision: float) -> str | None:
+    """Why more steps are not needed, or of no use."""
+    if errors.width <= precision:
+        return "precision"
+    return "probe" if errors.quadrature <= errors.probe / 5 else None
 
 
 def _looks(steps: int) -> set[int]:

@@ -1,6 +1,6 @@
 """Which weights stay: the prunable weights of a model, masks over them, and pruning with torch's own tools."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -14,10 +14,12 @@ from howsparse.files import save_tensors
 __all__ = [
     "Mask",
     "check_sparsity",
+    "largest",
     "layerwise_mask",
     "magnitude_mask",
     "prunable_weights",
     "prune",
+    "random_layer_mask",
     "random_mask",
     "weight_masks",
 ]
@@ -75,7 +77,7 @@ class Mask(dict[str, Tensor]):
         self._check(weights)
         with torch.no_grad():
             for name, kept in self.items():
-                weights[name].mul_(kept.to(weights[name].device))
+                weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
 
     def save(self, path: str | Path) -> None:
         """Write the mask as safetensors, whole or not at all."""
@@ -160,7 +162,7 @@ def magnitude_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | N
     check_sparsity(sparsity)
     chosen = select_weights(model, weights)
     flat = torch.cat([magnitude.flatten() for magnitude in _magnitudes(model, chosen)])
-    kept = _largest(flat, round((1 - sparsity) * flat.numel()))
+    kept = largest(flat, round((1 - sparsity) * flat.numel()))
     sizes = [w.numel() for w in chosen.values()]
     return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
 
@@ -171,7 +173,7 @@ def layerwise_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | N
     chosen = select_weights(model, weights)
     return Mask(
         {
-            name: _largest(magnitude.flatten(), round((1 - sparsity) * magnitude.numel())).view(magnitude.shape)
+            name: largest(magnitude.flatten(), round((1 - sparsity) * magnitude.numel())).view(magnitude.shape)
             for name, magnitude in zip(chosen, _magnitudes(model, chosen), strict=True)
         }
     )
@@ -183,8 +185,37 @@ def random_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None
     chosen = select_weights(model, weights)
     sizes = [w.numel() for w in chosen.values()]
     draw = torch.rand(sum(sizes), generator=torch.Generator().manual_seed(seed))
-    kept = _largest(draw, round((1 - sparsity) * draw.numel()))
+    kept = largest(draw, round((1 - sparsity) * draw.numel()))
     return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
+
+
+def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: int = 0) -> Mask:
+    """Weights kept uniformly at random within each layer.
+
+    What all layers keep together is exact to one weight: fractions are rounded by largest remainder.
+
+    Args:
+        model: any module; it is read, not changed.
+        densities: fraction to keep, in [0, 1], by weight name; other weights are not pruned.
+        seed: of the draw.
+
+    Raises:
+        InputError: a density outside [0, 1], or an unknown name.
+
+    >>> model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    >>> random_layer_mask(model, {"0.weight": 0.25, "1.weight": 0.05}).layer_densities()
+    {'0.weight': 0.25, '1.weight': 0.05...}
+    """
+    chosen = select_weights(model, densities)
+    for name, density in densities.items():
+        if not 0 <= density <= 1:
+            raise InputError(
+                f"density {density:g} of '{name}' is outside [0, 1]: it is the fraction of weights to keep"
+            )
+    counts = _whole_counts({name: densities[name] * w.numel() for name, w in chosen.items()})
+    generator = torch.Generator().manual_seed(seed)
+    draws = {name: torch.rand(w.numel(), generator=generator) for name, w in chosen.items()}
+    return Mask({name: largest(draws[name], counts[name]).view(w.shape) for name, w in chosen.items()})
 
 
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
@@ -261,7 +292,16 @@ def _magnitudes(model: nn.Module, weights: dict[str, nn.Parameter]) -> list[Tens
     return [(w.detach() * masks[name] if name in masks else w.detach()).abs() for name, w in weights.items()]
 
 
-def _largest(values: Tensor, count: int) -> Tensor:
+def _whole_counts(wanted: dict[str, float]) -> dict[str, int]:
+    """Whole numbers that add up to the rounded sum of those wanted, each within one of its own."""
+    counts = {name: int(count) for name, count in wanted.items()}
+    by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
+    for name in by_remainder[: round(sum(wanted.values())) - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def largest(values: Tensor, count: int) -> Tensor:
     """Boolean mask of the ``count`` largest entries of a vector; of equal ones the first stay."""
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)

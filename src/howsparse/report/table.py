@@ -1,11 +1,13 @@
-"""The answer in plain words."""
+"""Answers in plain words, for a terminal."""
+
+from typing import Any
 
 from rich.table import Table
 
 from howsparse.measure import Point
 from howsparse.report.assessment import Assessment
 
-__all__ = ["answer_table", "percent"]
+__all__ = ["answer_table", "comparison_table", "percent"]
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -35,3 +37,36 @@ def answer_table(assessment: Assessment, after: Point) -> Table:
     table.add_row("Test accuracy, all weights", percent(assessment.on_test.dense.accuracy, 2))
     table.add_row(f"Test accuracy, {percent(after.sparsity)} of the weights removed", percent(after.accuracy, 2))
     return table
+
+
+def comparison_table(title: str, rows: list[dict[str, Any]]) -> Table:
+    """Test accuracy in per cent, a row for each method and a column for each sparsity, with what it took in epochs."""
+    targets = list(dict.fromkeys(row["target"] for row in rows if row["method"] != "dense"))
+    table = Table(title=f"{title}: test accuracy, %", title_justify="left", caption_justify="left")
+    table.add_column("method", no_wrap=True)
+    for target in targets:
+        table.add_column(_target(target, rows), justify="right", no_wrap=True)
+    table.add_column("epochs, at most", justify="right")
+    refused: dict[str, str] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = {row["target"]: row for row in rows if row["method"] == method}
+        refused.update((method, row["refused"]) for row in own.values() if "refused" in row)
+        cells = [_accuracy(own.get(0.0 if method == "dense" else target)) for target in targets]
+        epochs = [row["epochs"] for row in own.values() if "epochs" in row]
+        table.add_row(method, *cells, f"{max(epochs):.0f}" if epochs else "-")
+    table.caption = "\n".join(f"{method}: {reason}" for method, reason in refused.items()) or None
+    return table
+
+
+def _target(target: float | str, rows: list[dict[str, Any]]) -> str:
+    if not isinstance(target, str):
+        return percent(target)
+    found = [row["sparsity"] for row in rows if row["target"] == target and "sparsity" in row]
+    return f"{target}, {percent(sum(found) / len(found))}" if found else target
+
+
+def _accuracy(row: dict[str, Any] | None) -> str:
+    if row is None or "refused" in row:
+        return "-"
+    spread = row["accuracy_deviation"]
+    return f"{100 * row['accuracy']:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")

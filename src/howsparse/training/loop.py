@@ -1,6 +1,7 @@
 """`fit`: one training loop for every task and method, with checkpoints that resume to the same bits."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -36,6 +37,8 @@ def fit(
     *,
     rate: Callable[[int], float] = lambda epoch: 1.0,
     checkpoint: Path | None = None,
+    save_every: float = 0.0,
+    before_epoch: Callable[[int], None] = lambda epoch: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     seed: int = 0,
     identity: str = "",
@@ -52,6 +55,8 @@ def fit(
         epochs: how many epochs in all, those in the checkpoint included.
         rate: ``rate(e)`` multiplies the optimizer's learning rates in epoch ``e``.
         checkpoint: file that is written whole after each epoch, and resumed from if it is there.
+        save_every: seconds that pass at least between two writings; the last epoch's is always written.
+        before_epoch: called as each begins; what it changes must follow from the model's state and the number.
         on_epoch: called after each, for progress.
         seed: for random numbers the model itself draws (dropout).
         identity: names the training; a checkpoint of another name is refused.
@@ -61,7 +66,9 @@ def fit(
     """
     base_rates = [group["lr"] for group in optimizer.param_groups]
     history = _resume(model, optimizer, checkpoint, identity)
+    saved = -math.inf
     for epoch in range(len(history), epochs):
+        before_epoch(epoch)
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(epoch)
         try:
@@ -73,8 +80,9 @@ def fit(
             for group, base in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = base
         history.append(done)
-        if checkpoint is not None:
+        if checkpoint is not None and (epoch == epochs - 1 or time.monotonic() - saved >= save_every):
             _save(model, optimizer, history, checkpoint, identity)
+            saved = time.monotonic()
         on_epoch(done)
     return history
 

@@ -1,0 +1,119 @@
+"""Methods side by side: every method at every sparsity, over seeds, as records; and the table they make."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from howsparse.errors import InputError
+from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
+from howsparse.tasks import Task
+
+__all__ = ["Case", "cases", "compare", "rows", "run_case"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: a method with its options, the sparsity asked for, a seed."""
+
+    method: str
+    target: Sparsity
+    seed: int
+
+
+def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> list[Case]:
+    """All of them; one run of the dense network serves every sparsity.
+
+    Raises:
+        InputError: an unknown method or option.
+    """
+    methods, targets = list(methods), list(targets)
+    for method in methods:
+        load_method(method)
+    return [
+        Case(method, target, seed)
+        for seed in range(seeds)
+        for method in methods
+        for target in (targets if method != "dense" else [0.0])
+    ]
+
+
+def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
+    """Run it; a record of what came out. A method that the task's network does not suit is recorded as refused."""
+    about = _key(task, case, run) | {"task": task.recipe.name, "recipe": task.recipe.model_dump(mode="json")}
+    began = time.perf_counter()
+    try:
+        # A word is one number for all methods, as in the paper's Table 3.
+        sparsity = Stages(task, case.seed, run).target(case.target)
+        ticket = load_method(case.method)(task, sparsity, case.seed, run)
+    except InputError as error:
+        return about | {"refused": str(error)}
+    return about | outcome(ticket) | {"seconds": round(time.perf_counter() - began, 3)}
+
+
+def outcome(ticket: Ticket) -> dict[str, Any]:
+    """What a record keeps of a ticket."""
+    return {
+        "sparsity": ticket.mask.sparsity,
+        "accuracy": ticket.accuracy,
+        "loss": ticket.loss,
+        "epochs": ticket.epochs,
+        "trainings": len(ticket.history),
+        "training_seconds": round(sum(stage.seconds for stage in ticket.history), 3),
+        "history": [asdict(stage) for stage in ticket.history],
+    }
+
+
+def compare(
+    task: Task,
+    wanted: list[Case],
+    run: Run,
+    recorded: list[dict[str, Any]],
+    on_case: Callable[[Case, bool], None] = lambda case, known: None,
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Each case's record, and whether it is new; those in ``recorded`` are not run again."""
+    for case in wanted:
+        key = _key(task, case, run)
+        known = next(
+            (record for record in recorded if all(record.get(name) == value for name, value in key.items())), None
+        )
+        on_case(case, known is not None)
+        yield (run_case(task, case, run), True) if known is None else (known, False)
+
+
+def _key(task: Task, case: Case, run: Run) -> dict[str, Any]:
+    """What makes a case this one."""
+    return {
+        "kind": "method",
+        "recipe_hash": task.recipe.digest(),
+        "train_images": len(task.train),
+        "limit_images": run.images,
+        "limit_max_products": run.max_products,
+        **asdict(case),
+    }
+
+
+def rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each method and sparsity asked for, over its seeds."""
+    groups: dict[tuple[str, Sparsity], list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["method"], record["target"]), []).append(record)
+    return [{"method": method, "target": target} | _row(group) for (method, target), group in groups.items()]
+
+
+def _row(group: list[dict[str, Any]]) -> dict[str, Any]:
+    refused = next((record["refused"] for record in group if "refused" in record), None)
+    if refused is not None:
+        return {"refused": refused}
+    accuracies = np.array([record["accuracy"] for record in group])
+    return {
+        "seeds": [record["seed"] for record in group],
+        "sparsity": float(np.mean([record["sparsity"] for record in group])),
+        "accuracy": float(accuracies.mean()),
+        "accuracy_deviation": float(accuracies.std(ddof=1)) if len(group) > 1 else None,
+        "accuracies": accuracies.tolist(),
+        "epochs": float(np.mean([record["epochs"] for record in group])),
+        "trainings": float(np.mean([record["trainings"] for record in group])),
+    }

@@ -1,0 +1,29 @@
+"""l1-regularised global one-shot pruning, the paper's method (GOP)."""
+
+from howsparse.masks import magnitude_mask
+from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.tasks import Task
+
+__all__ = ["one_shot"]
+
+
+def one_shot(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *, fine_tune: int = 0) -> Ticket:
+    """Train with l1, remove the smallest weights of the whole network, and that is all.
+
+    Args:
+        task: its recipe's l1 strength is used.
+        sparsity: fraction to remove, or "limit" or "certified" of the network that was trained.
+        seed: of initialisation and batches.
+        run: folder and callbacks.
+        fine_tune: epochs of training after pruning, without l1; the paper has none.
+
+    Source: Section 2 of the paper, Eq. 2.
+    """
+    stages = Stages(task, seed, run)
+    model = task.network(seed)
+    stages.train("dense with l1", model, l1=task.recipe.l1)
+    mask = magnitude_mask(model, stages.target(sparsity, model))
+    mask.apply_(model)
+    if fine_tune:
+        stages.train("fine-tuning", model, mask, epochs=fine_tune)
+    return stages.ticket(model, mask)

@@ -1,0 +1,71 @@
+"""Random masks, trained from initialisation: uniform, or with Erdős-Rényi-kernel layer densities."""
+
+from typing import Literal
+
+from torch import nn
+
+from howsparse.errors import InputError
+from howsparse.masks import Mask, prunable_weights, random_layer_mask, random_mask
+from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.tasks import Task
+
+__all__ = ["erdos_renyi_densities", "random"]
+
+
+def random(
+    task: Task,
+    sparsity: Sparsity,
+    seed: int = 0,
+    run: Run = Run(),
+    *,
+    layers: Literal["uniform", "erk"] = "uniform",
+) -> Ticket:
+    """Remove weights at random, then train.
+
+    Args:
+        task: trained without l1.
+        sparsity: fraction to remove; a word is the limit of the recipe's dense network.
+        seed: of initialisation, mask and batches.
+        run: folder and callbacks.
+        layers: "uniform" over all weights, or "erk", which leaves small layers denser.
+
+    Raises:
+        InputError: layers is something else.
+    """
+    if layers not in ("uniform", "erk"):
+        raise InputError(f"layers '{layers}' is neither 'uniform' nor 'erk'")
+    stages = Stages(task, seed, run)
+    target = stages.target(sparsity)
+    model = task.network(seed)
+    mask = random_mask(model, target, seed=seed) if layers == "uniform" else _erk_mask(model, target, seed)
+    mask.apply_(model)
+    stages.train("training", model, mask)
+    return stages.ticket(model, mask)
+
+
+def erdos_renyi_densities(model: nn.Module, sparsity: float) -> dict[str, float]:
+    """Layer densities proportional to the sum of a weight's dimensions over their product, at most 1 each.
+
+    What a layer of density 1 cannot take is spread over the others.
+
+    Source: Evci et al. (2020), Rigging the lottery: Erdős-Rényi-kernel.
+
+    >>> model = nn.Sequential(nn.Linear(30, 10), nn.Linear(10, 5))
+    >>> {name: round(density, 3) for name, density in erdos_renyi_densities(model, 0.8).items()}
+    {'0.weight': 0.171, '1.weight': 0.385}
+    """
+    weights = prunable_weights(model)
+    left = (1 - sparsity) * sum(w.numel() for w in weights.values())
+    densities: dict[str, float] = {}
+    while True:
+        scale = left / sum(sum(w.shape) for w in weights.values())
+        full = [name for name, w in weights.items() if scale * sum(w.shape) > w.numel()]
+        if not full:
+            return densities | {name: scale * sum(w.shape) / w.numel() for name, w in weights.items()}
+        for name in full:
+            densities[name] = 1.0
+            left -= weights.pop(name).numel()
+
+
+def _erk_mask(model: nn.Module, sparsity: float, seed: int) -> Mask:
+    return random_layer_mask(model, erdos_renyi_densities(model, sparsity), seed)

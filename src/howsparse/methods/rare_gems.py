@@ -1,0 +1,151 @@
+"""Rare Gems (Gem-Miner): a subnetwork is found by scores while the weights stay at initialisation, then trained."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from howsparse.errors import InputError
+from howsparse.masks import Mask, largest, prunable_weights
+from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.tasks import Task
+
+__all__ = ["Gem", "rare_gems"]
+
+Watch = Callable[[nn.Module, float], None]
+
+
+def rare_gems(
+    task: Task,
+    sparsity: Sparsity,
+    seed: int = 0,
+    run: Run = Run(),
+    *,
+    l2: float = 1e-5,
+    rate: float = 0.1,
+    period: int = 5,
+    on_freeze: Watch = lambda model, share: None,
+) -> Ticket:
+    """Search for the recipe's epochs, then train what was found for as many.
+
+    Every weight has a score in [0, 1], at first uniform; the network uses the weights whose score rounds to 1, and
+    gradients pass through the rounding. At intervals the lowest scores of the active weights are frozen out, the same
+    share each time, so that the target is met at the end.
+
+    Args:
+        task: trained without l1.
+        sparsity: fraction to remove; a word is the limit of the recipe's dense network.
+        seed: of initialisation, scores and batches.
+        run: folder and callbacks.
+        l2: strength of the squared-norm penalty on scores; 0 leaves it out.
+        rate: learning rate of the scores, falling to 0 along half a cosine.
+        period: epochs between two freezes.
+        on_freeze: called before each as ``on_freeze(model, share)``: the network of the weights active then, and the
+            share of them that stays.
+
+    Raises:
+        InputError: fewer epochs than a period.
+
+    Source: Sreenivasan et al. (2022).
+    """
+    epochs = task.recipe.epochs
+    if not 0 < period <= epochs:
+        raise InputError(f"period {period} is outside the recipe's {epochs} epochs")
+    stages = Stages(task, seed, run)
+    target = 1 - stages.target(sparsity)
+    freezes = epochs // period
+    gem = Gem(task.network(seed), seed)
+    scores = gem.scores()
+    optimizer = torch.optim.SGD(scores, rate, momentum=task.recipe.momentum, weight_decay=2 * l2)
+    optimizer.register_step_post_hook(lambda *_: gem.clip())
+
+    def freeze(epoch: int) -> None:
+        if epoch % period == 0 and 0 < epoch // period <= freezes:
+            density = target ** (epoch // period / freezes)
+            on_freeze(gem.network(), density / gem.mask().density)
+            gem.freeze(density)
+
+    def cosine(epoch: int) -> float:
+        return (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+    about = f"rare gems {target} {l2} {rate} {period} {epochs}"
+    stages.fit("search", gem.model, optimizer, epochs, about, rate=cosine, before_epoch=freeze)
+    freeze(epochs)
+    model, mask = gem.network(), gem.mask()
+    stages.close("search", model, mask)
+    stages.train("fine-tuning", model, mask)
+    return stages.ticket(model, mask)
+
+
+class Gem:
+    """A network whose weights are multiplied by rounded scores.
+
+    Args:
+        model: taken over; its prunable weights, biases and norms are not trained.
+        seed: of the scores.
+    """
+
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        self._plain = copy.deepcopy(model)  # a parametrized network's copy shares its class, and cannot be undone alone
+        self.model, self._seed = model.requires_grad_(False), seed
+        generator = torch.Generator().manual_seed(seed)
+        self._scored: dict[str, _Scored] = {}
+        for name, weight in prunable_weights(model).items():
+            path, _, leaf = name.rpartition(".")
+            scored = _Scored(torch.rand(weight.shape, generator=generator).to(weight.device))
+            parametrize.register_parametrization(model.get_submodule(path), leaf, scored)
+            self._scored[name] = scored
+
+    def scores(self) -> list[nn.Parameter]:
+        """What the search trains."""
+        return [scored.score for scored in self._scored.values()]
+
+    @torch.no_grad()
+    def clip(self) -> None:
+        """Bring the scores back into [0, 1]."""
+        for score in self.scores():
+            score.clamp_(0.0, 1.0)
+
+    def mask(self) -> Mask:
+        """The weights that are not frozen out."""
+        return Mask({name: scored.active.clone() for name, scored in self._scored.items()})
+
+    @torch.no_grad()
+    def freeze(self, density: float) -> None:
+        """Freeze out the lowest-scored active weights until ``density`` is left; chance decides between equal ones."""
+        flat = torch.cat([s.score.masked_fill(~s.active, -1.0).flatten() for s in self._scored.values()])
+        order = torch.randperm(flat.numel(), generator=torch.Generator().manual_seed(self._seed)).to(flat.device)
+        kept = torch.empty_like(flat, dtype=torch.bool)
+        kept[order] = largest(flat[order], round(density * flat.numel()))
+        sizes = [scored.score.numel() for scored in self._scored.values()]
+        for part, scored in zip(kept.split(sizes), self._scored.values(), strict=True):
+            scored.active.copy_(part.view_as(scored.active))
+
+    def network(self) -> nn.Module:
+        """A plain, trainable network of the weights in use: active, and with a score that rounds to 1."""
+        plain = copy.deepcopy(self._plain)
+        with torch.no_grad():
+            for name, weight in prunable_weights(plain).items():
+                path, _, leaf = name.rpartition(".")
+                weight.copy_(getattr(self.model.get_submodule(path), leaf))
+        for name, buffer in plain.named_buffers():
+            buffer.copy_(self.model.get_buffer(name))
+        return plain
+
+
+class _Scored(nn.Module):
+    """weight -> weight * round(score), where active; the rounding's derivative is taken to be 1."""
+
+    active: Tensor
+
+    def __init__(self, score: Tensor) -> None:
+        super().__init__()
+        self.score = nn.Parameter(score)
+        self.register_buffer("active", torch.ones_like(score, dtype=torch.bool))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        rounded = self.score + (self.score.round() - self.score).detach()
+        return weight * torch.where(self.active, rounded, 0.0)

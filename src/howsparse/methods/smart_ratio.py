@@ -1,0 +1,76 @@
+"""Smart-Ratio: random masks whose layer densities fall with depth, trained from initialisation."""
+
+from torch import nn
+
+from howsparse.errors import InputError
+from howsparse.masks import prunable_weights, random_layer_mask
+from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.tasks import Task
+
+__all__ = ["smart_ratio", "smart_ratio_densities"]
+
+_LINEAR = 0.3  # density of linear layers
+
+
+def smart_ratio(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run()) -> Ticket:
+    """Keep a fixed share of each layer, at random, then train.
+
+    Args:
+        task: trained without l1; its network must have convolutions.
+        sparsity: fraction to remove; a word is the limit of the recipe's dense network.
+        seed: of initialisation, mask and batches.
+        run: folder and callbacks.
+
+    Raises:
+        InputError: the network has no convolution.
+
+    Source: Su et al. (2020).
+    """
+    stages = Stages(task, seed, run)
+    model = task.network(seed)
+    smart_ratio_densities(model, 0.5)  # refuses before work is done
+    mask = random_layer_mask(model, smart_ratio_densities(model, stages.target(sparsity)), seed)
+    mask.apply_(model)
+    stages.train("training", model, mask)
+    return stages.ticket(model, mask)
+
+
+def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]:
+    """Layer densities by Su et al.'s rule.
+
+    Convolution l of L keeps a share proportional to (L-l+1)^2 + (L-l+1), linear layers keep 0.3, and the convolutions
+    are scaled to the density that is asked for. A share above 1 spills over to the next convolution. Where the linear
+    layers alone would keep too many weights, all shares are scaled alike.
+
+    Raises:
+        InputError: the network has no convolution.
+
+    >>> model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 10))
+    >>> {name: round(density, 3) for name, density in smart_ratio_densities(model, 0.8).items()}
+    {'0.weight': 0.266, '1.weight': 0.089, '2.weight': 0.3}
+    """
+    weights = prunable_weights(model)
+    convolutions = [name for name, w in weights.items() if w.ndim > 2]
+    if not convolutions:
+        raise InputError("smart_ratio is for networks with convolutions, and this one has none")
+    left = range(len(convolutions), 0, -1)
+    shares = {name: float(k * k + k) for name, k in zip(convolutions, left, strict=True)}
+    shares = {name: shares.get(name, _LINEAR) for name in weights}
+    sizes = {name: w.numel() for name, w in weights.items()}
+    wanted = (1 - sparsity) * sum(sizes.values())
+    for_linear = sum(_LINEAR * sizes[name] for name in weights if name not in convolutions)
+    scaled = convolutions if for_linear < wanted else list(weights)
+    scale = (wanted - for_linear * (scaled is convolutions)) / sum(shares[name] * sizes[name] for name in scaled)
+    densities = {name: share * (scale if name in scaled else 1.0) for name, share in shares.items()}
+    return _spill(densities, sizes, convolutions)
+
+
+def _spill(densities: dict[str, float], sizes: dict[str, int], convolutions: list[str]) -> dict[str, float]:
+    """Densities at most 1: the weights above go to the next convolution, from the last one to the others."""
+    excess = 0.0
+    order = [*convolutions, *(name for name in densities if name not in convolutions), *reversed(convolutions)]
+    for name in order:
+        count = densities[name] * sizes[name] + excess
+        excess = max(0.0, count - sizes[name])
+        densities[name] = (count - excess) / sizes[name]
+    return densities

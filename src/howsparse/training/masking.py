@@ -1,0 +1,65 @@
+"""Pruned weights stay exactly zero through training, by a hook on the optimizer; the loop stays as it is."""
+
+import torch
+from torch import nn
+
+from howsparse.errors import InputError
+from howsparse.masks import Mask, select_weights
+
+__all__ = ["Masking", "attach_mask"]
+
+
+class Masking:
+    """Sets removed weights to zero after every step of an optimizer; `remove` ends it.
+
+    Whatever the step made of them (momentum, weight decay, an adaptive rate) is gone before the next forward pass.
+    Hooks run in the order they were attached: attach this one last.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> None:
+        self._model = model
+        self._weights = select_weights(model, mask)
+        self.mask = mask
+        self._handle = optimizer.register_step_post_hook(self._zero)
+
+    @property
+    def mask(self) -> Mask:
+        """What is held; a new one takes effect at once."""
+        return self._mask
+
+    @mask.setter
+    def mask(self, mask: Mask) -> None:
+        mask.apply_(self._model)
+        self._mask = mask
+        self._removed = [(w, ~mask[name].to(w.device)) for name, w in self._weights.items()]
+
+    def remove(self) -> None:
+        """Detach from the optimizer."""
+        self._handle.remove()
+
+    @torch.no_grad()
+    def _zero(self, *_: object) -> None:
+        for weight, removed in self._removed:
+            weight.masked_fill_(removed, 0.0)
+
+
+def attach_mask(optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> Masking:
+    """Hold the weights that ``mask`` removes at exactly zero while ``optimizer`` trains ``model``.
+
+    Raises:
+        InputError: the mask does not fit the model, or the optimizer does not hold a weight it names.
+
+    >>> from howsparse.masks import magnitude_mask
+    >>> layer = nn.Linear(8, 8)
+    >>> sgd = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    >>> _ = attach_mask(sgd, layer, magnitude_mask(layer, 0.75))
+    >>> layer(torch.ones(1, 8)).sum().backward()
+    >>> _ = sgd.step()
+    >>> layer.weight.count_nonzero().item()
+    16
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, weight in select_weights(model, mask).items():
+        if id(weight) not in held:
+            raise InputError(f"the optimizer does not hold '{name}', which the mask is for")
+    return Masking(optimizer, model, mask)
