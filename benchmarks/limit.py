@@ -19,6 +19,7 @@ no download, and its ratios say little.
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -34,11 +35,12 @@ from torch import Tensor, nn
 
 import howsparse
 from benchmarks import peers
-from benchmarks.product import interleaved
+from benchmarks.product import interleaved, with_onednn
 from howsparse.bracket import solve_bracket
 from howsparse.curvature import EmpiricalRisk, Hessian, Lanczos, Tridiagonal, gauss, grow_spectrum
 from howsparse.experiments.record import append_record, provenance
 from howsparse.experiments.train import train_task
+from howsparse.files import write_whole
 from howsparse.geometry import Magnitudes, absolute_share, fixed_point, minimal_density
 from howsparse.limit import PruningLimit
 from howsparse.loading import load_weights
@@ -50,6 +52,7 @@ from howsparse.tasks.networks import kaiming_normal_
 
 STEPS, ROWS, EVALUATIONS = 128, 100, 1000  # the authors'
 TOOLS = ("pyhessian", "curvlinops", "hessian_eigenthings")
+ONEDNN = ", by oneDNN"  # with the matrix products that howsparse takes; on a CPU torch's own are MKL's
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", type=Path, default=None)
+    parser.add_argument("--table", type=Path, default=None, help="write the page in docs")
     options = parser.parse_args()
     if options.quick:
         fc, other = quick_networks()
@@ -113,9 +117,11 @@ def main() -> None:
         fc, other = full_networks(options.data, options.weights)
         images, steps = options.images, options.reference_steps
     result = compare(fc, other, images, steps, options.precision) | {"quick": options.quick}
+    result |= provenance() | {"command": shlex.join(["python", "-m", "benchmarks.limit", *sys.argv[1:]])}
     if options.record is not None:
-        command = "python -m benchmarks.limit" + (" --quick" if options.quick else "")
-        append_record(result | provenance() | {"command": command}, options.record)
+        append_record(result, options.record)
+    if options.table is not None:
+        write_whole(options.table, lambda file: file.write_text(page(result)))
     if options.json:
         print(json.dumps(result, allow_nan=False))
     else:
@@ -173,6 +179,8 @@ def compare(fc: Network, other: Network, images: int, reference_steps: int, prec
         "images": {"authors": len(fc.train), "howsparse": images},
         "product_gradients": products[fc.name].ratios("gradient")["howsparse"],
         "product_speedup": {tool: ours.get(tool) for tool in TOOLS},
+        "product_speedup_by_onednn": {tool: ours.get(tool + ONEDNN) for tool in TOOLS},
+        "speedup_authors_by_onednn": costs["authors_seconds_with_rows_by_onednn"] / as_used,
         "error": error,
         "networks": networks,
         "peers": {tool: peers.version(tool) if tool in ours else f"missing: {peers.INSTALL[tool]}" for tool in TOOLS},
@@ -213,6 +221,7 @@ def product_costs(network: Network) -> ProductCosts:
         note(f"memory holds {kept.num_kept} of {len(batches)} batches' graphs")
     difference = check_agreement(ways, vector)
     turns: dict[str, Callable[[], object]] = {name: partial(way, vector) for name, way in ways.items()}
+    turns |= {name + ONEDNN: with_onednn(turns[name]) for name in turns if not name.startswith("howsparse")}
     seconds = interleaved({"gradient": risk.gradient, **turns}, network.effort.rounds)
     return ProductCosts(network.effort.images, seconds, difference)
 
@@ -263,9 +272,11 @@ def authors_costs(network: Network, products: ProductCosts) -> dict[str, float]:
     step = products.per_image("authors") * len(network.train)
     evaluation = evaluation_cost(network)
     lanczos, rows, curve = STEPS * step, ROWS * step, EVALUATIONS * evaluation
+    by_onednn = products.per_image("authors" + ONEDNN) / products.per_image("authors")
     return {
         "authors_seconds": lanczos + curve,
         "authors_seconds_with_rows": lanczos + rows + curve,
+        "authors_seconds_with_rows_by_onednn": (lanczos + rows) * by_onednn + curve,
         "authors_seconds_lanczos": lanczos,
         "authors_seconds_rows": rows,
         "authors_seconds_evaluations": curve,
@@ -481,12 +492,32 @@ def table(result: dict[str, Any]) -> Table:
     return shown
 
 
+def page(result: dict[str, Any]) -> str:
+    """The page in docs: the table and the remarks, in Markdown."""
+    networks: dict[str, dict[str, Any]] = result["networks"]
+    columns = [ratios(about) for about in networks.values()]
+    lines = [
+        "# What a limit costs",
+        "",
+        f"Made by `{result['command']}`; record in `results/limit_benchmark.jsonl`. One process, {result['threads']}",
+        f"threads of an {result['machine']['processor']}; all numbers are ratios of times.",
+        "",
+        "| | " + " | ".join(networks) + " |",
+        "|---" * (len(networks) + 1) + "|",
+    ]
+    for label in columns[0]:
+        cells = ["-" if column[label] is None else f"{column[label]:.2f}" for column in columns]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- {remark}" for remark in remarks(result)), ""])
+
+
 def ratios(about: dict[str, Any]) -> dict[str, float | None]:
     """One network's column."""
     gradients, speedup = about["product_gradients"], about["product_speedup"]
     ways = ("howsparse", "howsparse, graphs rebuilt", "authors", *TOOLS)
     column = {f"product in gradients: {way}": gradients.get(way) for way in ways}
-    column |= {f"product / howsparse's: {way}": speedup.get(way) for way in ("authors", *TOOLS)}
+    others = [way + by for way in ("authors", *TOOLS) for by in ("", ONEDNN)]
+    column |= {f"product / howsparse's: {way}": speedup.get(way) for way in others}
     for tool in ("pyhessian", "hessian_eigenthings"):
         column[f"density of {STEPS} steps / howsparse's: {tool}"] = density_ratio(about, tool)
     for rows, words in (("", "authors' procedure"), ("_with_rows", f"authors' procedure with {ROWS} rows")):
