@@ -44,7 +44,7 @@ def load_method(name: str) -> Method:
 
 
 def _parts(options: str) -> list[str]:
-    return [part for part in options.split(",") if part]
+    return [part.strip() for part in options.split(",") if part.strip()]
 
 
 def _option(method: str, text: str, known: dict[str, Any]) -> tuple[str, Any]:

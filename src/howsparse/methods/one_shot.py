@@ -1,5 +1,6 @@
 """l1-regularised global one-shot pruning, the paper's method (GOP)."""
 
+from howsparse.errors import InputError
 from howsparse.masks import magnitude_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
 from howsparse.tasks import Task
@@ -17,8 +18,13 @@ def one_shot(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *,
         run: folder and callbacks.
         fine_tune: epochs of training after pruning, without l1; the paper has none.
 
+    Raises:
+        InputError: fewer than no epochs of fine-tuning.
+
     Source: Section 2 of the paper, Eq. 2.
     """
+    if fine_tune < 0:
+        raise InputError(f"fine_tune {fine_tune} is negative: it is the number of epochs after pruning")
     stages = Stages(task, seed, run)
     model = task.network(seed)
     stages.train("dense with l1", model, l1=task.recipe.l1)

@@ -52,12 +52,12 @@ def erdos_renyi_densities(model: nn.Module, sparsity: float) -> dict[str, float]
 
     >>> model = nn.Sequential(nn.Linear(30, 10), nn.Linear(10, 5))
     >>> {name: round(density, 3) for name, density in erdos_renyi_densities(model, 0.8).items()}
-    {'0.weight': 0.171, '1.weight': 0.385}
+    {'0.weight': 0.17, '1.weight': 0.382}
     """
     weights = prunable_weights(model)
     left = (1 - sparsity) * sum(w.numel() for w in weights.values())
     densities: dict[str, float] = {}
-    while True:
+    while weights:
         scale = left / sum(sum(w.shape) for w in weights.values())
         full = [name for name, w in weights.items() if scale * sum(w.shape) > w.numel()]
         if not full:
@@ -65,6 +65,7 @@ def erdos_renyi_densities(model: nn.Module, sparsity: float) -> dict[str, float]
         for name in full:
             densities[name] = 1.0
             left -= weights.pop(name).numel()
+    return densities
 
 
 def _erk_mask(model: nn.Module, sparsity: float, seed: int) -> Mask:

@@ -15,7 +15,7 @@ from howsparse.tasks import Task
 
 __all__ = ["Gem", "rare_gems"]
 
-Watch = Callable[[nn.Module, float], None]
+Watch = Callable[[nn.Module, Mask, float], None]
 
 
 def rare_gems(
@@ -27,7 +27,7 @@ def rare_gems(
     l2: float = 1e-5,
     rate: float = 0.1,
     period: int = 5,
-    on_freeze: Watch = lambda model, share: None,
+    on_freeze: Watch = lambda model, active, share: None,
 ) -> Ticket:
     """Search for the recipe's epochs, then train what was found for as many.
 
@@ -43,17 +43,19 @@ def rare_gems(
         l2: strength of the squared-norm penalty on scores; 0 leaves it out.
         rate: learning rate of the scores, falling to 0 along half a cosine.
         period: epochs between two freezes.
-        on_freeze: called before each as ``on_freeze(model, share)``: the network of the weights active then, and the
-            share of them that stays.
+        on_freeze: called before each as ``on_freeze(model, active, share)``: the network as it is used then, which
+            weights are active, and the share of them that stays.
 
     Raises:
-        InputError: fewer epochs than a period.
+        InputError: fewer epochs than a period, or a negative rate or l2.
 
     Source: Sreenivasan et al. (2022).
     """
     epochs = task.recipe.epochs
     if not 0 < period <= epochs:
         raise InputError(f"period {period} is outside the recipe's {epochs} epochs")
+    if not (rate >= 0 and l2 >= 0):
+        raise InputError(f"rate {rate:g} and l2 {l2:g} must not be negative")
     stages = Stages(task, seed, run)
     target = 1 - stages.target(sparsity)
     freezes = epochs // period
@@ -65,7 +67,8 @@ def rare_gems(
     def freeze(epoch: int) -> None:
         if epoch % period == 0 and 0 < epoch // period <= freezes:
             density = target ** (epoch // period / freezes)
-            on_freeze(gem.network(), density / gem.mask().density)
+            active = gem.mask()
+            on_freeze(gem.network(), active, density / active.density)
             gem.freeze(density)
 
     def cosine(epoch: int) -> float:

@@ -165,6 +165,8 @@ class Stages:
             return learning_rate_factor(epoch + first, recipe.epochs, **recipe.schedule.model_dump())
 
         about = f"{epochs} {first} {l1} {grow and name}"
+        if mask.num_kept < mask.num_weights:  # weights that stay may be zero, too: the model does not tell the mask
+            about += f" {mask.num_kept}"
         self.fit(name, model, optimizer, epochs, about, first=first, rate=rate, before_epoch=before_epoch)
         if grow is not None:
             masking.mask = grow(epochs)
@@ -255,8 +257,9 @@ def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, r
 
 
 def _identity(task: Task, seed: int, model: nn.Module, about: str) -> str:
-    """Fingerprint of a network, and of what else decides what becomes of it."""
-    digest = hashlib.sha256(f"{task.recipe.digest()} {len(task.train)} {seed} {about}".encode())
+    """Fingerprint of a network, and of what else decides what becomes of it; whether l1 has a part, ``about`` says."""
+    recipe = task.recipe.model_copy(update={"l1": 0.0})
+    digest = hashlib.sha256(f"{recipe.digest()} {len(task.train)} {seed} {about}".encode())
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

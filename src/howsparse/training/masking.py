@@ -18,7 +18,6 @@ class Masking:
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> None:
         self._model = model
-        self._weights = select_weights(model, mask)
         self.mask = mask
         self._handle = optimizer.register_step_post_hook(self._zero)
 
@@ -31,7 +30,7 @@ class Masking:
     def mask(self, mask: Mask) -> None:
         mask.apply_(self._model)
         self._mask = mask
-        self._removed = [(w, ~mask[name].to(w.device)) for name, w in self._weights.items()]
+        self._removed = [(w, ~mask[name].to(w.device)) for name, w in select_weights(self._model, mask).items()]
 
     def remove(self) -> None:
         """Detach from the optimizer."""
