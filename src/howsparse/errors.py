@@ -1,6 +1,6 @@
-"""The one exception that means: the input is at fault, and here is how to mend it."""
+"""The exception that means: the input is at fault, and here is how to mend it."""
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "UnsuitableNetwork"]
 
 
 class InputError(ValueError):
@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and leaves with exit code 2.
     """
+
+
+class UnsuitableNetwork(InputError):
+    """A method that is not for this kind of network; a comparison goes on without it."""

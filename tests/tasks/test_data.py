@@ -97,6 +97,30 @@ def test_a_task_reads_a_folder(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), exact, atol=2e-6)
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_grey_images_among_coloured_ones(tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in TinyImageNet, in its hub schema: columns image and label, splits train and valid."""
+    monkeypatch.setattr(module, "_DECODE", chunk)
+    coloured, grey = noise(1, 8, 8, 3), noise(2, 8, 8)
+    for split in ("train", "valid"):
+        write_split(tmp_path / "set", split, [coloured, grey], [3, 9], column="image")
+    train, test = load_images(load_recipe("resnet18-tinyimagenet").data, str(tmp_path / "set"))
+    assert len(train) == len(test) == 2
+    assert np.array_equal(train.pixels[0].permute(1, 2, 0).numpy(), coloured)
+    assert all(np.array_equal(train.pixels[1, channel].numpy(), grey) for channel in range(3))
+    assert train.labels.tolist() == [3, 9]
+
+
+def test_cifar100_has_fine_labels(tmp_path: Path) -> None:
+    rows = {"img": [PIL.fromarray(noise(3, 4, 4, 3))], "fine_label": [42], "coarse_label": [7]}
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        table = datasets.Dataset.from_dict(rows).cast_column("img", datasets.Image())
+        table.to_parquet(tmp_path / "set" / f"{split}-00000-of-00001.parquet")
+    train, _ = load_images(load_recipe("resnet18-cifar100").data, str(tmp_path / "set"))
+    assert train.labels.tolist() == [42]
+
+
 class TestErrors:
     def refused(self, data: Data, source: Path | str, *parts: str) -> None:
         with pytest.raises(InputError) as caught:
@@ -134,8 +158,8 @@ class TestErrors:
         self.refused(COLOUR, tmp_path / "set", "1 channels", "3")
 
     @pytest.mark.parametrize("chunk", [1, 2])
-    @pytest.mark.parametrize("odd", [noise(3, 4, 5, 3), noise(3, 4, 4)], ids=["size", "mode"])
-    def test_images_unlike_each_other(
+    @pytest.mark.parametrize("odd", [noise(3, 4, 5, 3), noise(3, 5, 4)], ids=["coloured", "grey"])
+    def test_images_of_several_sizes(
         self, tmp_path: Path, odd: Pixels, chunk: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_DECODE", chunk)

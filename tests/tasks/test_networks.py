@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.masks import prunable_weights
 from howsparse.tasks.data import Images
-from howsparse.tasks.networks import NETWORKS, digits_mlp, fc5, kaiming_normal_, mlp
+from howsparse.tasks.networks import NETWORKS, digits_mlp, fc5, kaiming_normal_, mlp, resnet
 from howsparse.tasks.recipe import load_recipe
 from howsparse.tasks.task import Task
 
@@ -28,11 +28,47 @@ def test_fc5_is_the_papers() -> None:
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
-@pytest.mark.parametrize(("name", "count"), [("fc12", 7_263_000), ("digits_mlp", 6464), ("fc5", 3_883_000)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("fc12", 7_263_000),
+        ("digits_mlp", 6464),
+        ("fc5", 3_883_000),
+        ("alexnet", 46_778_400),
+        ("vgg16_bn", 14_715_584),
+        ("resnet18_100", 11_210_432),  # 11,220,132 parameters, as is well known, less 9,600 of norms and 100 biases
+        ("resnet50_100", 23_652_032),
+        ("resnet18_200", 11_261_632),
+        ("resnet50_200", 23_856_832),
+    ],
+)
 def test_weight_counts(name: str, count: int) -> None:
     with torch.device("meta"):
         model = NETWORKS[name]()
     assert sum(w.numel() for w in prunable_weights(model).values()) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("alexnet", 32), ("vgg16_bn", 32), ("resnet18_100", 32), ("resnet50_200", 64)]
+)
+def test_shapes_within(name: str, size: int) -> None:
+    """What enters the first linear layer, and what comes out."""
+    with torch.device("meta"):
+        model = NETWORKS[name]()
+        linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        output = model(torch.zeros(2, 3, size, size))
+    assert linear[0].in_features == {"alexnet": 6400, "vgg16_bn": 512, "resnet18_100": 512, "resnet50_200": 2048}[name]
+    assert output.shape == (2, linear[-1].out_features)
+
+
+def test_residual_block_is_a_sum() -> None:
+    """With the body's last norm at zero, a block that keeps its shape is the identity on what ReLU has passed."""
+    model = resnet("basic", (2,), (4,), 3).eval()
+    block = model[4]
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    nn.init.zeros_(norms[-1].weight)
+    inputs = torch.rand(2, 4, 5, 5)
+    torch.testing.assert_close(block(inputs), inputs)
 
 
 def test_mlp_is_relu_between_layers_and_none_at_the_end() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from howsparse.errors import InputError
+from howsparse.errors import UnsuitableNetwork
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
 from howsparse.tasks import Task
 
@@ -48,7 +48,7 @@ def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
         # A word is one number for all methods, as in the paper's Table 3.
         sparsity = Stages(task, case.seed, run).target(case.target)
         ticket = load_method(case.method)(task, sparsity, case.seed, run)
-    except InputError as error:
+    except UnsuitableNetwork as error:
         return about | {"refused": str(error)}
     return about | outcome(ticket) | {"seconds": round(time.perf_counter() - began, 3)}
 
@@ -88,7 +88,7 @@ def _key(task: Task, case: Case, run: Run) -> dict[str, Any]:
     return {
         "kind": "method",
         "recipe_hash": task.recipe.digest(),
-        "train_images": len(task.train),
+        "data": task.train.digest,
         "limit_images": run.images,
         "limit_max_products": run.max_products,
         **asdict(case),

@@ -37,5 +37,5 @@ def gradual(
         way = min(max((epoch / epochs - begin) / (end - begin), 0.0), 1.0)
         return magnitude_mask(model, target * (1 - (1 - way) ** 3))
 
-    mask = stages.train(f"gradual to {target:.6f}, {begin:g} to {end:g}", model, grow=grow)
+    mask = stages.train(f"gradual to {target}, {begin:g} to {end:g}", model, grow=grow)
     return stages.ticket(model, mask)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from howsparse.errors import InputError
+from howsparse.errors import UnsuitableNetwork
 from howsparse.masks import prunable_weights, random_layer_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
 from howsparse.tasks import Task
@@ -22,7 +22,7 @@ def smart_ratio(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run())
         run: folder and callbacks.
 
     Raises:
-        InputError: the network has no convolution.
+        UnsuitableNetwork: the network has no convolution.
 
     Source: Su et al. (2020).
     """
@@ -39,11 +39,11 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     """Layer densities by Su et al.'s rule.
 
     Convolution l of L keeps a share proportional to (L-l+1)^2 + (L-l+1), linear layers keep 0.3, and the convolutions
-    are scaled to the density that is asked for. A share above 1 spills over to the next convolution. Where the linear
+    are scaled to the density that is asked for. A share above 1 spills over to the next layer. Where the linear
     layers alone would keep too many weights, all shares are scaled alike.
 
     Raises:
-        InputError: the network has no convolution.
+        UnsuitableNetwork: the network has no convolution.
 
     >>> model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 10))
     >>> {name: round(density, 3) for name, density in smart_ratio_densities(model, 0.8).items()}
@@ -52,7 +52,7 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     weights = prunable_weights(model)
     convolutions = [name for name, w in weights.items() if w.ndim > 2]
     if not convolutions:
-        raise InputError("smart_ratio is for networks with convolutions, and this one has none")
+        raise UnsuitableNetwork("smart_ratio is for networks with convolutions, and this one has none")
     left = range(len(convolutions), 0, -1)
     shares = {name: float(k * k + k) for name, k in zip(convolutions, left, strict=True)}
     shares = {name: shares.get(name, _LINEAR) for name in weights}
@@ -66,10 +66,9 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
 
 
 def _spill(densities: dict[str, float], sizes: dict[str, int], convolutions: list[str]) -> dict[str, float]:
-    """Densities at most 1: the weights above go to the next convolution, from the last one to the others."""
+    """Densities at most 1: the weights above go to the next convolution, and from the last to the linear layers."""
     excess = 0.0
-    order = [*convolutions, *(name for name in densities if name not in convolutions), *reversed(convolutions)]
-    for name in order:
+    for name in [*convolutions, *(name for name in densities if name not in convolutions)]:
         count = densities[name] * sizes[name] + excess
         excess = max(0.0, count - sizes[name])
         densities[name] = (count - excess) / sizes[name]

@@ -3,13 +3,13 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from howsparse.files import write_whole
 from howsparse.limit import MAX_PRODUCTS, pruning_limit
@@ -164,9 +164,8 @@ class Stages:
         def rate(epoch: int) -> float:
             return learning_rate_factor(epoch + first, recipe.epochs, **recipe.schedule.model_dump())
 
-        about = f"{epochs} {first} {l1} {grow and name}"
-        if mask.num_kept < mask.num_weights:  # weights that stay may be zero, too: the model does not tell the mask
-            about += f" {mask.num_kept}"
+        # Weights that stay may be zero, too: the model alone does not tell the mask.
+        about = f"{epochs} {first} {l1} {grow and name} {_fingerprint(mask)}"
         self.fit(name, model, optimizer, epochs, about, first=first, rate=rate, before_epoch=before_epoch)
         if grow is not None:
             masking.mask = grow(epochs)
@@ -241,7 +240,7 @@ class Stages:
 
 def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> Limits:
     """The limits of ``model``; with a mask, of the weights that are left. They are kept in the run's folder, too."""
-    about = f"limits {run.images} {run.max_products} {None if mask is None else mask.num_kept}"
+    about = f"limits {run.images} {run.max_products} {_fingerprint(mask or {})}"
     kept = None if run.folder is None else run.folder / f"{_identity(task, seed, model, about)}.limits.json"
     if kept is not None and kept.exists():
         return Limits(**json.loads(kept.read_text()))
@@ -257,12 +256,17 @@ def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, r
 
 
 def _identity(task: Task, seed: int, model: nn.Module, about: str) -> str:
-    """Fingerprint of a network, and of what else decides what becomes of it; whether l1 has a part, ``about`` says."""
-    recipe = task.recipe.model_copy(update={"l1": 0.0})
-    digest = hashlib.sha256(f"{recipe.digest()} {len(task.train)} {seed} {about}".encode())
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """What decides what becomes of a network, as one name; whether l1 has a part in it, ``about`` says."""
+    recipe = task.recipe.model_copy(update={"l1": 0.0}).digest()
+    whole = f"{recipe} {task.train.digest} {seed} {about} {_fingerprint(model.state_dict())}"
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def dense_mask(model: nn.Module) -> Mask:

@@ -1,17 +1,22 @@
 """Image data held in memory, decoded once; augmentation is a few tensor operations per batch."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from howsparse.errors import InputError
 from howsparse.tasks.recipe import Data
 
 __all__ = ["Batches", "Images", "ShuffledBatches", "load_images"]
+
+Pixels = NDArray[np.uint8]
 
 _PAD = 4  # pixels on each side, as in the paper's random crop
 _DECODE = 1000  # images decoded at a time
@@ -34,6 +39,13 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """Short fingerprint of pixels and labels."""
+        digest = hashlib.sha256(self.pixels.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()[:12]
 
     def first(self, count: int) -> "Images":
         """The first ``count`` images."""
@@ -152,7 +164,8 @@ def _load_dataset(data: Data, source: str) -> tuple[Images, Images]:
 def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) -> Images:
     from datasets import Dataset
 
-    table = splits.get(split)
+    # A folder without a card has its file valid-*.parquet named so.
+    table = splits.get(split, splits.get("validation") if split == "valid" else None)
     if not isinstance(table, Dataset):
         raise InputError(f"data set '{source}' has no split '{split}'; it has: {', '.join(splits)}")
     missing = {data.image, data.label} - set(table.column_names)
@@ -161,11 +174,12 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) ->
             f"data set '{source}' has no column '{missing.pop()}'; it has: {', '.join(table.column_names)}"
         )
     rows = table.with_format("numpy")
-    parts = [np.asarray(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
+    parts = [_stacked(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
+    if len({part.ndim for part in parts}) > 1:
+        parts = [_coloured(part) if part.ndim == 3 else part for part in parts]
     if len({(part.dtype, part.shape[1:]) for part in parts}) > 1 or parts[0].dtype != np.uint8:
         raise InputError(
-            f"column '{data.image}' of data set '{source}', split '{split}', must hold 8-bit images, all of one size "
-            "and one colour mode"
+            f"column '{data.image}' of data set '{source}', split '{split}', must hold 8-bit images, all of one size"
         )
     pixels = torch.from_numpy(np.concatenate(parts))
     if pixels.ndim == 3:
@@ -176,3 +190,14 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) ->
         )
     labels = torch.from_numpy(np.asarray(rows[data.label], dtype=np.int64))
     return Images(pixels.permute(0, 3, 1, 2).contiguous(), labels, data.mean, data.std)
+
+
+def _stacked(images: Sequence[Pixels]) -> Pixels:
+    """One array of many; a few grey images among coloured ones, as in TinyImageNet, become coloured."""
+    if len({image.ndim for image in images}) > 1:
+        images = [_coloured(image) if image.ndim == 2 else image for image in images]
+    return np.asarray(images, dtype=object if len({image.shape for image in images}) > 1 else None)
+
+
+def _coloured(grey: Pixels) -> Pixels:
+    return np.repeat(grey[..., None], 3, axis=-1)

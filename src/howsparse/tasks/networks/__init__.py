@@ -1,0 +1,47 @@
+"""The paper's networks, by family. A new network is one function there and its name here."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from howsparse.tasks.networks.convolutional import alexnet, digits_convnet, vgg16_bn
+from howsparse.tasks.networks.fully_connected import digits_mlp, fc5, fc12, mlp
+from howsparse.tasks.networks.residual import resnet, resnet18, resnet50
+
+__all__ = [
+    "NETWORKS",
+    "alexnet",
+    "digits_convnet",
+    "digits_mlp",
+    "fc5",
+    "fc12",
+    "kaiming_normal_",
+    "mlp",
+    "resnet",
+    "resnet18",
+    "resnet50",
+    "vgg16_bn",
+]
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "digits_mlp": digits_mlp,
+    "digits_convnet": digits_convnet,
+    "fc5": fc5,
+    "fc12": fc12,
+    "alexnet": alexnet,
+    "vgg16_bn": vgg16_bn,
+    "resnet18_100": partial(resnet18, 100),
+    "resnet50_100": partial(resnet50, 100),
+    "resnet18_200": partial(resnet18, 200),
+    "resnet50_200": partial(resnet50, 200),
+}
+
+
+def kaiming_normal_(model: nn.Module) -> None:
+    """He et al.'s initialisation for ReLU networks: normal weights, zero biases; norms as torch leaves them."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
