@@ -18,6 +18,7 @@ from howsparse.masks import (
     Mask,
     layerwise_mask,
     magnitude_mask,
+    magnitude_masks,
     prunable_weights,
     prune,
     random_mask,
@@ -81,10 +82,17 @@ def largest_first(weights: list[float]) -> list[int]:
 sizes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
 
-@given(sizes, st.integers(0, 2**20), st.booleans(), st.data())
+def one_of_many(model: nn.Module, sparsity: float, weights: list[str] | None = None) -> Mask:
+    mask_at = magnitude_masks(model, weights)
+    mask_at(0.5)
+    return mask_at(sparsity)
+
+
+@pytest.mark.parametrize("make", [magnitude_mask, one_of_many])
+@given(shapes=sizes, seed=st.integers(0, 2**20), few_values=st.booleans(), data=st.data())
 @property_test
 def test_magnitude_mask_is_a_stable_sort_exact_to_one_weight(
-    shapes: list[tuple[int, int]], seed: int, few_values: bool, data: st.DataObject
+    make: Callable[..., Mask], shapes: list[tuple[int, int]], seed: int, few_values: bool, data: st.DataObject
 ) -> None:
     torch.manual_seed(seed)
     model = stack(*shapes, few_values=few_values)
@@ -92,7 +100,7 @@ def test_magnitude_mask_is_a_stable_sort_exact_to_one_weight(
     flat = torch.cat([w.detach().flatten() for w in prunable_weights(model).values()]).tolist()
     removed = data.draw(st.integers(0, len(flat) - 1))
 
-    mask = magnitude_mask(model, removed / len(flat))
+    mask = make(model, removed / len(flat))
 
     kept = torch.cat([m.flatten() for m in mask.values()]).nonzero().flatten().tolist()
     assert kept == sorted(largest_first(flat)[: len(flat) - removed])
@@ -349,7 +357,7 @@ def test_layer_densities() -> None:
     assert mask.density == 0.5
 
 
-@pytest.mark.parametrize("make", [magnitude_mask, layerwise_mask, random_mask])
+@pytest.mark.parametrize("make", [magnitude_mask, one_of_many, layerwise_mask, random_mask])
 class TestErrors:
     @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
     def test_sparsity_out_of_range(self, make: Callable[..., Mask], sparsity: float) -> None:

@@ -1,6 +1,6 @@
 """Which weights stay: the prunable weights of a model, masks over them, and pruning with torch's own tools."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "largest",
     "layerwise_mask",
     "magnitude_mask",
+    "magnitude_masks",
     "prunable_weights",
     "prune",
     "random_layer_mask",
@@ -161,10 +162,26 @@ def magnitude_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | N
     """
     check_sparsity(sparsity)
     chosen = select_weights(model, weights)
-    flat = torch.cat([magnitude.flatten() for magnitude in _magnitudes(model, chosen)])
-    kept = largest(flat, round((1 - sparsity) * flat.numel()))
-    sizes = [w.numel() for w in chosen.values()]
-    return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
+    flat = _flat_magnitudes(model, chosen)
+    return _split(largest(flat, round((1 - sparsity) * flat.numel())), chosen)
+
+
+def magnitude_masks(model: nn.Module, weights: Iterable[str] | None = None) -> Callable[[float], Mask]:
+    """`magnitude_mask` for many sparsities of a model as it is now: magnitudes are sorted once, a mask is a threshold.
+
+    >>> mask_at = magnitude_masks(nn.Linear(100, 10))
+    >>> [mask_at(sparsity).num_kept for sparsity in (0.0, 0.5, 0.9)]
+    [1000, 500, 100]
+    """
+    chosen = select_weights(model, weights)
+    flat = _flat_magnitudes(model, chosen)
+    ordered = flat.sort().values
+
+    def mask_at(sparsity: float) -> Mask:
+        count = round((1 - check_sparsity(sparsity)) * flat.numel())
+        return _split(_at_least(flat, ordered[-count], count) if count else flat < 0, chosen)
+
+    return mask_at
 
 
 def layerwise_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None) -> Mask:
@@ -183,10 +200,9 @@ def random_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None
     """Weights kept uniformly at random over the whole network."""
     check_sparsity(sparsity)
     chosen = select_weights(model, weights)
-    sizes = [w.numel() for w in chosen.values()]
-    draw = torch.rand(sum(sizes), generator=torch.Generator().manual_seed(seed))
-    kept = largest(draw, round((1 - sparsity) * draw.numel()))
-    return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
+    size = sum(w.numel() for w in chosen.values())
+    draw = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    return _split(largest(draw, round((1 - sparsity) * size)), chosen)
 
 
 def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: int = 0) -> Mask:
@@ -305,8 +321,22 @@ def largest(values: Tensor, count: int) -> Tensor:
     """Boolean mask of the ``count`` largest entries of a vector; of equal ones the first stay."""
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    threshold = values.kthvalue(values.numel() - count + 1).values
+    return _at_least(values, values.kthvalue(values.numel() - count + 1).values, count)
+
+
+def _at_least(values: Tensor, threshold: Tensor, count: int) -> Tensor:
+    """The ``count`` entries above a threshold that is the smallest of them; of those equal to it the first."""
     kept = values > threshold
     ties = (values == threshold).nonzero().flatten()
     kept[ties[: count - int(kept.sum())]] = True
     return kept
+
+
+def _flat_magnitudes(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Tensor:
+    return torch.cat([magnitude.flatten() for magnitude in _magnitudes(model, chosen)])
+
+
+def _split(kept: Tensor, chosen: dict[str, nn.Parameter]) -> Mask:
+    """A flat mask by weight."""
+    sizes = [w.numel() for w in chosen.values()]
+    return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})

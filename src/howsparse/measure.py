@@ -10,7 +10,7 @@ from torch import nn
 from howsparse.curvature.risk import batch_length, device_of, evaluation_mode, move
 from howsparse.errors import InputError
 from howsparse.loss import Loss, SplitLoss, cross_entropy
-from howsparse.masks import Mask, magnitude_mask, select_weights
+from howsparse.masks import Mask, magnitude_masks, select_weights
 
 __all__ = ["Measured", "Point", "evaluate", "measure", "pruned"]
 
@@ -108,11 +108,11 @@ def measure(
     if not tolerance >= 0:
         raise InputError(f"tolerance {tolerance:g} is negative: it is the loss increase that is allowed")
     names = list(select_weights(model, weights))
-    points: dict[float, Point] = {}
+    mask_at, points = magnitude_masks(model, names), dict[float, Point]()
 
     def look(sparsity: float) -> Point:
         if sparsity not in points:
-            with pruned(model, magnitude_mask(model, sparsity, names)):
+            with pruned(model, mask_at(sparsity)):
                 points[sparsity] = Point(sparsity, *evaluate(model, batches, loss))
             on_point(points[sparsity])
         return points[sparsity]
