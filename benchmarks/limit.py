@@ -48,7 +48,7 @@ from howsparse.masks import select_weights
 from howsparse.measure import evaluate
 from howsparse.tasks import load_task
 from howsparse.tasks.data import Batches, Images
-from howsparse.tasks.networks import kaiming_normal_
+from howsparse.tasks.networks import kaiming_normal_, resnet
 
 STEPS, ROWS, EVALUATIONS = 128, 100, 1000  # the authors'
 TOOLS = ("pyhessian", "curvlinops", "hessian_eigenthings")
@@ -433,35 +433,10 @@ def gauss_sparsity(tridiagonal: Tridiagonal, magnitudes: Magnitudes, tolerance: 
     return 1 - fixed_point(lambda scale: minimal_density(rule.nodes, scale, rule.weights), magnitudes, tolerance)
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions with BatchNorm, and a way around them."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-            nn.Conv2d(after, after, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(after),
-        )
-        self.around: nn.Module = nn.Identity()
-        if before != after:
-            self.around = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.body(x) + self.around(x))
-
-
 def convnet(images: Images, widths: tuple[int, ...] = (64, 128, 256, 512), classes: int = 10) -> nn.Module:
-    """ResNet18 for small images: 3x3 stem of stride 1, no max-pool; BatchNorm's statistics are the images'."""
+    """ResNet18 as the tasks have it, at initialisation; BatchNorm's statistics are the images'."""
     torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
-    before = widths[0]
-    for stage, width in enumerate(widths):
-        layers += [Residual(before, width, 1 if stage == 0 else 2), Residual(width, width, 1)]
-        before = width
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
+    model = resnet("basic", (2, 2, 2, 2), widths, classes)
     kaiming_normal_(model)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

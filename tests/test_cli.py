@@ -102,9 +102,21 @@ def test_limit_of_any_module(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert recorded.items() >= answer.items()
     assert recorded["versions"]["torch"] == torch.__version__
     assert run(*arguments, "--curvature", "ggn", monkeypatch=monkeypatch) == 0
-    shown = capsys.readouterr().out
-    assert "The limit" in shown
-    assert "112" in shown
+    shown = capsys.readouterr()
+    assert "The limit" in shown.out
+    assert "112" in shown.out
+    assert "has rank" not in shown.err
+
+
+def test_too_few_images_for_the_gauss_newton_matrix(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load("data.npz") as arrays:
+        few = {name: array[:12] for name, array in arrays.items()}
+    np.savez("few.npz", **few)
+    arguments = ("limit", "mynets:net", "--weights", "good.safetensors", "--data", "few.npz", "--tolerance", "0.01")
+    assert run(*arguments, "--curvature", "ggn", monkeypatch=monkeypatch) == 0
+    assert "has rank 24 at most" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sparsity", ["0.75", "certified", "measured", "limit"])

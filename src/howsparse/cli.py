@@ -386,6 +386,9 @@ def report(
             **options,
         )
     subject.answer = answer
+    rank = answer.limit.rank_bound
+    if rank is not None and answer.limit.effective_dimension > rank / 10:
+        note(f"the Gauss-Newton matrix of so few images has rank {rank:,} at most; with more the limit would be lower")
     words = {
         "certified": answer.limit.certified,
         "measured": answer.on_train.sparsity,

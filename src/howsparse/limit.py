@@ -54,6 +54,7 @@ class PruningLimit:
             steps would not make it narrower, more probes would), "max_products", "memory" or "exact".
         errors: the bracket, and the half-widths it is made of: quadrature, probe and data.
         sampling: what is known of the error from sampled data; None if the batches are all the data.
+        rank_bound: eigenvalues that can be other than zero at most, for the GGN: few examples leave it too few.
     """
 
     tolerance: float
@@ -68,6 +69,7 @@ class PruningLimit:
     stopped: str
     errors: Bracket
     sampling: Sampling | None = None
+    rank_bound: int | None = None
 
     @property
     def num_weights(self) -> int:
@@ -234,6 +236,7 @@ def pruning_limit(
         stopped=stopped,
         errors=errors,
         sampling=sampling,
+        rank_bound=operator.rank_bound if isinstance(operator, GGN) else None,
     )
 
 

@@ -47,6 +47,19 @@ def test_a_loss_that_is_not_split_has_a_hessian_but_no_ggn() -> None:
         GGN(risk)
 
 
+@pytest.mark.parametrize("positions", [1, 2])
+def test_rank_bound_of_the_ggn_is_met_by_a_linear_model(positions: int) -> None:
+    """Examples in general position, fewer than weights: every one adds classes - 1 directions for each distribution."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(20, 4 * positions, bias=False).double()
+    inputs = torch.randn(5, 20, generator=generator, dtype=torch.float64)
+    shape = (5,) if positions == 1 else (5, positions)
+    shaped = nn.Sequential(model, nn.Unflatten(1, (4, *shape[1:])))
+    operator = GGN(EmpiricalRisk(shaped, [(inputs, torch.randint(4, shape, generator=generator))]))
+    eigenvalues = torch.linalg.eigvalsh(dense(operator))
+    assert int((eigenvalues > 1e-12).sum()) == operator.rank_bound == 5 * 3 * positions
+
+
 def test_a_weight_the_loss_is_linear_in_has_zero_rows() -> None:
     class Linear(nn.Module):
         def __init__(self) -> None:

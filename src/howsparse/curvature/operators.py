@@ -7,6 +7,7 @@ then one more backward pass through it. Memory decides how many batches are kept
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from howsparse.curvature.risk import EmpiricalRisk, batch_length, move
+from howsparse.loss import CrossEntropy
 from howsparse.matmul import fast_matmul
 
 __all__ = ["GGN", "Block", "Hessian", "Operator", "Sample", "available_memory"]
@@ -168,6 +170,16 @@ class GGN(_Curvature):
     def __init__(self, risk: EmpiricalRisk, memory: int | None = None) -> None:
         self._loss = risk.split_loss()
         super().__init__(risk, memory)
+
+    @cached_property
+    def rank_bound(self) -> int:
+        """At most so many eigenvalues are not zero: examples times outputs, one less of these for a cross-entropy."""
+        batch = move(next(iter(self.risk.batches)), self.risk.device)
+        with self.risk.standing_in(), torch.no_grad():
+            output = self._loss.output(self.risk.model, batch)
+        outputs = output.numel() // batch_length(batch)
+        free = outputs - outputs // output.shape[1] if isinstance(self._loss, CrossEntropy) else outputs
+        return self.risk.num_examples * free
 
     def _graph(self, batch: Any) -> Product:
         leaves = self.risk.leaves

@@ -49,6 +49,7 @@ class Assessment:
             "limit_unbounded_low": unbounded.bracket[0],
             "limit_unbounded_high": unbounded.bracket[1],
             "stopped": limit.stopped,
+            "rank_bound": limit.rank_bound,
             "larsen_interval": limit.larsen_interval,
             "upper_bound": limit.upper_bound,
             "certified": limit.certified,
