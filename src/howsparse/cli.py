@@ -1,5 +1,6 @@
 """The command line: a thin face on the library. Answers go to stdout, progress and warnings to stderr."""
 
+import io
 import itertools
 import json
 import re
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from howsparse import parallel
 from howsparse.errors import InputError
 from howsparse.limit import MAX_PRODUCTS
 
@@ -494,8 +496,12 @@ def print_json(result: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Entry point: input errors become one line and exit code 2."""
+    """Entry point: input errors become one line and exit code 2. Of several processes, the first speaks."""
     try:
+        parallel.join()
+        if not parallel.is_first():
+            console.quiet = True
+            sys.stdout = io.StringIO()
         app()
     except InputError as error:
         note(f"howsparse: {error}")

@@ -10,12 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from howsparse.errors import InputError
+from howsparse.parallel import is_first
 
 __all__ = ["refuse_to_overwrite", "save_checkpoint", "save_tensors", "write_whole"]
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step."""
+    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step; one process does."""
+    if not is_first():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)

@@ -11,6 +11,7 @@ from howsparse.curvature.risk import batch_length, device_of, evaluation_mode, m
 from howsparse.errors import InputError
 from howsparse.loss import Loss, SplitLoss, cross_entropy
 from howsparse.masks import Mask, magnitude_masks, select_weights
+from howsparse.parallel import Share, summed
 
 __all__ = ["Measured", "Point", "evaluate", "measure", "pruned"]
 
@@ -65,17 +66,18 @@ def evaluate(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entrop
     total, correct, scored, count = 0.0, 0, 0, 0
     score = getattr(loss, "score", None)
     with evaluation_mode(model), torch.no_grad():
-        for batch in batches:
+        for batch in Share(batches):
             batch, length = move(batch, device), batch_length(batch)
             if score is not None and isinstance(loss, SplitLoss):
                 output = loss.output(model, batch)
                 total += float(loss.of_output(output, batch)) * length
-                right, of = score(output, batch)
-                correct, scored = correct + right, scored + of
+                hits, of_these = score(output, batch)
+                correct, scored = correct + hits, scored + of_these
             else:
                 total += float(loss(model, batch)) * length
             count += length
-    return total / count, correct / scored if scored else None
+    total, right, of, examples = summed([total, correct, scored, count], device)
+    return total / examples, right / of if of else None
 
 
 def measure(

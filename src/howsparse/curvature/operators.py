@@ -19,6 +19,7 @@ from torch.autograd.graph import get_gradient_edge
 from howsparse.curvature.risk import EmpiricalRisk, batch_length, move
 from howsparse.loss import CrossEntropy
 from howsparse.matmul import fast_matmul
+from howsparse.parallel import Share, sum_
 
 __all__ = ["GGN", "Block", "Hessian", "Operator", "Sample", "available_memory"]
 
@@ -63,7 +64,7 @@ class _Curvature(Operator):
 
     @property
     def num_kept(self) -> int:
-        """Batches whose graphs are kept, decided at the first product."""
+        """This process's batches whose graphs are kept, decided at the first product."""
         return len(self._keep())
 
     def __matmul__(self, vector: Tensor) -> Tensor:
@@ -72,18 +73,19 @@ class _Curvature(Operator):
 
     def over_first(self, count: int, vector: Tensor) -> Tensor:
         """The product with the same matrix over the first ``count`` batches only."""
-        kept = self._keep()[:count]
+        own = Share.of(count)
+        kept = self._keep()[:own]
         parts = self.risk.unflatten(vector)
         total = torch.zeros_like(vector)
         with fast_matmul(self.risk.device):
             for product, length in kept:
                 total.add_(self.risk.flatten(product(parts)), alpha=length)
-        if count > len(kept):
+        if own > len(kept):
             with self.risk.standing_in():
-                for batch in islice(self.risk.batches, len(kept), count):
+                for batch in islice(self.risk.batches, len(kept), own):
                     graph = self._graph(move(batch, self.risk.device))
                     total.add_(self.risk.flatten(graph(parts)), alpha=batch_length(batch))
-        return total.div_(sum(self.risk.lengths[:count]))
+        return sum_(total).div_(sum(self.risk.lengths[:count]))
 
     @abstractmethod
     def _graph(self, batch: Any) -> Product:
@@ -103,7 +105,7 @@ class _Curvature(Operator):
 
     def _graph_bytes(self) -> float:
         """Bytes that one example's graph holds on to, weights aside, counted on the first batch."""
-        batch = move(next(iter(self.risk.batches)), self.risk.device)
+        batch = move(next(iter(self.risk.all_batches)), self.risk.device)
         storages: dict[int, int] = {}
 
         def count(tensor: Tensor) -> Tensor:
@@ -174,7 +176,7 @@ class GGN(_Curvature):
     @cached_property
     def rank_bound(self) -> int:
         """At most so many eigenvalues are not zero: examples times outputs, one less of these for a cross-entropy."""
-        batch = move(next(iter(self.risk.batches)), self.risk.device)
+        batch = move(next(iter(self.risk.all_batches)), self.risk.device)
         with self.risk.standing_in(), torch.no_grad():
             output = self._loss.output(self.risk.model, batch)
         outputs = output.numel() // batch_length(batch)

@@ -1,5 +1,6 @@
 """The empirical risk of a model, as a function of the weights under study, laid out as one flat vector."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from howsparse.errors import InputError
 from howsparse.loss import Loss, SplitLoss, cross_entropy
 from howsparse.masks import select_weights, weight_masks
 from howsparse.matmul import fast_matmul
+from howsparse.parallel import Share, gathered, sum_
 
 __all__ = ["EmpiricalRisk", "batch_length", "device_of", "evaluation_mode", "move", "split_batch"]
 
@@ -46,7 +48,8 @@ class EmpiricalRisk:
         loss: Loss = cross_entropy,
         weights: Iterable[str] | None = None,
     ) -> None:
-        self.model, self.batches, self.loss = model, batches, loss
+        self.model, self.loss = model, loss
+        self.all_batches, self.batches = batches, Share(batches)
         self._chosen = _studied(model, weights)
         self._leaves = {id(p): p.detach().requires_grad_() for p in self._chosen.values()}
         self.leaves = list(self._leaves.values())
@@ -73,14 +76,14 @@ class EmpiricalRisk:
 
     @property
     def num_examples(self) -> int:
-        """Examples in one pass over the batches."""
+        """Examples in one pass over the batches, in all processes together."""
         return sum(self.lengths)
 
     @property
     def lengths(self) -> list[int]:
-        """Examples in each batch."""
+        """Examples in each batch, of all processes."""
         if self._lengths is None:
-            self._lengths = [batch_length(batch) for batch in self.batches]
+            self._lengths = [batch_length(batch) for batch in self.all_batches]
         return self._lengths
 
     @property
@@ -116,7 +119,7 @@ class EmpiricalRisk:
         return self.loss
 
     def on_device(self) -> Iterator[tuple[Any, float]]:
-        """Batches on the model's device, each with its share of the examples."""
+        """This process's batches on the model's device, each with its share of all examples."""
         for batch in self.batches:
             yield move(batch, self.device), batch_length(batch) / self.num_examples
 
@@ -127,16 +130,18 @@ class EmpiricalRisk:
             for batch, share in self.on_device():
                 parts = torch.autograd.grad(self.loss(self.model, batch), self.leaves, materialize_grads=True)
                 total.add_(self.flatten(parts), alpha=share)
-        return total
+        return sum_(total)
 
     def batch_losses(self, size: int = 128) -> Tensor:
         """Loss of every piece of at most ``size`` examples, ``(pieces,)`` float64; shorter last pieces are left out."""
-        losses, lengths = [], []
+        losses: list[float] = []
+        lengths: list[float] = []
         with self.standing_in(), torch.no_grad():
             for batch in self.batches:
                 for piece in split_batch(move(batch, self.device), size):
                     losses.append(float(self.loss(self.model, piece)))
                     lengths.append(batch_length(piece))
+        losses, lengths = (list(itertools.chain(*gathered(values))) for values in (losses, lengths))
         longest = max(lengths)
         return torch.tensor([x for x, n in zip(losses, lengths, strict=True) if n == longest], dtype=torch.float64)
 
@@ -154,13 +159,13 @@ class EmpiricalRisk:
             yield
 
     def _check_batches(self) -> None:
-        if iter(self.batches) is self.batches:
+        if iter(self.all_batches) is self.all_batches:
             raise InputError("batches can be read only once; pass a list or a DataLoader, not an iterator or generator")
-        if next(iter(self.batches), None) is None:
+        if next(iter(self.all_batches), None) is None:
             raise InputError("batches is empty; pass at least one batch of training data")
 
     def _check_first_loss(self) -> None:
-        batch = move(next(iter(self.batches)), self.device)
+        batch = move(next(iter(self.all_batches)), self.device)
         loss = self.loss(self.model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from howsparse.parallel import is_first
+
 __all__ = ["append_record", "provenance", "read_records"]
 
 
@@ -33,7 +35,9 @@ def provenance() -> dict[str, object]:
 
 
 def append_record(record: dict[str, object], path: str | Path) -> None:
-    """Append one line; safe with several writers on one machine."""
+    """Append one line; safe with several writers on one machine. Of processes that share one run, the first writes."""
+    if not is_first():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record, allow_nan=False) + "\n"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.files import save_checkpoint
 from howsparse.matmul import fast_matmul
+from howsparse.parallel import mean_gradients_, rank, same_buffers_, sum_, world_size
 
 __all__ = ["Epoch", "fit"]
 
@@ -97,16 +98,21 @@ def _one_epoch(
     device = next(model.parameters()).device
     began, count = time.perf_counter(), 0
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    for inputs, targets in batches:
-        inputs, targets = inputs.to(device), targets.to(device)
-        output = model(inputs)
-        loss = nn.functional.cross_entropy(output, targets)
+    own = slice(rank(), None, world_size())
+    for all_inputs, all_targets in batches:
+        inputs, targets = all_inputs[own].to(device), all_targets[own].to(device)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if len(targets):  # a process may have none of a last, small batch
+            output = model(inputs)
+            loss = nn.functional.cross_entropy(output, targets)
+            loss.backward()
+            loss_sum += loss.detach() * len(targets)
+            correct += (output.detach().argmax(-1) == targets).sum()
+        mean_gradients_(model, len(targets) / len(all_targets))
         optimizer.step()
-        loss_sum += loss.detach() * len(targets)
-        correct += (output.detach().argmax(-1) == targets).sum()
-        count += len(targets)
+        count += len(all_targets)
+    same_buffers_(model)
+    loss_sum, correct = sum_(torch.stack([loss_sum, correct]))
     if count == 0:
         raise InputError(f"epoch {epoch + 1} has no batches; epoch_batches(epoch) must give new ones each time")
     if not torch.isfinite(loss_sum):

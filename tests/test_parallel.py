@@ -1,0 +1,64 @@
+"""Two gloo processes against one."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+
+from howsparse import measure, pruning_limit
+from howsparse.measure import evaluate
+from howsparse.tasks.networks import digits_convnet
+from howsparse.training import fit
+
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def case() -> tuple[nn.Module, Batches]:
+    """A convnet with BatchNorm, and batches of which the last is of one example: a process has none of it."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = digits_convnet().double().eval()
+    inputs = torch.randn(301, 1, 8, 8, generator=generator, dtype=torch.float64)
+    targets = torch.randint(10, (301,), generator=generator)
+    return model, list(zip(inputs.split(100), targets.split(100), strict=True))
+
+
+def answers() -> dict[str, object]:
+    model, batches = case()
+    limit = pruning_limit(model, batches, tolerance=0.05, max_products=40, population=1000)
+    ggn = pruning_limit(model, batches, tolerance=0.05, max_products=40, curvature="ggn", memory=0)
+    curve = measure(model, batches, tolerance=0.05, precision=0.02).curve
+    mlp = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).double()
+    for parameter in mlp.parameters():
+        nn.init.constant_(parameter, 0.1) if parameter.ndim == 1 else nn.init.eye_(parameter)
+    sgd = torch.optim.SGD(mlp.parameters(), 0.1, momentum=0.9)
+    history = fit(mlp, sgd, lambda epoch: batches, 3)
+    default = pruning_limit(model, [(x[:100], y[:100]) for x, y in batches], max_products=32)
+    return {
+        "limit": [*limit.bracket, limit.upper_bound, limit.certified, limit.errors.data],
+        "ggn": [*ggn.bracket, float(ggn.rank_bound or 0)],
+        "tolerance": [default.tolerance],
+        "losses": [point.loss for point in curve],
+        "accuracies": [point.accuracy or 0.0 for point in curve],
+        "evaluated": list(evaluate(mlp, batches)),
+        "trained": torch.cat([p.detach().flatten() for p in mlp.parameters()]).tolist(),
+        "history": [x for epoch in history for x in (epoch.loss, epoch.accuracy)],
+    }
+
+
+def work(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.save(answers(), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a POSIX system")
+def test_two_processes_answer_as_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first == second
+    alone = answers()
+    for name, values in alone.items():
+        assert first[name] == pytest.approx(values, rel=1e-6, abs=1e-9), name
