@@ -56,7 +56,7 @@ def work(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a POSIX system")
 def test_two_processes_answer_as_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first == second
     alone = answers()

@@ -281,6 +281,49 @@ def compare(
         Console().print(comparison_table(f"{task}, {loaded.recipe.epochs} epochs a training, {seeds} seed(s)", table))
 
 
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML: tasks, methods, sparsities, seeds.")],
+    record: Annotated[Path, typer.Option(help="JSON-lines file of the runs; those in it are not run again.")],
+    folder: Annotated[Path, typer.Option(help="Where trainings are kept.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    backend: Annotated[str, typer.Option(help="loky (this machine), or a dask or ray cluster.")] = "loky",
+    address: Annotated[str | None, typer.Option(help="Of the cluster's scheduler; else one is started here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run tasks x methods x sparsities x seeds over processes or machines. The same command goes on where it was."""
+    from howsparse.experiments.compare import Case, rows
+    from howsparse.experiments.sweep import jobs_of, load_sweep, run_jobs
+    from howsparse.report.table import comparison_table
+
+    if backend not in ("loky", "dask", "ray"):
+        raise InputError(f"--backend '{backend}' is not loky, dask or ray")
+    wanted = jobs_of(load_sweep(file), record, folder)
+    check_writable(record)
+    results: list[dict[str, Any]] = []
+    with progress_bar() as bar:
+        row = bar.add_task(str(file), total=len(wanted))
+        try:
+            for result in run_jobs(wanted, jobs, backend, address):  # type: ignore[arg-type]
+                results.append(result)
+                bar.update(row, completed=len(results))
+                what = f"{result['task']}, {result['method']}, sparsity {result['target']}, seed {result['seed']}"
+                note(f"{len(results)} of {len(wanted)}: {what}")
+        except KeyboardInterrupt:
+            bar.stop()
+            note("stopped; the same command goes on")
+            raise typer.Exit(130) from None
+    order = {(job.entry.task, job.case): place for place, job in enumerate(wanted)}
+    results.sort(key=lambda r: order[r["task"], Case(r["method"], r["target"], r["seed"])])
+    tables = {
+        task: rows([r for r in results if r["task"] == task]) for task in dict.fromkeys(r["task"] for r in results)
+    }
+    if as_json:
+        print_json({"runs": len(results), "tasks": tables})
+    for task, table in tables.items() if not as_json else ():
+        Console().print(comparison_table(task, table))
+
+
 def method_list(text: str) -> list[str]:
     """Names with commas between; a comma before ``key=`` belongs to the options of the method before it."""
     from howsparse.methods import method_names
@@ -430,10 +473,15 @@ def free_name(path: Path) -> Path:
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Stop before work starts that could not be written in the end."""
+    """Stop before work starts that would end in writing over a file, or in none."""
     from howsparse.files import refuse_to_overwrite
 
     refuse_to_overwrite(path, force)
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Stop before work starts that could not be written in the end."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

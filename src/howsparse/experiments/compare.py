@@ -11,7 +11,7 @@ from howsparse.errors import UnsuitableNetwork
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
 from howsparse.tasks import Task
 
-__all__ = ["Case", "cases", "compare", "rows", "run_case"]
+__all__ = ["Case", "cases", "compare", "find_record", "rows", "run_case"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,15 @@ def compare(
 ) -> Iterator[tuple[dict[str, Any], bool]]:
     """Each case's record, and whether it is new; those in ``recorded`` are not run again."""
     for case in wanted:
-        key = _key(task, case, run)
-        known = next(
-            (record for record in recorded if all(record.get(name) == value for name, value in key.items())), None
-        )
+        known = find_record(recorded, task, case, run)
         on_case(case, known is not None)
         yield (run_case(task, case, run), True) if known is None else (known, False)
+
+
+def find_record(records: list[dict[str, Any]], task: Task, case: Case, run: Run) -> dict[str, Any] | None:
+    """The record of a case, if it is among ``records``."""
+    key = _key(task, case, run)
+    return next((r for r in records if all(r.get(name) == value for name, value in key.items())), None)
 
 
 def _key(task: Task, case: Case, run: Run) -> dict[str, Any]:

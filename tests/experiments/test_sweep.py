@@ -1,0 +1,107 @@
+"""Sweeps: no run lost, none done twice, on processes and on a cluster that loses a worker."""
+
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from howsparse.errors import InputError
+from howsparse.experiments.record import read_records
+from howsparse.experiments.sweep import Job, jobs_of, load_sweep, run_jobs
+
+SWEEP = """
+tasks:
+  - {task: digits, recipe: {epochs: EPOCHS}}
+methods: [dense, random, "lottery_ticket:rate=0.6"]
+sparsities: [0.5, 0.75]
+seeds: 2
+"""
+
+
+def jobs(folder: Path, epochs: int = 2) -> list[Job]:
+    file = folder / "sweep.yaml"
+    file.write_text(SWEEP.replace("EPOCHS", str(epochs)))
+    return jobs_of(load_sweep(file), folder / "runs.jsonl", folder / "runs")
+
+
+def names(records: list[dict[str, Any]]) -> Counter[tuple[str, object, int]]:
+    return Counter((r["method"], r["target"], r["seed"]) for r in records)
+
+
+def test_every_run_once_and_a_second_sweep_runs_none(tmp_path: Path) -> None:
+    wanted = jobs(tmp_path)
+    assert len(wanted) == 10  # dense once for both sparsities
+    first = list(run_jobs(wanted))
+    assert names(first) == Counter((j.case.method, j.case.target, j.case.seed) for j in wanted)
+    written = (tmp_path / "runs.jsonl").read_bytes()
+    again = list(run_jobs(wanted))
+    assert (tmp_path / "runs.jsonl").read_bytes() == written
+    assert sorted(map(str, again)) == sorted(map(str, read_records(tmp_path / "runs.jsonl")))
+
+
+def test_two_processes_give_the_records_of_one(tmp_path: Path) -> None:
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        list(run_jobs(jobs(tmp_path / str(workers)), workers))
+    one, two = (read_records(tmp_path / str(workers) / "runs.jsonl") for workers in (1, 2))
+    assert names(one) == names(two)
+    key = ("method", "target", "seed", "accuracy", "loss", "sparsity", "epochs")
+    assert sorted(str([r[k] for k in key]) for r in one) == sorted(str([r[k] for k in key]) for r in two)
+
+
+def test_a_cluster_that_loses_a_worker_loses_no_run(tmp_path: Path) -> None:
+    """One of two workers is killed after the first record; nothing is lost, nothing is recorded twice."""
+    cluster_module = pytest.importorskip("dask.distributed")
+    import dask
+
+    wanted = jobs(tmp_path, epochs=15)
+    settings = {"distributed.comm.timeouts.connect": "60s", "distributed.worker.daemon": True}
+    with (
+        dask.config.set(settings),
+        cluster_module.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=tmp_path
+        ) as cluster,
+    ):
+        victim = next(iter(cluster.workers.values()))
+
+        def kill() -> None:
+            os.kill(victim.pid, signal.SIGKILL)
+
+        records = []
+        for record in run_jobs(wanted, backend="dask", address=cluster.scheduler_address):
+            records.append(record)
+            if len(records) == 1:
+                threading.Thread(target=kill).start()
+    expected = Counter((j.case.method, j.case.target, j.case.seed) for j in wanted)
+    assert names(records) == expected
+    assert names(read_records(tmp_path / "runs.jsonl")) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: [", "is not YAML"),
+        ("- 1", "field 'the file'"),
+        ("{tasks: [], methods: [dense], sparsities: [0.5]}", "field 'tasks'"),
+        ("{tasks: [{task: digits}], methods: [dense], sparsities: [half]}", "field 'sparsities.0"),
+        ("{tasks: [{task: digits}], methods: [dense], sparsities: [1.5]}", "sparsity 1.5 is outside"),
+        ("{tasks: [{task: digit}], methods: [dense], sparsities: [0.5]}", "no task is called 'digit'"),
+        ("{tasks: [{task: digits}], methods: [magic], sparsities: [0.5]}", "no method is called 'magic'"),
+        ("{tasks: [{task: digits}], methods: [dense], sparsities: [0.5], seed: 3}", "field 'seed'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_sweep(tmp_path / "sweep.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no sweep file at"):
+        load_sweep(tmp_path / "nowhere.yaml")
