@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from torch import nn
 
 from howsparse import parallel
@@ -278,7 +279,7 @@ def compare(
     if as_json:
         print_json({"task": task, "epochs": loaded.recipe.epochs, "seeds": seeds, "rows": table})
     else:
-        Console().print(comparison_table(f"{task}, {loaded.recipe.epochs} epochs a training, {seeds} seed(s)", table))
+        show_table(comparison_table(f"{task}, {loaded.recipe.epochs} epochs a training, {seeds} seed(s)", table))
 
 
 @app.command()
@@ -321,7 +322,7 @@ def sweep(
     if as_json:
         print_json({"runs": len(results), "tasks": tables})
     for task, table in tables.items() if not as_json else ():
-        Console().print(comparison_table(task, table))
+        show_table(comparison_table(task, table))
 
 
 def method_list(text: str) -> list[str]:
@@ -449,7 +450,7 @@ def report(
     if as_json:
         print_json(result)
     else:
-        Console().print(answer_table(answer, after))
+        show_table(answer_table(answer, after))
     return kept
 
 
@@ -532,6 +533,12 @@ def ticker(every: float = 60.0) -> Callable[[str], None]:
             note(text)
 
     return tick
+
+
+def show_table(table: Table) -> None:
+    """A table on stdout; in a file or a pipe, as wide as it needs to be."""
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(table)
 
 
 def note(text: str) -> None:
