@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from howsparse.cli import free_name, main, ticker
+from howsparse.cli import main
+from howsparse.cli.terminal import free_name, ticker
 
 KEYS = {
     "num_weights", "tolerance", "curvature", "limit", "limit_low", "limit_high", "upper_bound", "certified",
@@ -148,7 +149,7 @@ def test_demo_finds_a_free_name(tmp_path: Path) -> None:
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter([0.0, 10.0, 61.0, 61.0, 100.0, 130.0, 130.0])
-    monkeypatch.setattr("howsparse.cli.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("howsparse.cli.terminal.time.monotonic", lambda: next(clock))
     tick = ticker(every=60.0)
     for text in ("too soon", "first", "too soon", "second"):
         tick(text)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from howsparse.cli import main, method_list, sparsity_list
+from howsparse.cli import main
+from howsparse.cli.experiments import method_list, sparsity_list
 from howsparse.errors import InputError
 from howsparse.methods import method_names
 from howsparse.training import loop

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from howsparse.errors import UnsuitableNetwork
+from howsparse.experiments.study import study
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
 from howsparse.tasks import Task
 
-__all__ = ["Case", "cases", "compare", "find_record", "rows", "run_case"]
+__all__ = ["Case", "cases", "compare", "find_record", "rows", "run_case", "run_whole"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
     return about | outcome(ticket) | {"seconds": round(time.perf_counter() - began, 3)}
 
 
+def run_whole(task: Task, case: Case, run: Run) -> dict[str, Any]:
+    """`run_case` with the study of the task's dense network beside it: one line for all of the paper's tables."""
+    studied = study(task, case.seed, run)
+    return run_case(task, case, run) | {"kind": "run", "study": studied}
+
+
 def outcome(ticket: Ticket) -> dict[str, Any]:
     """What a record keeps of a ticket."""
     return {
@@ -80,9 +87,11 @@ def compare(
         yield (run_case(task, case, run), True) if known is None else (known, False)
 
 
-def find_record(records: list[dict[str, Any]], task: Task, case: Case, run: Run) -> dict[str, Any] | None:
+def find_record(
+    records: list[dict[str, Any]], task: Task, case: Case, run: Run, kind: str = "method"
+) -> dict[str, Any] | None:
     """The record of a case, if it is among ``records``."""
-    key = _key(task, case, run)
+    key = _key(task, case, run) | {"kind": kind}
     return next((r for r in records if all(r.get(name) == value for name, value in key.items())), None)
 
 

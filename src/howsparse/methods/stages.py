@@ -18,7 +18,18 @@ from howsparse.measure import evaluate
 from howsparse.tasks import Task
 from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate_factor
 
-__all__ = ["Limits", "Run", "Sparsity", "Stage", "Stages", "Ticket", "dense_mask", "network_limits"]
+__all__ = [
+    "Limits",
+    "Run",
+    "Sparsity",
+    "Stage",
+    "Stages",
+    "Ticket",
+    "dense_mask",
+    "kept_file",
+    "network_limits",
+    "write_limits",
+]
 
 Sparsity = float | Literal["limit", "certified"]
 
@@ -124,6 +135,11 @@ class Stages:
     seed: int
     run: Run = field(default_factory=Run)
     _history: list[Stage] = field(default_factory=list)
+
+    @property
+    def history(self) -> tuple[Stage, ...]:
+        """The trainings so far."""
+        return tuple(self._history)
 
     def train(
         self,
@@ -235,13 +251,12 @@ class Stages:
         """The result: ``model`` as it is now."""
         loss, _ = evaluate(model, self.task.train_batches(1000))
         _, accuracy = evaluate(model, self.task.test_batches())
-        return Ticket(model, mask, accuracy or 0.0, loss, tuple(self._history))
+        return Ticket(model, mask, accuracy or 0.0, loss, self.history)
 
 
 def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> Limits:
     """The limits of ``model``; with a mask, of the weights that are left. They are kept in the run's folder, too."""
-    about = f"limits {run.images} {run.max_products} {_fingerprint(mask or {})}"
-    kept = None if run.folder is None else run.folder / f"{_identity(task, seed, model, about)}.limits.json"
+    kept = kept_file(task, model, mask, seed, run, "limits")
     if kept is not None and kept.exists():
         return Limits(**json.loads(kept.read_text()))
     studied = copy.deepcopy(model)
@@ -250,9 +265,23 @@ def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, r
     batches = task.train_batches(1000, run.images)
     limit = pruning_limit(studied, batches, max_products=run.max_products, seed=seed)
     found = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
+    write_limits(found, task, model, mask, seed, run)
+    return found
+
+
+def write_limits(found: Limits, task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> None:
+    """Leave limits in the run's folder, where `network_limits` looks for them."""
+    kept = kept_file(task, model, mask, seed, run, "limits")
     if kept is not None:
         write_whole(kept, lambda file: file.write_text(json.dumps(asdict(found))))
-    return found
+
+
+def kept_file(task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run, what: str) -> Path | None:
+    """Where something that is computed of a network is kept; None without a folder."""
+    if run.folder is None:
+        return None
+    about = f"{what} {run.images} {run.max_products} {_fingerprint(mask or {})}"
+    return run.folder / f"{_identity(task, seed, model, about)}.{what}.json"
 
 
 def _identity(task: Task, seed: int, model: nn.Module, about: str) -> str:

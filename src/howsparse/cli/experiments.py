@@ -1,0 +1,210 @@
+"""Commands that train: train, compare, sweep."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from howsparse.cli.app import app
+from howsparse.cli.options import (
+    DataOption,
+    ForceOption,
+    ImagesOption,
+    JsonOption,
+    ProductsOption,
+    RecordOption,
+    SeedOption,
+)
+from howsparse.cli.terminal import check_output, check_writable, note, print_json, progress_bar, show_table, ticker
+from howsparse.errors import InputError
+from howsparse.limit import MAX_PRODUCTS
+
+if TYPE_CHECKING:
+    from howsparse.methods import Sparsity
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="Name of a task, such as fc5-cifar10.")],
+    output: Annotated[Path, typer.Option(help="Where the trained weights go (safetensors).")],
+    data: Annotated[str | None, typer.Option(help="Data set: a hub name, or a local folder in its schema.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    l1: Annotated[float | None, typer.Option(min=0, help="Strength of the l1 term, instead of the recipe's.")] = None,
+    proximal: Annotated[bool | None, typer.Option(help="Soft-threshold after the step: exact zeros.")] = None,
+    seed: SeedOption = 0,
+    record: RecordOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a task's network with l1. Ctrl-C or a crash loses at most one epoch: the same command resumes."""
+    from howsparse.experiments.record import append_record, provenance
+    from howsparse.experiments.train import train_task
+    from howsparse.files import save_tensors
+    from howsparse.report.table import percent
+    from howsparse.tasks import load_task
+    from howsparse.training import Epoch
+
+    check_output(output, force)
+    changes = {"epochs": epochs, "l1": l1, "proximal": proximal}
+    loaded = load_task(task, data).with_recipe(**{name: value for name, value in changes.items() if value is not None})
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    with progress_bar() as bar:
+        row = bar.add_task(f"training {task}", total=loaded.recipe.epochs)
+
+        tick = ticker()
+
+        def show(epoch: Epoch) -> None:
+            tick(f"training {task}: epoch {epoch.epoch + 1} of {loaded.recipe.epochs}, loss {epoch.loss:.4f}")
+            bar.update(row, completed=epoch.epoch + 1, description=f"training {task}, loss {epoch.loss:.4f}")
+
+        try:
+            trained = train_task(loaded, seed, checkpoint, on_epoch=show)
+        except KeyboardInterrupt:
+            bar.stop()
+            note(f"stopped; the same command goes on from {checkpoint}")
+            raise typer.Exit(130) from None
+    save_tensors(trained.model.state_dict(), output)
+    checkpoint.unlink(missing_ok=True)
+    result = trained.summary() | {"weights": str(output)}
+    if record is not None:
+        append_record(result | provenance(), record)
+    if as_json:
+        print_json(result)
+    else:
+        accuracy = percent(trained.accuracy, 2)
+        note(f"{task}: test accuracy {accuracy}, training loss {trained.loss:.4f}; weights in {output}")
+
+
+@app.command()
+def compare(
+    task: Annotated[str, typer.Argument(help="Name of a task, such as digits.")],
+    methods: Annotated[
+        str,
+        typer.Option(help="Names with commas between, options after a colon: dense,lottery_ticket:rate=0.5; or all."),
+    ] = "all",
+    sparsities: Annotated[
+        str, typer.Option(help="Fractions, limit, certified; commas between.")
+    ] = "0.9,0.95,0.98,limit",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, from seed 0 on.")] = 3,
+    data: DataOption = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training, instead of the recipe's.")] = None,
+    l1: Annotated[float | None, typer.Option(min=0, help="Of one_shot, instead of the recipe's.")] = None,
+    images: ImagesOption = None,
+    max_products: ProductsOption = MAX_PRODUCTS,
+    folder: Annotated[Path, typer.Option(help="Where trainings are kept, so that none is run twice.")] = Path("runs"),
+    record: RecordOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prune a task's network by many methods to many sparsities, and tabulate what accuracy is left.
+
+    A comparison that was stopped goes on where it was. What --record FILE has already is not run again.
+    """
+    from howsparse.experiments.compare import cases, rows
+    from howsparse.experiments.compare import compare as run_all
+    from howsparse.experiments.record import append_record, provenance, read_records
+    from howsparse.methods import Run
+    from howsparse.report.table import comparison_table
+    from howsparse.tasks import load_task
+    from howsparse.training import Epoch
+
+    wanted = cases(method_list(methods), sparsity_list(sparsities), seeds)
+    changes = {name: value for name, value in {"epochs": epochs, "l1": l1}.items() if value is not None}
+    loaded = load_task(task, data).with_recipe(**changes)
+    recorded = [] if record is None else read_records(record)
+    results: list[dict[str, Any]] = []
+    with progress_bar() as bar:
+        whole = bar.add_task(task, total=len(wanted))
+        row = bar.add_task("", total=None)
+        tick = ticker()
+
+        def show(stage: str, epoch: Epoch) -> None:
+            case = wanted[len(results)]
+            what = f"{case.method}, sparsity {case.target}, seed {case.seed}: {stage}"
+            tick(f"{len(results)} of {len(wanted)} done; {what}, epoch {epoch.epoch + 1}, loss {epoch.loss:.4f}")
+            bar.update(row, description=what, completed=epoch.epoch + 1)
+
+        run = Run(folder / f"compare-{task}", images, max_products, on_epoch=show)
+        try:
+            for result, new in run_all(loaded, wanted, run, recorded):
+                results.append(result)
+                bar.update(whole, completed=len(results))
+                if new and record is not None:
+                    append_record(result | provenance(), record)
+        except KeyboardInterrupt:
+            bar.stop()
+            note(f"stopped; the same command goes on from {run.folder}")
+            raise typer.Exit(130) from None
+    table = rows(results)
+    if as_json:
+        print_json({"task": task, "epochs": loaded.recipe.epochs, "seeds": seeds, "rows": table})
+    else:
+        show_table(comparison_table(f"{task}, {loaded.recipe.epochs} epochs a training, {seeds} seed(s)", table))
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML: tasks, methods, sparsities, seeds.")],
+    record: Annotated[Path, typer.Option(help="JSON-lines file of the runs; those in it are not run again.")],
+    folder: Annotated[Path, typer.Option(help="Where trainings are kept.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    backend: Annotated[str, typer.Option(help="loky (this machine), or a dask or ray cluster.")] = "loky",
+    address: Annotated[str | None, typer.Option(help="Of the cluster's scheduler; else one is started here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run tasks x methods x sparsities x seeds over processes or machines. The same command goes on where it was."""
+    from howsparse.experiments.compare import Case, rows
+    from howsparse.experiments.sweep import jobs_of, load_sweep, run_jobs
+    from howsparse.report.table import comparison_table
+
+    if backend not in ("loky", "dask", "ray"):
+        raise InputError(f"--backend '{backend}' is not loky, dask or ray")
+    wanted = jobs_of(load_sweep(file), record, folder)
+    check_writable(record)
+    results: list[dict[str, Any]] = []
+    with progress_bar() as bar:
+        row = bar.add_task(str(file), total=len(wanted))
+        try:
+            for result in run_jobs(wanted, jobs, backend, address):  # type: ignore[arg-type]
+                results.append(result)
+                bar.update(row, completed=len(results))
+                what = f"{result['task']}, {result['method']}, sparsity {result['target']}, seed {result['seed']}"
+                note(f"{len(results)} of {len(wanted)}: {what}")
+        except KeyboardInterrupt:
+            bar.stop()
+            note("stopped; the same command goes on")
+            raise typer.Exit(130) from None
+    order = {(job.entry.task, job.case): place for place, job in enumerate(wanted)}
+    results.sort(key=lambda r: order[r["task"], Case(r["method"], r["target"], r["seed"])])
+    tables = {
+        task: rows([r for r in results if r["task"] == task]) for task in dict.fromkeys(r["task"] for r in results)
+    }
+    if as_json:
+        print_json({"runs": len(results), "tasks": tables})
+    for task, table in tables.items() if not as_json else ():
+        show_table(comparison_table(task, table))
+
+
+def method_list(text: str) -> list[str]:
+    """Names with commas between; a comma before ``key=`` belongs to the options of the method before it."""
+    from howsparse.methods import method_names
+
+    return method_names() if text == "all" else [part.strip() for part in re.split(r",(?!\s*\w+=)", text)]
+
+
+def sparsity_list(text: str) -> "list[Sparsity]":
+    """Fractions and words with commas between.
+
+    Raises:
+        InputError: something else.
+    """
+    from howsparse.masks import check_sparsity
+
+    words: tuple[Literal["limit", "certified"], ...] = ("limit", "certified")
+    found: list[Sparsity] = []
+    for part in (part.strip() for part in text.split(",")):
+        try:
+            found.append(part if part in words else check_sparsity(float(part)))
+        except ValueError:
+            raise InputError(f"--sparsities '{part}' is neither a fraction in [0, 1) nor limit, certified") from None
+    return found

@@ -1,0 +1,114 @@
+"""What a person sees: answers on stdout, progress and warnings on stderr; and files checked before work starts."""
+
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from howsparse.errors import InputError
+
+__all__ = [
+    "check_output",
+    "check_writable",
+    "console",
+    "free_name",
+    "note",
+    "print_json",
+    "progress_bar",
+    "show_table",
+    "stage_bars",
+    "ticker",
+]
+
+console = Console(stderr=True)
+
+
+def free_name(path: Path) -> Path:
+    """``path``, or if that exists the first of name-2, name-3, ... that does not."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Stop before work starts that would end in writing over a file, or in none."""
+    from howsparse.files import refuse_to_overwrite
+
+    refuse_to_overwrite(path, force)
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Stop before work starts that could not be written in the end."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
+
+
+def progress_bar() -> Progress:
+    """Bars on stderr, so that stdout stays for the answer; none where stderr is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for each stage that reports itself; a stage may end before its total."""
+    with progress_bar() as bar:
+        rows: dict[str, TaskID] = {}
+        tick = ticker()
+
+        def show(stage: str, done: int, total: int) -> None:
+            tick(f"{stage}: {done} of {total}")
+            if stage not in rows:
+                for row in rows.values():
+                    bar.update(row, visible=False)
+                rows[stage] = bar.add_task(stage, total=total)
+            bar.update(rows[stage], completed=done)
+
+        yield show
+
+
+def ticker(every: float = 60.0) -> Callable[[str], None]:
+    """Says a line now and then, in seconds, where no bar can be drawn: in a log."""
+    last = time.monotonic()
+
+    def tick(text: str) -> None:
+        nonlocal last
+        if not console.is_terminal and time.monotonic() - last > every:
+            last = time.monotonic()
+            note(text)
+
+    return tick
+
+
+def show_table(table: Table) -> None:
+    """A table on stdout; in a file or a pipe, as wide as it needs to be."""
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(table)
+
+
+def note(text: str) -> None:
+    """One line for a person, on stderr."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_json(result: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")

@@ -1,0 +1,112 @@
+"""A task's dense network, studied whole: what Tables 1 and 2 and Figures 2 and 3 of the paper are drawn from."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from howsparse.curvature import EmpiricalRisk
+from howsparse.files import write_whole
+from howsparse.limit import PruningLimit, default_tolerance
+from howsparse.masks import prunable_weights
+from howsparse.measure import Measured
+from howsparse.methods import Limits, Run, Stages
+from howsparse.methods.stages import kept_file, write_limits
+from howsparse.report.assessment import Assessment, assess
+from howsparse.tasks import Task
+
+__all__ = ["study"]
+
+_POINTS = 200  # of a curve that is kept
+
+
+def study(task: Task, seed: int, run: Run) -> dict[str, Any]:
+    """Train the task's network densely with its l1 term, compute its limit, measure it; kept in the run's folder.
+
+    The limits are left where `howsparse.methods` looks for them, so that pruning to the "limit" costs nothing more.
+    """
+    stages = Stages(task, seed, run)
+    model = task.network(seed)
+    stages.train("dense with l1, for the limit", model, l1=task.recipe.l1)
+    kept = kept_file(task, model, None, seed, run, "study")
+    if kept is not None and kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
+    whole = EmpiricalRisk(model, task.train_batches(1000))
+    answer = assess(
+        model,
+        task.train_batches(1000, run.images),
+        task.test_batches(),
+        tolerance=default_tolerance(whole)[0],
+        population=len(task.train),
+        max_products=run.max_products,
+        seed=seed,
+    )
+    limit = answer.limit
+    limits = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
+    write_limits(limits, task, model, None, seed, run)
+    found = summary(answer, model) | {"history": [asdict(stage) for stage in stages.history]}
+    if kept is not None:
+        write_whole(kept, lambda file: file.write_text(json.dumps(found, allow_nan=False)))
+    return found
+
+
+def summary(answer: Assessment, model: nn.Module) -> dict[str, Any]:
+    """Numbers and curves, as JSON takes them."""
+    limit = answer.limit
+    return {
+        "num_weights": limit.num_weights,
+        "dense_accuracy": answer.on_test.dense.accuracy,
+        "dense_loss": answer.on_train.dense.loss,
+        "tolerance": limit.tolerance,
+        "limit": limit.sparsity,
+        "limit_low": limit.bracket[0],
+        "limit_high": limit.bracket[1],
+        "upper_bound": limit.upper_bound,
+        "certified": limit.certified,
+        "measured": answer.on_train.sparsity,
+        "measured_by_accuracy": answer.on_test.sparsity_by_accuracy,
+        "products": limit.num_products,
+        "stopped": limit.stopped,
+        "seconds": round(answer.seconds, 3),
+        "curves": curves(answer),
+        "weights": weight_statistics(limit, model),
+    }
+
+
+def curves(answer: Assessment) -> dict[str, Any]:
+    """Figure 3: loss and accuracy against sparsity, measured; the loss increase predicted."""
+    limit = answer.limit
+    few = np.unique(np.linspace(0, len(limit.losses.sparsities) - 1, _POINTS).astype(int))
+    return {
+        "train": points(answer.on_train),
+        "test": points(answer.on_test),
+        "predicted": {
+            "sparsity": limit.losses.sparsities[few].tolist(),
+            "increase": limit.losses.increases[few].tolist(),
+        },
+    }
+
+
+def points(measured: Measured) -> dict[str, list[float | None]]:
+    return {
+        "sparsity": [point.sparsity for point in measured.curve],
+        "loss": [point.loss for point in measured.curve],
+        "accuracy": [point.accuracy for point in measured.curve],
+    }
+
+
+def weight_statistics(limit: PruningLimit, model: nn.Module) -> dict[str, Any]:
+    """Figure 2: how large the weights are, and the squared radius against the density."""
+    weights = torch.cat([w.detach().flatten() for w in prunable_weights(model).values()]).cpu().numpy()
+    edge = float(np.quantile(np.abs(weights), 0.999))
+    counts, edges = np.histogram(weights, bins=101, range=(-edge, edge))
+    densities = np.linspace(0, 1, _POINTS + 1).tolist()
+    return {
+        "histogram": {"counts": counts.tolist(), "low": float(edges[0]), "high": float(edges[-1])},
+        "density": densities,
+        "squared_radius": [limit.magnitudes.radius(density) ** 2 for density in densities],
+    }
