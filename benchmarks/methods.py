@@ -10,19 +10,10 @@ from typing import Any
 
 from howsparse.experiments.compare import rows
 from howsparse.experiments.record import read_records
+from howsparse.experiments.tables import PAPER
 from howsparse.files import write_whole
 
 Record = dict[str, Any]
-
-PAPER = {  # Table 3, sparsity 98.3 %
-    "fc5-cifar10": {
-        "dense": "55.3 ± 0.62",
-        "one_shot": "59.96 ± 0.45",
-        "rare_gems": "58.76 ± 0.15",
-        "lottery_ticket": "38.71 ± 2.25",
-        "smart_ratio": "-",
-    }
-}
 
 
 def main() -> None:

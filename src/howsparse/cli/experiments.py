@@ -1,6 +1,7 @@
 """Commands that train: train, compare, sweep."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,9 +17,19 @@ from howsparse.cli.options import (
     RecordOption,
     SeedOption,
 )
-from howsparse.cli.terminal import check_output, check_writable, note, print_json, progress_bar, show_table, ticker
+from howsparse.cli.terminal import (
+    check_output,
+    check_writable,
+    note,
+    print_json,
+    progress_bar,
+    show_table,
+    stage_bars,
+    ticker,
+)
 from howsparse.errors import InputError
 from howsparse.limit import MAX_PRODUCTS
+from howsparse.report.table import percent
 
 if TYPE_CHECKING:
     from howsparse.methods import Sparsity
@@ -41,7 +52,6 @@ def train(
     from howsparse.experiments.record import append_record, provenance
     from howsparse.experiments.train import train_task
     from howsparse.files import save_tensors
-    from howsparse.report.table import percent
     from howsparse.tasks import load_task
     from howsparse.training import Epoch
 
@@ -183,6 +193,74 @@ def sweep(
         print_json({"runs": len(results), "tasks": tables})
     for task, table in tables.items() if not as_json else ():
         show_table(comparison_table(task, table))
+
+
+@app.command()
+def run(
+    task: Annotated[str, typer.Argument(help="Name of a task, such as fc5-cifar10.")],
+    record: Annotated[Path, typer.Option(help="JSON-lines file of the runs; one that is in it is not run again.")],
+    method: Annotated[str, typer.Option(help="Name, with options after a colon.")] = "one_shot",
+    sparsity: Annotated[str, typer.Option(help="A fraction, limit or certified.")] = "limit",
+    seed: SeedOption = 0,
+    data: DataOption = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each training, instead of the recipe's.")] = None,
+    images: ImagesOption = None,
+    max_products: ProductsOption = MAX_PRODUCTS,
+    folder: Annotated[Path, typer.Option(help="Where trainings are kept.")] = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Make one record of the paper's tables: train, compute the limit, measure it, and prune by a method."""
+    from howsparse.experiments.compare import cases, find_record, run_whole
+    from howsparse.experiments.record import append_record, provenance, read_records
+    from howsparse.methods import Run
+    from howsparse.tasks import load_task
+    from howsparse.training import Epoch
+
+    (case,) = (replace(case, seed=seed) for case in cases([method], sparsity_list(sparsity), 1))
+    loaded = load_task(task, data).with_recipe(**({} if epochs is None else {"epochs": epochs}))
+    check_writable(record)
+    with stage_bars() as show:
+
+        def on_epoch(stage: str, epoch: Epoch) -> None:
+            show(stage, epoch.epoch + 1, loaded.recipe.epochs)
+
+        way = Run(folder / f"compare-{task}", images, max_products, on_epoch=on_epoch)
+        found = find_record(read_records(record), loaded, case, way, kind="run")
+        if found is None:
+            found = run_whole(loaded, case, way, show) | provenance()
+            append_record(found, record)
+        else:
+            note(f"recorded already in {record}")
+    if as_json:
+        print_json(found)
+        return
+    studied = found["study"]
+    note(
+        f"{task}, seed {seed}: dense {percent(studied['dense_accuracy'], 2)}, limit {percent(studied['limit'], 2)}"
+        f" ({percent(studied['limit_low'], 2)} to {percent(studied['limit_high'], 2)}), measured"
+        f" {percent(studied['measured_by_accuracy'], 2)}; {method} at {percent(found.get('sparsity'), 2)}:"
+        f" {percent(found.get('accuracy'), 2)}"
+    )
+
+
+@app.command("table")
+def paper_table(
+    number: Annotated[int, typer.Argument(help="1, 2 or 3, as in the paper.")],
+    record: Annotated[Path, typer.Option(help="JSON-lines file of runs.")] = Path("results/runs.jsonl"),
+    as_json: JsonOption = False,
+) -> None:
+    """One of the paper's tables from the runs that are recorded, the paper's numbers beside them."""
+    from howsparse.experiments.record import read_records
+    from howsparse.experiments.tables import table
+    from howsparse.report.table import paper_table as shown
+
+    rows = table(number, read_records(record))
+    if not rows:
+        raise InputError(f"{record} has no run of a paper's task; `howsparse run TASK --record {record}` makes one")
+    if as_json:
+        print_json({"table": number, "rows": rows})
+    else:
+        show_table(shown(number, rows))
 
 
 def method_list(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from howsparse.errors import UnsuitableNetwork
 from howsparse.experiments.study import study
+from howsparse.limit import Progress
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
 from howsparse.tasks import Task
 
@@ -54,9 +55,9 @@ def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
     return about | outcome(ticket) | {"seconds": round(time.perf_counter() - began, 3)}
 
 
-def run_whole(task: Task, case: Case, run: Run) -> dict[str, Any]:
+def run_whole(task: Task, case: Case, run: Run, progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
     """`run_case` with the study of the task's dense network beside it: one line for all of the paper's tables."""
-    studied = study(task, case.seed, run)
+    studied = study(task, case.seed, run, progress)
     return run_case(task, case, run) | {"kind": "run", "study": studied}
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from howsparse.curvature import EmpiricalRisk
 from howsparse.files import write_whole
-from howsparse.limit import PruningLimit, default_tolerance
+from howsparse.limit import Progress, PruningLimit, default_tolerance
 from howsparse.masks import prunable_weights
 from howsparse.measure import Measured
 from howsparse.methods import Limits, Run, Stages
@@ -23,7 +23,7 @@ __all__ = ["study"]
 _POINTS = 200  # of a curve that is kept
 
 
-def study(task: Task, seed: int, run: Run) -> dict[str, Any]:
+def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
     """Train the task's network densely with its l1 term, compute its limit, measure it; kept in the run's folder.
 
     The limits are left where `howsparse.methods` looks for them, so that pruning to the "limit" costs nothing more.
@@ -44,6 +44,7 @@ def study(task: Task, seed: int, run: Run) -> dict[str, Any]:
         population=len(task.train),
         max_products=run.max_products,
         seed=seed,
+        progress=progress,
     )
     limit = answer.limit
     limits = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)

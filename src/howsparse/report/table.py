@@ -7,7 +7,7 @@ from rich.table import Table
 from howsparse.measure import Point
 from howsparse.report.assessment import Assessment
 
-__all__ = ["answer_table", "comparison_table", "percent"]
+__all__ = ["answer_table", "comparison_table", "paper_table", "percent"]
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -70,3 +70,42 @@ def _accuracy(row: dict[str, Any] | None) -> str:
         return "-"
     spread = row["accuracy_deviation"]
     return f"{100 * row['accuracy']:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
+
+
+_COLUMNS: dict[int, tuple[tuple[str, str, str | None], ...]] = {
+    1: (("1 - T above 1 - U, points", "difference", "paper"),),
+    2: (
+        ("limit", "limit", "paper_limit"),
+        ("measured by accuracy", "measured", "paper_measured"),
+        ("limit - measured", "difference", "paper_difference"),
+        ("certified", "certified", None),
+        ("measured by loss", "measured_by_loss", None),
+    ),
+    3: tuple(
+        (name, name, f"paper_{name}")
+        for name in ("sparsity", "dense", "one_shot", "rare_gems", "lottery_ticket", "smart_ratio")
+    ),
+}
+
+
+def paper_table(number: int, rows: list[dict[str, Any]]) -> Table:
+    """A table of the paper's, ours above the paper's in each cell; rows with other epochs are marked."""
+    table = Table(title=f"Table {number}, per cent (the paper's in brackets)", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    table.add_column("epochs", justify="right")
+    table.add_column("seeds", justify="right")
+    for head, _, _ in _COLUMNS[number]:
+        table.add_column(head, justify="right")
+    for row in rows:
+        cells = [_beside(row[ours], None if paper is None else row[paper]) for _, ours, paper in _COLUMNS[number]]
+        epochs = str(row["epochs"]) + ("" if row["paper_epochs"] else ", not the paper's 200")
+        table.add_row(row["task"], epochs, str(row["seeds"]), *cells)
+    return table
+
+
+def _beside(ours: dict[str, float | None] | None, paper: str | None) -> str:
+    text = "-"
+    if ours is not None:
+        spread = ours["deviation"]
+        text = f"{ours['mean']:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+    return text if paper is None else f"{text}\n(paper: {paper})"
