@@ -213,12 +213,13 @@ def pruning_limit(
         stopped = "memory"
     sampling, half = None, Sample(operator, len(risk.lengths) // 2)
     if sampled:
-        watch, few = partial(progress, "half the data"), min(half_steps, spectrum.num_steps)
+        watch, few = partial(progress, "half the data"), min(half_steps, max(6, spectrum.num_steps // 5))
         half_spectrum = _spectrum_after(few, grow_spectrum(half, flat, probes=probes, seed=seed), watch)
         sampling = Sampling(half_spectrum, doublings, tolerance_error)
     errors = bracket(spectrum, sampling=sampling)
     middle = (errors.low + errors.high) / 2
     block = _removed_block(operator, flat, middle)
+    upper_steps = min(upper_steps, max(6, spectrum.num_steps // 10))
     removed = _spectrum_after(upper_steps, grow_spectrum(block, flat, seed=seed + 1), partial(progress, "upper bound"))
     gradient = risk.gradient()
     losses = predict_losses(operator, flat, gradient, tolerance, on_product=partial(progress, "certificate"))
@@ -241,7 +242,7 @@ def pruning_limit(
 
 
 def _plan(max_products: int, probes: int, sampled: bool) -> tuple[int, int, int]:
-    """Lanczos steps for the bracket, the upper bound and the half sample; every run looks for zero rows first."""
+    """Lanczos steps for the bracket, the upper bound and the half sample at most; each looks for zero rows first."""
     upper = max_products // 16
     half = max_products // 8 // probes if sampled else 0  # half the data: half the price
     left = max_products - (CERTIFICATE_PRODUCTS + 1) - (upper + 1) - (half * probes + 2) // 2 * sampled - 1
