@@ -28,6 +28,20 @@ from howsparse.tasks import Task, load_task
 
 Step = dict[str, float]
 
+INTRODUCTION = """# The limit along iterative pruning
+
+Made by `python -m benchmarks.iteration` (the commands are in the records, `results/iteration.jsonl`). *Must stay*: the
+share of the weights that are left which the limit says must be kept, T at its fixed point, with its bracket. *Stays*:
+the share that the method keeps in the step that follows.
+
+- **Why magnitude pruning takes rounds** (the paper's Figure 4, top). The share that must stay rises round by round, at
+  least until few weights are left: a network that was pruned and trained again has less to spare, relative to what it
+  has left. No round's limit reaches the final density at once; but the first rounds could go much further than 20 %,
+  which is what `limit_guided` does.
+- **What l2 does to Rare Gems** (Figure 4, bottom). On the digits MLP, fewer of the active weights must stay with it
+  than without, at every density, and the network that is found is better. A single freeze leaves more than must stay in
+  either case."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,14 +114,7 @@ def step(task: Task, model: nn.Module, mask: Mask, seed: int, run: Run, stays: f
 
 def page(records: list[dict[str, Any]]) -> str:
     """The page in docs."""
-    lines = [
-        "# Iteration",
-        "",
-        "Made by `python -m benchmarks.iteration` (the commands are in the records, `results/iteration.jsonl`).",
-        "*Must stay*: share of the weights that are left which the limit says must be kept, T at its fixed point, with",
-        "its bracket. *Stays*: share that the method keeps in the step that follows. Where less stays than must, no",
-        "random subspace of what stays holds the loss, and training has to make good for it.",
-    ]
+    lines = [INTRODUCTION]
     for record in records:
         taken = f"{record['task']}, {record['epochs']} epochs a training, seed {record['seed']}"
         lines += ["", f"## {record['method']}: {taken}", ""]
