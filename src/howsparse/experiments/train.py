@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from howsparse.masks import prunable_weights
 from howsparse.measure import evaluate
 from howsparse.tasks import Recipe, Task
-from howsparse.training import Epoch, attach_l1, fit, learning_rate_factor
+from howsparse.training import Epoch, attach_l1, fit
 
 __all__ = ["Trained", "train_task"]
 
@@ -58,9 +57,7 @@ def train_task(
     """
     recipe = task.recipe
     model = task.network(seed)
-    optimizer = torch.optim.SGD(
-        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = task.optimizer(model)
     if recipe.l1:
         attach_l1(optimizer, prunable_weights(model).values(), recipe.l1, proximal=recipe.proximal)
     history = fit(
@@ -68,7 +65,7 @@ def train_task(
         optimizer,
         task.epochs(seed),
         recipe.epochs,
-        rate=lambda epoch: learning_rate_factor(epoch, recipe.epochs, **recipe.schedule.model_dump()),
+        rate=task.rate,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
         seed=seed,

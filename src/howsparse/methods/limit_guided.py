@@ -1,7 +1,10 @@
 """Iterative magnitude pruning that removes, each round, what the limit of the network at hand allows."""
 
-from howsparse.masks import magnitude_mask
-from howsparse.methods.stages import Run, Sparsity, Stages, Ticket, dense_mask
+from torch import nn
+
+from howsparse.masks import Mask
+from howsparse.methods.lottery_ticket import prune_in_rounds
+from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
 from howsparse.tasks import Task
 
 __all__ = ["limit_guided"]
@@ -19,18 +22,8 @@ def limit_guided(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run()
         run: folder, callbacks, and how many images and products a limit may take.
     """
     stages = Stages(task, seed, run)
-    density, target = 1.0, 1 - stages.target(sparsity)
-    model = task.network(seed)
-    mask = dense_mask(model)
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rounds = 0
-    while density > target:
-        stages.train(f"round {rounds + 1}", model, mask)
-        allowed = stages.limits(model, mask).limit
-        density = max(density * (1 - max(allowed, _LEAST)), target)
-        mask = magnitude_mask(model, 1 - density)
-        model.load_state_dict(start)
-        mask.apply_(model)
-        rounds += 1
-    stages.train("final training", model, mask)
-    return stages.ticket(model, mask)
+
+    def allowed(model: nn.Module, mask: Mask) -> float:
+        return max(stages.limits(model, mask).limit, _LEAST)
+
+    return prune_in_rounds(stages, sparsity, allowed)

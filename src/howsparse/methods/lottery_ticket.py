@@ -1,11 +1,16 @@
 """Iterative magnitude pruning with rewinding: the lottery ticket hypothesis' way (LTH, IMP)."""
 
+import itertools
+from collections.abc import Callable
+
+from torch import nn
+
 from howsparse.errors import InputError
-from howsparse.masks import magnitude_mask
+from howsparse.masks import Mask, magnitude_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket, dense_mask
 from howsparse.tasks import Task
 
-__all__ = ["lottery_ticket"]
+__all__ = ["lottery_ticket", "prune_in_rounds"]
 
 
 def lottery_ticket(
@@ -30,20 +35,33 @@ def lottery_ticket(
         raise InputError(f"rate {rate:g} is outside (0, 1): it is the share of weights that a round removes")
     if not 0 <= rewind < task.recipe.epochs:
         raise InputError(f"rewind {rewind} is outside the recipe's {task.recipe.epochs} epochs")
-    stages = Stages(task, seed, run)
+    return prune_in_rounds(Stages(task, seed, run), sparsity, lambda model, mask: rate, rewind)
+
+
+def prune_in_rounds(
+    stages: Stages, sparsity: Sparsity, share: Callable[[nn.Module, Mask], float], rewind: int = 0
+) -> Ticket:
+    """Rounds of training, pruning by magnitude and rewinding, then a last training.
+
+    Args:
+        stages: of the method whose rounds these are.
+        sparsity: fraction to remove in the end, or a word.
+        share: ``share(model, mask)`` of the remaining weights that a round removes, asked after its training.
+        rewind: epoch to rewind to; 0 is the initialisation.
+    """
     density, target = 1.0, 1 - stages.target(sparsity)
-    model = task.network(seed)
+    model = stages.task.network(stages.seed)
     mask = dense_mask(model)
     if rewind:
         stages.train("early training", model, epochs=rewind)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rounds = 0
-    while density > target:
-        stages.train(f"round {rounds + 1}", model, mask, first=rewind)
-        density = max(density * (1 - rate), target)
+    for number in itertools.count(1):
+        if density <= target:
+            break
+        stages.train(f"round {number}", model, mask, first=rewind)
+        density = max(density * (1 - share(model, mask)), target)
         mask = magnitude_mask(model, 1 - density)
         model.load_state_dict(start)
         mask.apply_(model)
-        rounds += 1
     stages.train("final training", model, mask, first=rewind)
     return stages.ticket(model, mask)

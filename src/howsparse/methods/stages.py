@@ -16,7 +16,7 @@ from howsparse.limit import MAX_PRODUCTS, pruning_limit
 from howsparse.masks import Mask, check_sparsity, prunable_weights, prune
 from howsparse.measure import evaluate
 from howsparse.tasks import Task
-from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate_factor
+from howsparse.training import Epoch, attach_l1, attach_mask, fit
 
 __all__ = [
     "Limits",
@@ -166,9 +166,7 @@ class Stages:
         recipe = self.task.recipe
         epochs = recipe.epochs - first if epochs is None else epochs
         mask = dense_mask(model) if mask is None else mask
-        optimizer = torch.optim.SGD(
-            model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        optimizer = self.task.optimizer(model)
         if l1:
             attach_l1(optimizer, prunable_weights(model).values(), l1, proximal=recipe.proximal)
         masking = attach_mask(optimizer, model, mask)
@@ -177,12 +175,9 @@ class Stages:
             if grow is not None:
                 masking.mask = grow(epoch)
 
-        def rate(epoch: int) -> float:
-            return learning_rate_factor(epoch + first, recipe.epochs, **recipe.schedule.model_dump())
-
         # Weights that stay may be zero, too: the model alone does not tell the mask.
         about = f"{epochs} {first} {l1} {grow and name} {_fingerprint(mask)}"
-        self.fit(name, model, optimizer, epochs, about, first=first, rate=rate, before_epoch=before_epoch)
+        self.fit(name, model, optimizer, epochs, about, first=first, rate=self.task.rate, before_epoch=before_epoch)
         if grow is not None:
             masking.mask = grow(epochs)
         self.close(name, model, masking.mask)
@@ -208,7 +203,7 @@ class Stages:
             optimizer,
             lambda epoch: batches(epoch + first),
             epochs,
-            rate=rate,
+            rate=lambda epoch: rate(epoch + first),
             checkpoint=None if self.run.folder is None else self.run.folder / f"{identity}.checkpoint",
             save_every=10.0,
             before_epoch=before_epoch,

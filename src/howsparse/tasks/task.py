@@ -10,6 +10,7 @@ from howsparse.masks import prunable_weights
 from howsparse.tasks.data import Batches, Images, ShuffledBatches, load_images
 from howsparse.tasks.networks import NETWORKS, kaiming_normal_
 from howsparse.tasks.recipe import Recipe, check_recipe, load_recipe
+from howsparse.training.schedule import learning_rate_factor
 
 __all__ = ["Task", "load_task"]
 
@@ -36,6 +37,17 @@ class Task:
         if count != self.recipe.num_weights:
             raise InputError(f"{self.recipe.name}: the network has {count:,} weights, its recipe says otherwise")
         return model
+
+    def optimizer(self, model: nn.Module) -> torch.optim.SGD:
+        """The recipe's optimizer for all parameters of ``model``; l1 and masks are attached to it."""
+        recipe = self.recipe
+        return torch.optim.SGD(
+            model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+
+    def rate(self, epoch: int) -> float:
+        """What the recipe's schedule multiplies the learning rate by."""
+        return learning_rate_factor(epoch, self.recipe.epochs, **self.recipe.schedule.model_dump())
 
     def epochs(self, seed: int = 0) -> ShuffledBatches:
         """Training passes: ``epochs(seed)(epoch)`` yields the batches of one."""
