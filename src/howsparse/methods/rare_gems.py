@@ -75,10 +75,10 @@ def rare_gems(
         return (1 + math.cos(math.pi * epoch / epochs)) / 2
 
     about = f"rare gems {target} {l2} {rate} {period} {epochs}"
-    stages.fit("search", gem.model, optimizer, epochs, about, rate=cosine, before_epoch=freeze)
+    done = stages.fit("search", gem.model, optimizer, epochs, about, rate=cosine, before_epoch=freeze)
     freeze(epochs)
     model, mask = gem.network(), gem.mask()
-    stages.close("search", model, mask)
+    stages.close("search", model, mask, done)
     stages.train("fine-tuning", model, mask)
     return stages.ticket(model, mask)
 

@@ -177,10 +177,12 @@ class Stages:
 
         # Weights that stay may be zero, too: the model alone does not tell the mask.
         about = f"{epochs} {first} {l1} {grow and name} {_fingerprint(mask)}"
-        self.fit(name, model, optimizer, epochs, about, first=first, rate=self.task.rate, before_epoch=before_epoch)
+        done = self.fit(
+            name, model, optimizer, epochs, about, first=first, rate=self.task.rate, before_epoch=before_epoch
+        )
         if grow is not None:
             masking.mask = grow(epochs)
-        self.close(name, model, masking.mask)
+        self.close(name, model, masking.mask, done)
         return masking.mask
 
     def fit(
@@ -194,11 +196,11 @@ class Stages:
         first: int = 0,
         rate: Callable[[int], float] = lambda epoch: 1.0,
         before_epoch: Callable[[int], None] = lambda epoch: None,
-    ) -> None:
+    ) -> list[Epoch]:
         """`howsparse.training.fit` on the task's data, kept in the run's folder; ``about`` is what tells it apart."""
         batches = self.task.epochs(self.seed)
         identity = _identity(self.task, self.seed, model, about)
-        self._done = fit(
+        return fit(
             model,
             optimizer,
             lambda epoch: batches(epoch + first),
@@ -212,11 +214,11 @@ class Stages:
             identity=identity,
         )
 
-    def close(self, name: str, model: nn.Module, mask: Mask) -> None:
-        """Enter the training that `fit` has just done into the history, as ``model`` is under ``mask``."""
+    def close(self, name: str, model: nn.Module, mask: Mask, done: list[Epoch]) -> None:
+        """Enter a training that `fit` has done into the history; ``mask`` is that of ``model`` now."""
         _, accuracy = evaluate(model, self.task.test_batches())
-        seconds = sum(epoch.seconds for epoch in self._done)
-        stage = Stage(name, mask.sparsity, len(self._done), self._done[-1].loss, accuracy or 0.0, seconds)
+        seconds = sum(epoch.seconds for epoch in done)
+        stage = Stage(name, mask.sparsity, len(done), done[-1].loss, accuracy or 0.0, seconds)
         self._history.append(stage)
         self.run.on_stage(stage, model, mask)
 
