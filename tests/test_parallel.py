@@ -1,5 +1,6 @@
 """Two gloo processes against one."""
 
+import socket
 import sys
 from pathlib import Path
 
@@ -48,15 +49,24 @@ def answers() -> dict[str, object]:
     }
 
 
-def work(rank: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+def work(rank: int, folder: str, port: int) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.save(answers(), f"{folder}/{rank}.pt")
+    distributed.barrier()  # gloo aborts a process whose peer leaves first
     distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo needs a POSIX system")
 def test_two_processes_answer_as_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    multiprocessing.spawn(work, (str(tmp_path), free_port()), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first == second
     alone = answers()
