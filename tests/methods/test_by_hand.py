@@ -1,12 +1,10 @@
 """Methods against the same thing written by hand, to the bit; and their limits against the networks they are of."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from torch import nn
 
 from howsparse import pruning_limit
@@ -15,13 +13,7 @@ from howsparse.methods import Limits, Run, Sparsity, Stage, Ticket, load_method
 from howsparse.tasks.data import Batches
 from methods_for_tests import WEIGHTS, Kept, all_kept, always, largest_kept, same, small, state, train_by_hand, zero
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def check(ticket: Ticket, model: nn.Module, kept: Kept) -> None:

@@ -1,7 +1,6 @@
 """What every method owes: exact masks, the same bits again, and a run that goes on where it was stopped."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,13 +34,7 @@ TARGET, KEPT = 0.87, 840  # 0.13 * 6464 = 840.32
 every_method = pytest.mark.parametrize("name", ALL)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than these sizes need, and bits are only promised for the same number of them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def task_for(name: str) -> Task:

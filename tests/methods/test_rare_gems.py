@@ -3,7 +3,6 @@
 import importlib
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,12 +17,7 @@ from methods_for_tests import WEIGHTS, always, same, small, state, train_by_hand
 SCORES = ([0.9, 0.2, 0.6, 0.4, 0.7, 0.1], [0.8, 0.3, 0.0, 0.55])
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network() -> nn.Sequential:

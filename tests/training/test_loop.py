@@ -21,13 +21,7 @@ from howsparse.training.loop import Epoch, fit
 Batch = tuple[Tensor, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than these sizes need, and bits are only promised for the same number of them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batches(epoch: int) -> Iterator[Batch]:
