@@ -16,8 +16,9 @@ import numpy
 import pytest
 import torch
 
+from howsparse.errors import InputError
 from howsparse.experiments import record as module
-from howsparse.experiments.record import append_record, provenance
+from howsparse.experiments.record import append_record, provenance, read_records
 
 WRITERS, LINES = 4, 25
 LONG = 50_000  # more than Python and the system buffer at once
@@ -115,3 +116,21 @@ def test_commit_is_the_checkouts_and_says_if_files_changed(tmp_path: Path, monke
 def test_commit_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert provenance()["commit"] is None
+
+
+def test_files_are_merged_by_hash(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    records: list[dict[str, object]] = [{"hash": "a", "at": 1}, {"at": 2}, {"at": 2}]
+    for record in records:
+        append_record(record, one)
+    records = [{"hash": "b", "at": 3}, {"hash": "a", "at": 4}]
+    for record in records:
+        append_record(record, two)
+    merged = read_records(one, two, tmp_path / "none.jsonl")
+    assert [record["at"] for record in merged] == [1, 2, 2, 3]  # the first of two of one hash; without one, every line
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").write_text('{"at": 1}\n{"at": \n')
+    with pytest.raises(InputError, match=r"runs\.jsonl, line 2, is not a record"):
+        read_records(tmp_path / "runs.jsonl")

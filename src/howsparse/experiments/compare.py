@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from howsparse.errors import UnsuitableNetwork
+from howsparse.experiments.record import key_hash
 from howsparse.experiments.study import study
 from howsparse.limit import Progress
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
@@ -44,7 +45,13 @@ def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> li
 
 def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
     """Run it; a record of what came out. A method that the task's network does not suit is recorded as refused."""
-    about = _key(task, case, run) | {"task": task.recipe.name, "recipe": task.recipe.model_dump(mode="json")}
+    key = _key(task, case, run)
+    about = key | {
+        "hash": key_hash(key),
+        "task": task.recipe.name,
+        "recipe": task.recipe.model_dump(mode="json"),
+        "train_images": len(task.train),
+    }
     began = time.perf_counter()
     try:
         # A word is one number for all methods, as in the paper's Table 3.
@@ -58,7 +65,8 @@ def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
 def run_whole(task: Task, case: Case, run: Run, progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
     """`run_case` with the study of the task's dense network beside it: one line for all of the paper's tables."""
     studied = study(task, case.seed, run, progress)
-    return run_case(task, case, run) | {"kind": "run", "study": studied}
+    key = _key(task, case, run, "run")
+    return run_case(task, case, run) | key | {"hash": key_hash(key), "study": studied}
 
 
 def outcome(ticket: Ticket) -> dict[str, Any]:
@@ -92,14 +100,14 @@ def find_record(
     records: list[dict[str, Any]], task: Task, case: Case, run: Run, kind: str = "method"
 ) -> dict[str, Any] | None:
     """The record of a case, if it is among ``records``."""
-    key = _key(task, case, run) | {"kind": kind}
+    key = _key(task, case, run, kind)
     return next((r for r in records if all(r.get(name) == value for name, value in key.items())), None)
 
 
-def _key(task: Task, case: Case, run: Run) -> dict[str, Any]:
+def _key(task: Task, case: Case, run: Run, kind: str = "method") -> dict[str, Any]:
     """What makes a case this one."""
     return {
-        "kind": "method",
+        "kind": kind,
         "recipe_hash": task.recipe.digest(),
         "data": task.train.digest,
         "limit_images": run.images,

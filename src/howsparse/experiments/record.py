@@ -1,6 +1,7 @@
 """A record: one run as one JSON line, with all that is needed to run it again."""
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -13,9 +14,10 @@ from typing import Any
 
 import torch
 
+from howsparse.errors import InputError
 from howsparse.parallel import is_first
 
-__all__ = ["append_record", "provenance", "read_records"]
+__all__ = ["append_record", "key_hash", "provenance", "read_records"]
 
 
 def provenance() -> dict[str, object]:
@@ -48,10 +50,30 @@ def append_record(record: dict[str, object], path: str | Path) -> None:
         os.fsync(file.fileno())
 
 
-def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """Every line of a file of records; none if there is no such file."""
-    path = Path(path)
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read_records(*paths: str | Path) -> list[dict[str, Any]]:
+    """Every line of files of records; a missing file has none. Of runs that several writers made, the first counts.
+
+    Raises:
+        InputError: a line that is not a record.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for path in map(Path, paths):
+        for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), 1):
+            try:
+                record: dict[str, Any] = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}, is not a record: {error.msg}; remove that line") from error
+            records.setdefault(record.get("hash", f"{path}:{number}"), record)
+    return list(records.values())
+
+
+def key_hash(key: dict[str, object]) -> str:
+    """Short fingerprint of what makes a run this one, by which records are merged.
+
+    >>> key_hash({"task": "digits", "seed": 0}) == key_hash({"seed": 0, "task": "digits"})
+    True
+    """
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _commit() -> str | None:
