@@ -5,13 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from howsparse import magnitude_mask, pruning_limit
+from howsparse import magnitude_mask, prunable_weights, pruning_limit
+from howsparse.bracket import solve_bracket
+from howsparse.curvature import EmpiricalRisk, Hessian, sample_rows
 from howsparse.experiments.compare import Case, find_record, run_whole
 from howsparse.experiments.study import study
+from howsparse.geometry import Magnitudes, absolute_share
 from howsparse.measure import evaluate, pruned
 from howsparse.methods import Run, Stages
 from howsparse.tasks import load_task
+
+
+def flat_weights(model: nn.Module) -> Tensor:
+    return torch.cat([w.detach().flatten() for w in prunable_weights(model).values()])
 
 
 def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
@@ -39,6 +47,17 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
         assert squared == pytest.approx(float(smallest.square().sum()), rel=0.05, abs=1e-3)
     assert sum(studied["weights"]["histogram"]["counts"]) == pytest.approx(6464, rel=0.01)
     assert studied["curves"]["test"]["sparsity"] == sorted(studied["curves"]["test"]["sparsity"])
+
+    scaled = studied["scaled"]
+    thrice = scaled["factor"].index(3.0)
+    larger = Magnitudes(3 * flat_weights(model).numpy())
+    same_spectrum = solve_bracket(limit.spectrum, larger, limit.tolerance, absolute_share)
+    assert scaled["limit_low"][thrice] == pytest.approx(same_spectrum.low, abs=1e-4)
+    assert scaled["limit_high"][thrice] == pytest.approx(same_spectrum.high, abs=1e-4)
+    assert scaled["limit"][0] == limit.sparsity
+
+    rows = sample_rows(Hessian(EmpiricalRisk(model, task.train_batches(1000))), flat_weights(model), 100)
+    assert studied["rows"] == {"percentile": rows.percentiles.tolist(), "norm": pytest.approx(rows.norms)}
 
     again = Case("one_shot", "limit", 0)
     assert find_record([record], task, again, run, kind="run") == record

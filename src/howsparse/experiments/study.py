@@ -1,5 +1,6 @@
-"""A task's dense network, studied whole: what Tables 1 and 2 and Figures 2 and 3 of the paper are drawn from."""
+"""A task's dense network, studied whole: what Tables 1 and 2 and all figures but the fourth are drawn from."""
 
+import itertools
 import json
 from dataclasses import asdict
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from howsparse.curvature import EmpiricalRisk
+from howsparse.curvature import EmpiricalRisk, Hessian, sample_rows
 from howsparse.files import write_whole
 from howsparse.limit import Progress, PruningLimit, default_tolerance
 from howsparse.masks import prunable_weights
@@ -21,6 +22,8 @@ from howsparse.tasks import Task
 __all__ = ["study"]
 
 _POINTS = 200  # of a curve that is kept
+_FACTORS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+_ROWS = 100
 
 
 def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
@@ -35,12 +38,12 @@ def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, do
     if kept is not None and kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
-    whole = EmpiricalRisk(model, task.train_batches(1000))
+    batches = task.train_batches(1000, run.images)
     answer = assess(
         model,
-        task.train_batches(1000, run.images),
+        batches,
         task.test_batches(),
-        tolerance=default_tolerance(whole)[0],
+        tolerance=default_tolerance(EmpiricalRisk(model, task.train_batches(1000)))[0],
         population=len(task.train),
         max_products=run.max_products,
         seed=seed,
@@ -49,7 +52,10 @@ def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, do
     limit = answer.limit
     limits = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
     write_limits(limits, task, model, None, seed, run)
-    found = summary(answer, model) | {"history": [asdict(stage) for stage in stages.history]}
+    found = summary(answer, model) | {
+        "rows": row_norms(EmpiricalRisk(model, batches), progress),
+        "history": [asdict(stage) for stage in stages.history],
+    }
     if kept is not None:
         write_whole(kept, lambda file: file.write_text(json.dumps(found, allow_nan=False)))
     return found
@@ -75,6 +81,7 @@ def summary(answer: Assessment, model: nn.Module) -> dict[str, Any]:
         "seconds": round(answer.seconds, 3),
         "curves": curves(answer),
         "weights": weight_statistics(limit, model),
+        "scaled": scaled_weights(limit),
     }
 
 
@@ -111,3 +118,26 @@ def weight_statistics(limit: PruningLimit, model: nn.Module) -> dict[str, Any]:
         "density": densities,
         "squared_radius": [limit.magnitudes.radius(density) ** 2 for density in densities],
     }
+
+
+def scaled_weights(limit: PruningLimit) -> dict[str, list[float]]:
+    """Appendix E.1: the limit had the weights been larger by a factor, the spectrum being what it is.
+
+    Only tolerance / R^2 counts, so that is the limit under a tolerance smaller by the factor's square.
+    """
+    limits = [limit.at(tolerance=limit.tolerance / factor**2) for factor in _FACTORS]
+    return {
+        "factor": list(_FACTORS),
+        "limit": [scaled.sparsity for scaled in limits],
+        "limit_low": [scaled.bracket[0] for scaled in limits],
+        "limit_high": [scaled.bracket[1] for scaled in limits],
+    }
+
+
+def row_norms(risk: EmpiricalRisk, progress: Progress) -> dict[str, list[float]]:
+    """Appendix B: l1 norms of Hessian rows, at each percentile of the weights' magnitude."""
+    done = itertools.count(1)
+    rows = sample_rows(
+        Hessian(risk), risk.flat_weights(), _ROWS, on_row=lambda: progress("Hessian rows", next(done), _ROWS)
+    )
+    return {"percentile": rows.percentiles.tolist(), "norm": rows.norms.tolist()}
