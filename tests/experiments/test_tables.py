@@ -9,15 +9,17 @@ import pytest
 from howsparse.cli import main
 from howsparse.errors import InputError
 from howsparse.experiments.tables import PAPER, TASKS, table
+from howsparse.report.table import markdown_table, paper_table
 from howsparse.tasks import load_recipe
 
 Record = dict[str, Any]
 
 
-def record(seed: int, limit: float, measured: float, epochs: int = 200, **more: Any) -> Record:
+def record(seed: int, limit: float, measured: float, epochs: int = 200, images: int = 50_000, **more: Any) -> Record:
     studied = {"limit": limit, "limit_low": limit - 0.01, "limit_high": limit + 0.01, "upper_bound": limit - 0.002}
     studied |= {"certified": 0.98, "measured": 0.99, "measured_by_accuracy": measured}
     about = {"kind": "run", "task": "fc5-cifar10", "recipe": {"epochs": epochs}, "seed": seed, "study": studied}
+    about |= {"train_images": images}
     return about | {"method": "one_shot", "accuracy": 0.59, "sparsity": 0.983} | more
 
 
@@ -35,7 +37,7 @@ def test_prediction_against_measured() -> None:
     assert row["limit"] == pytest.approx({"mean": 98.0, "deviation": 2**0.5})
     assert row["measured"] == pytest.approx({"mean": 98.0, "deviation": 0.0})
     assert row["difference"] == pytest.approx({"mean": 0.0, "deviation": 2**0.5})
-    assert (row["low"], row["high"]) == (pytest.approx(96.0), pytest.approx(100.0))
+    assert row["bracket"] == pytest.approx([96.0, 100.0])
     assert row["paper_limit"] == "97.9 ± 0.25"
 
 
@@ -58,15 +60,25 @@ def test_methods_with_their_options_count_as_the_method() -> None:
     assert row["sparsity"]["mean"] == pytest.approx(98.3)  # dense is not pruned
 
 
-def test_runs_of_other_epochs_are_rows_of_their_own() -> None:
+def test_runs_of_other_settings_are_rows_of_their_own() -> None:
     runs = [record(0, 0.9, 0.9, epochs=3), record(0, 0.98, 0.98), record(0, 0.7, 0.7, task="fc12-cifar10")]
+    runs += [record(0, 0.6, 0.6, images=2000), record(0, 0.5, 0.5, images=100_000, task="resnet18-tinyimagenet")]
     rows = table(2, runs)
-    assert [(row["task"], row["epochs"], row["paper_epochs"]) for row in rows] == [
-        ("fc5-cifar10", 200, True),
-        ("fc5-cifar10", 3, False),
-        ("fc12-cifar10", 200, True),
+    assert [(row["task"], row["epochs"], row["images"], row["as_paper"]) for row in rows] == [
+        ("fc5-cifar10", 200, 50_000, True),
+        ("fc5-cifar10", 200, 2_000, False),
+        ("fc5-cifar10", 3, 50_000, False),
+        ("fc12-cifar10", 200, 50_000, True),
+        ("resnet18-tinyimagenet", 200, 100_000, True),
     ]
-    assert [row["limit"]["mean"] for row in rows] == pytest.approx([98.0, 90.0, 70.0])
+    assert [row["limit"]["mean"] for row in rows] == pytest.approx([98.0, 60.0, 90.0, 70.0, 50.0])
+    page = markdown_table(paper_table(2, rows)).splitlines()
+    assert len({line.count("|") for line in page}) == 1
+    ours = [line for line in page if "(paper: " in line]
+    assert [line.split("|")[1].strip() for line in ours] == ["fc5-cifar10", "fc12-cifar10", "resnet18-tinyimagenet"]
+    others = [line for line in page if "not the paper's" in line]
+    assert page == [*page[:2], *ours, *others]  # those of other settings come last, without the paper's numbers
+    assert len(others) == 2
 
 
 def test_records_of_other_kinds_and_tasks_are_left_out() -> None:

@@ -1,4 +1,4 @@
-"""Commands that train: train, compare, sweep."""
+"""Commands that train, and those that show what came of it: train, compare, sweep, run, table, figure."""
 
 import re
 from dataclasses import replace
@@ -243,24 +243,54 @@ def run(
     )
 
 
+RunsOption = Annotated[list[Path], typer.Option("--record", help="JSON-lines files of runs; several are merged.")]
+
+
 @app.command("table")
 def paper_table(
     number: Annotated[int, typer.Argument(help="1, 2 or 3, as in the paper.")],
-    record: Annotated[Path, typer.Option(help="JSON-lines file of runs.")] = Path("results/runs.jsonl"),
+    record: RunsOption = [Path("results/runs.jsonl")],  # noqa: B006 (typer reads it)
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a page.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """One of the paper's tables from the runs that are recorded, the paper's numbers beside them."""
     from howsparse.experiments.record import read_records
     from howsparse.experiments.tables import table
+    from howsparse.report.table import markdown_table
     from howsparse.report.table import paper_table as shown
 
-    rows = table(number, read_records(record))
+    rows = table(number, read_records(*record))
     if not rows:
-        raise InputError(f"{record} has no run of a paper's task; `howsparse run TASK --record {record}` makes one")
+        files = ", ".join(map(str, record))
+        raise InputError(f"{files}: no run of a paper's task; `howsparse run TASK --record {record[0]}` makes one")
     if as_json:
         print_json({"table": number, "rows": rows})
+    elif markdown:
+        typer.echo(markdown_table(shown(number, rows)))
     else:
         show_table(shown(number, rows))
+
+
+@app.command("figure")
+def paper_figure(
+    name: Annotated[str, typer.Argument(help="2, 3 or 4, as in the paper; rows or magnitudes, of its appendix.")],
+    record: RunsOption = [Path("results/runs.jsonl"), Path("results/iteration.jsonl")],  # noqa: B006
+    output: Annotated[Path | None, typer.Option(help="Without a suffix; figure-NAME unless given.")] = None,
+    force: ForceOption = False,
+) -> None:
+    """One of the paper's figures from the runs that are recorded: as PDF, which scales, and as PNG."""
+    from howsparse.experiments.record import read_records
+    from howsparse.report.figures import paper_figure as drawn
+    from howsparse.report.plots import save_figure
+
+    stem = Path(f"figure-{name}") if output is None else output
+    files = [stem.with_name(stem.name + suffix) for suffix in (".pdf", ".png")]
+    for file in files:
+        check_output(file, force)
+    figure = drawn(name, read_records(*record))
+    for file in files:
+        save_figure(figure, file)
+    note(f"figure {name}: {', '.join(map(str, files))}")
 
 
 def method_list(text: str) -> list[str]:

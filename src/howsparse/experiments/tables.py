@@ -7,7 +7,7 @@ import numpy as np
 
 from howsparse.errors import InputError
 
-__all__ = ["PAPER", "TASKS", "table"]
+__all__ = ["PAPER", "TASKS", "as_paper", "settings", "studies", "table"]
 
 Record = dict[str, Any]
 Row = dict[str, Any]
@@ -76,9 +76,9 @@ METHODS = ("one_shot", "rare_gems", "lottery_ticket", "smart_ratio")
 
 
 def table(number: int, records: list[Record]) -> list[Row]:
-    """One row for each task and number of epochs that runs of it are recorded for.
+    """One row for each task, number of epochs and of training images that runs of it are recorded for.
 
-    Runs of other than the paper's epochs are rows of their own, never mixed with those; ``epochs`` says so.
+    Runs of other than the paper's epochs and images are rows of their own, never mixed with those; ``as_paper`` tells.
 
     Args:
         number: 1 (the two bounds), 2 (limit and measured) or 3 (methods).
@@ -90,42 +90,52 @@ def table(number: int, records: list[Record]) -> list[Row]:
     makers: dict[int, Callable[[list[Record]], Row]] = {1: _bounds, 2: _prediction, 3: _methods}
     if number not in makers:
         raise InputError(f"there is no table {number}; the paper has 1, 2 and 3")
-    groups: dict[tuple[str, int], list[Record]] = {}
-    for record in records:
-        if record.get("kind") == "run" and record["task"] in TASKS:
-            groups.setdefault((record["task"], record["recipe"]["epochs"]), []).append(record)
-    order = sorted(groups, key=lambda key: (list(TASKS).index(key[0]), -key[1]))
     return [
-        {"task": task, "epochs": epochs, "paper_epochs": epochs == 200} | makers[number](groups[task, epochs])
-        for task, epochs in order
+        {"task": task, "epochs": epochs, "images": images, "as_paper": as_paper(task, epochs, images)}
+        | makers[number](group)
+        for (task, epochs, images), group in settings(records).items()
     ]
 
 
+def settings(records: list[Record]) -> dict[tuple[str, int, int], list[Record]]:
+    """Runs of the paper's tasks by task, epochs and training images; in the paper's order, the longest first."""
+    groups: dict[tuple[str, int, int], list[Record]] = {}
+    for record in records:
+        if record.get("kind") == "run" and record["task"] in TASKS:
+            setting = record["task"], record["recipe"]["epochs"], record["train_images"]
+            groups.setdefault(setting, []).append(record)
+    order = sorted(groups, key=lambda setting: (list(TASKS).index(setting[0]), -setting[1], -setting[2]))
+    return {setting: groups[setting] for setting in order}
+
+
+def as_paper(task: str, epochs: int, images: int) -> bool:
+    """Whether a run was as long, and on as many images, as the paper's."""
+    return epochs == 200 and images == (100_000 if task.endswith("tinyimagenet") else 50_000)
+
+
 def _bounds(records: list[Record]) -> Row:
-    studies = _studies(records)
-    differences = [100 * (study["limit"] - study["upper_bound"]) for study in studies]
-    return {"seeds": len(studies), "difference": _spread(differences), "paper": _paper(records, "bounds")}
+    differences = [100 * (study["limit"] - study["upper_bound"]) for study in studies(records)]
+    return {"seeds": len(differences), "difference": _spread(differences), "paper": _paper(records, "bounds")}
 
 
 def _prediction(records: list[Record]) -> Row:
-    studies = _studies(records)
-    limits = [100 * study["limit"] for study in studies]
-    measured = [100 * study["measured_by_accuracy"] for study in studies]
+    found = studies(records)
+    limits = [100 * study["limit"] for study in found]
+    measured = [100 * study["measured_by_accuracy"] for study in found]
     return {
-        "seeds": len(studies),
+        "seeds": len(found),
         "limit": _spread(limits),
-        "low": 100 * min(study["limit_low"] for study in studies),
-        "high": 100 * max(study["limit_high"] for study in studies),
-        "certified": _spread([100 * study["certified"] for study in studies]),
+        "bracket": [100 * min(s["limit_low"] for s in found), 100 * max(s["limit_high"] for s in found)],
+        "certified": _spread([100 * study["certified"] for study in found]),
         "measured": _spread(measured),
-        "measured_by_loss": _spread([100 * study["measured"] for study in studies]),
+        "measured_by_loss": _spread([100 * study["measured"] for study in found]),
         "difference": _spread([a - b for a, b in zip(limits, measured, strict=True)]),
         **{f"paper_{name}": _paper(records, name) for name in ("limit", "measured", "difference")},
     }
 
 
 def _methods(records: list[Record]) -> Row:
-    row: Row = {"seeds": len(_studies(records))}
+    row: Row = {"seeds": len(studies(records))}
     named = {method: [r for r in records if r["method"].partition(":")[0] == method] for method in ("dense", *METHODS)}
     for method, runs in named.items():
         accuracies = [100 * run["accuracy"] for run in runs if "accuracy" in run]
@@ -135,7 +145,7 @@ def _methods(records: list[Record]) -> Row:
     return row | {"sparsity": _spread(pruned) if pruned else None, "paper_sparsity": _paper(records, "sparsity")}
 
 
-def _studies(records: list[Record]) -> list[Record]:
+def studies(records: list[Record]) -> list[Record]:
     """One for each seed."""
     return list({record["seed"]: record["study"] for record in records}.values())
 
