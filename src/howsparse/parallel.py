@@ -19,12 +19,18 @@ __all__ = [
     "is_first",
     "join",
     "mean_gradients_",
+    "own_device",
     "rank",
     "same_buffers_",
     "sum_",
     "summed",
     "world_size",
 ]
+
+
+def own_device() -> torch.device:
+    """Where this process computes: its GPU, or the CPU if there is none (``CUDA_VISIBLE_DEVICES=`` hides them)."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def join() -> None:

@@ -43,20 +43,29 @@ class Images:
     @cached_property
     def digest(self) -> str:
         """Short fingerprint of pixels and labels."""
-        digest = hashlib.sha256(self.pixels.numpy().tobytes())
-        digest.update(self.labels.numpy().tobytes())
+        digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
+        digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
 
     def first(self, count: int) -> "Images":
         """The first ``count`` images."""
         return Images(self.pixels[:count], self.labels[:count], self.mean, self.std)
 
+    def to(self, device: torch.device) -> "Images":
+        """The same, with pixels and labels on ``device``; what is made of them is made there."""
+        return Images(self.pixels.to(device), self.labels.to(device), self.mean, self.std)
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """float32 images of mean 0 and deviation 1."""
-        shape = (-1, 1, 1)
-        scale = torch.tensor([1 / (255 * s) for s in self.std], device=pixels.device).view(shape)
-        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)], device=pixels.device)
-        return pixels.float().mul_(scale).sub_(shift.view(shape))
+        scale, shift = self._scale_and_shift
+        return pixels.float().mul_(scale).sub_(shift)
+
+    @cached_property
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Kept, since a GPU would have to wait for them in every batch."""
+        scale = torch.tensor([1 / (255 * s) for s in self.std]).view(-1, 1, 1)
+        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)]).view(-1, 1, 1)
+        return scale.to(self.pixels.device), shift.to(self.pixels.device)
 
 
 @dataclass(frozen=True)
@@ -93,15 +102,27 @@ class ShuffledBatches:
     augment: bool = False
 
     def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        device = self.images.pixels.device
+        # Chance is the CPU's, and so the same on every device; it goes to a GPU in one piece.
         generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
-        order = torch.randperm(len(self.images), generator=generator)
-        windows = self._windows() if self.augment else None
-        for index in order.split(self.size):
-            pixels = self.images.pixels[index] if windows is None else _crop_and_flip(windows, index, generator)
+        order = torch.randperm(len(self.images), generator=generator).to(device)
+        moves, windows = (self._moves(generator).to(device), self._windows()) if self.augment else (None, None)
+        for start in range(0, len(order), self.size):
+            part = slice(start, start + self.size)
+            index = order[part]
+            if moves is None or windows is None:
+                pixels = self.images.pixels[index]
+            else:
+                pixels = _crop_and_flip(windows, index, *moves[:, part])
             yield self.images.normalised(pixels), self.images.labels[index]
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
+
+    def _moves(self, generator: torch.Generator) -> Tensor:
+        """``(3, n)``: how far down and right each image of the pass is cropped, and whether it is flipped."""
+        sizes = [min(self.size, len(self.images) - start) for start in range(0, len(self.images), self.size)]
+        return torch.cat([_draw_moves(size, generator) for size in sizes], 1)
 
     def _windows(self) -> Tensor:
         """A view of every crop of every image: ``(n, channels, 2 pad + 1, 2 pad + 1, height, width)``."""
@@ -114,11 +135,15 @@ def _mixed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
-def _crop_and_flip(windows: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
-    offsets = torch.randint(2 * _PAD + 1, (2, len(index)), generator=generator)
-    flip = torch.rand(len(index), generator=generator) < 0.5
-    pixels = windows[index, :, offsets[0], offsets[1]]
-    return torch.where(flip.view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+def _draw_moves(count: int, generator: torch.Generator) -> Tensor:
+    offsets = torch.randint(2 * _PAD + 1, (2, count), generator=generator)
+    flip = torch.rand(1, count, generator=generator) < 0.5
+    return torch.cat([offsets, flip.long()])
+
+
+def _crop_and_flip(windows: Tensor, index: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
+    pixels = windows[index, :, down, right]
+    return torch.where(flip.bool().view(-1, 1, 1, 1), pixels.flip(-1), pixels)
 
 
 def load_images(data: Data, source: str | None = None) -> tuple[Images, Images]:

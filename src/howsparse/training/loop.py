@@ -14,6 +14,7 @@ from howsparse.errors import InputError
 from howsparse.files import save_checkpoint
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import mean_gradients_, rank, same_buffers_, sum_, world_size
+from howsparse.training.forward import Forward, fast_forward, same_bits
 
 __all__ = ["Epoch", "fit"]
 
@@ -44,7 +45,7 @@ def fit(
     seed: int = 0,
     identity: str = "",
 ) -> list[Epoch]:
-    """Train with cross-entropy and return the history.
+    """Train with cross-entropy and return the history; on a GPU compiled, and in bfloat16 under autocast.
 
     An epoch depends on nothing but the state it starts from, ``seed`` and its number, so a run that resumes from
     ``checkpoint`` ends in the same bits as one that was never stopped.
@@ -67,16 +68,16 @@ def fit(
     """
     base_rates = [group["lr"] for group in optimizer.param_groups]
     history = _resume(model, optimizer, checkpoint, identity)
-    saved = -math.inf
+    saved, forward, device = -math.inf, fast_forward(model), next(model.parameters()).device
     for epoch in range(len(history), epochs):
         before_epoch(epoch)
         for group, base in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = base * rate(epoch)
         try:
             devices = range(torch.cuda.device_count())
-            with fast_matmul(next(model.parameters()).device), torch.random.fork_rng(devices=devices):
+            with fast_matmul(device), same_bits(device), torch.random.fork_rng(devices=devices):
                 torch.manual_seed(1_000_003 * seed + epoch)
-                done = _one_epoch(model, optimizer, epoch_batches(epoch), epoch)
+                done = _one_epoch(model, forward, optimizer, epoch_batches(epoch), epoch)
         finally:
             for group, base in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = base
@@ -90,6 +91,7 @@ def fit(
 
 def _one_epoch(
     model: nn.Module,
+    forward: Forward,
     optimizer: torch.optim.Optimizer,
     batches: Iterable[Batch],
     epoch: int,
@@ -103,7 +105,7 @@ def _one_epoch(
         inputs, targets = all_inputs[own].to(device), all_targets[own].to(device)
         optimizer.zero_grad(set_to_none=True)
         if len(targets):  # a process may have none of a last, small batch
-            output = model(inputs)
+            output = forward(inputs)
             loss = nn.functional.cross_entropy(output, targets)
             loss.backward()
             loss_sum += loss.detach() * len(targets)

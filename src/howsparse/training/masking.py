@@ -30,7 +30,8 @@ class Masking:
     def mask(self, mask: Mask) -> None:
         mask.apply_(self._model)
         self._mask = mask
-        self._removed = [(w, ~mask[name].to(w.device)) for name, w in select_weights(self._model, mask).items()]
+        removed = [(w, ~mask[name].to(w.device)) for name, w in select_weights(self._model, mask).items()]
+        self._removed = [(weight, where) for weight, where in removed if where.any()]
 
     def remove(self) -> None:
         """Detach from the optimizer."""
