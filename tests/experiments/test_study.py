@@ -56,7 +56,7 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
     assert scaled["limit_high"][thrice] == pytest.approx(same_spectrum.high, abs=1e-4)
     assert scaled["limit"][0] == limit.sparsity
 
-    rows = sample_rows(Hessian(EmpiricalRisk(model, task.train_batches(1000))), flat_weights(model), 100)
+    rows = sample_rows(Hessian(EmpiricalRisk(model, task.train_batches(1000))), flat_weights(model), 10)
     assert studied["rows"] == {"percentile": rows.percentiles.tolist(), "norm": pytest.approx(rows.norms)}
 
     again = Case("one_shot", "limit", 0)

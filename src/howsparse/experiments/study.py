@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ __all__ = ["study"]
 
 _POINTS = 200  # of a curve that is kept
 _FACTORS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
-_ROWS = 100
+_ROW_IMAGES = 10_000  # enough for the size of a row
 
 
 def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
@@ -38,10 +39,9 @@ def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, do
     if kept is not None and kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
-    batches = task.train_batches(1000, run.images)
     answer = assess(
         model,
-        batches,
+        task.train_batches(1000, run.images),
         task.test_batches(),
         tolerance=default_tolerance(EmpiricalRisk(model, task.train_batches(1000)))[0],
         population=len(task.train),
@@ -53,7 +53,7 @@ def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, do
     limits = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
     write_limits(limits, task, model, None, seed, run)
     found = summary(answer, model) | {
-        "rows": row_norms(EmpiricalRisk(model, batches), progress),
+        "rows": row_norms(model, task, run, progress),
         "history": [asdict(stage) for stage in stages.history],
     }
     if kept is not None:
@@ -134,10 +134,14 @@ def scaled_weights(limit: PruningLimit) -> dict[str, list[float]]:
     }
 
 
-def row_norms(risk: EmpiricalRisk, progress: Progress) -> dict[str, list[float]]:
-    """Appendix B: l1 norms of Hessian rows, at each percentile of the weights' magnitude."""
-    done = itertools.count(1)
-    rows = sample_rows(
-        Hessian(risk), risk.flat_weights(), _ROWS, on_row=lambda: progress("Hessian rows", next(done), _ROWS)
+def row_norms(model: nn.Module, task: Task, run: Run, progress: Progress) -> dict[str, list[float]]:
+    """Appendix B: l1 norms of Hessian rows by their weights' magnitude; a quarter as many as the limit's products."""
+    images = min(_ROW_IMAGES, len(task.train) if run.images is None else run.images)
+    risk, count, done = (
+        EmpiricalRisk(model, task.train_batches(1000, images)),
+        run.max_products // 4,
+        itertools.count(1),
     )
+    show = partial(progress, "Hessian rows")
+    rows = sample_rows(Hessian(risk), risk.flat_weights(), count, on_row=lambda: show(next(done), count))
     return {"percentile": rows.percentiles.tolist(), "norm": rows.norms.tolist()}
