@@ -115,7 +115,8 @@ def run_jobs(
         if backend == "ray":
             _register_ray(address)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if backend == "loky" else -1))
-        runs = joblib.Parallel(return_as="generator_unordered")(joblib.delayed(run_job)(job) for job in jobs)
+        as_they_come = "generator_unordered" if backend != "ray" else "list"  # which is all that ray's backend can
+        runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job) for job in jobs)
         try:
             yield from runs
         except TerminatedWorkerError as error:
@@ -153,6 +154,6 @@ def _register_ray(address: str | None) -> None:
         import ray
         from ray.util.joblib import register_ray
     except ImportError as error:
-        raise InputError("--backend ray needs ray: pip install ray") from error
+        raise InputError(f"--backend ray needs ray: pip install ray ({error})") from error
     ray.init(address=address, ignore_reinit_error=True)
     register_ray()
