@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from howsparse.certificate import MAX_PRODUCTS as CERTIFICATE_PRODUCTS
 from howsparse.certificate import LossCurve, predict_losses, predict_random_losses
 from howsparse.curvature import GGN, Block, EmpiricalRisk, Hessian, Rule, Sample, Spectrum, grow_spectrum
 from howsparse.curvature.operators import Operator, available_memory
+from howsparse.curvature.remembered import Remembered, fingerprint
 from howsparse.errors import InputError
 from howsparse.geometry import (
     Magnitudes,
@@ -149,6 +151,7 @@ def pruning_limit(
     probes: int = 1,
     seed: int = 0,
     memory: int | None = None,
+    keep: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> PruningLimit:
     """Compute how sparse ``model`` can be pruned before its loss rises by more than ``tolerance``.
@@ -172,6 +175,8 @@ def pruning_limit(
         probes: random vectors to share them between; one is enough for large networks.
         seed: of the probes.
         memory: bytes of graphs to keep between products; a third of what is free unless given.
+        keep: folder to leave each product in until all is done, so that a call that was stopped, made again, goes on
+            to the same bits; as many bytes as the weights for each.
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
@@ -194,7 +199,12 @@ def pruning_limit(
             f"max_products {max_products} is too few for {probes} probe(s): take 32 for each, at least one"
         )
     risk = EmpiricalRisk(model, batches, loss, weights)
-    operator = Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
+    matrix = Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
+    gradient = risk.gradient()
+    operator, half = (
+        part if keep is None else Remembered(part, keep, fingerprint(f"{curvature} {name}", gradient))
+        for name, part in (("whole", matrix), ("half", Sample(matrix, len(risk.lengths) // 2)))
+    )
     tolerance, tolerance_error = default_tolerance(risk) if tolerance is None else (tolerance, 0.0)
     curvature_scale(tolerance, 1.0)
     flat = risk.flat_weights()
@@ -211,7 +221,7 @@ def pruning_limit(
     spectrum, stopped = _grow_until(precision, steps, growing, bracket, partial(progress, "bracket"))
     if stopped == "max_products" and steps < planned:
         stopped = "memory"
-    sampling, half = None, Sample(operator, len(risk.lengths) // 2)
+    sampling = None
     if sampled:
         watch, few = partial(progress, "half the data"), min(half_steps, max(6, spectrum.num_steps // 5))
         half_spectrum = _spectrum_after(few, grow_spectrum(half, flat, probes=probes, seed=seed), watch)
@@ -221,9 +231,11 @@ def pruning_limit(
     block = _removed_block(operator, flat, middle)
     upper_steps = min(upper_steps, max(6, spectrum.num_steps // 10))
     removed = _spectrum_after(upper_steps, grow_spectrum(block, flat, seed=seed + 1), partial(progress, "upper bound"))
-    gradient = risk.gradient()
     losses = predict_losses(operator, flat, gradient, tolerance, on_product=partial(progress, "certificate"))
     random_losses = predict_random_losses(operator, flat, gradient, losses, seed)
+    for part in (operator, half):
+        if isinstance(part, Remembered):
+            part.forget()
     return PruningLimit(
         tolerance=tolerance,
         curvature=curvature,
@@ -237,7 +249,7 @@ def pruning_limit(
         stopped=stopped,
         errors=errors,
         sampling=sampling,
-        rank_bound=operator.rank_bound if isinstance(operator, GGN) else None,
+        rank_bound=matrix.rank_bound if isinstance(matrix, GGN) else None,
     )
 
 

@@ -16,6 +16,7 @@ from howsparse.cli.options import (
     ForceOption,
     ImagesOption,
     JsonOption,
+    KeepOption,
     ModelArgument,
     NegativeOption,
     PlotOption,
@@ -72,6 +73,7 @@ def limit(
     tolerance: ToleranceOption = None,
     precision: PrecisionOption = 0.002,
     max_products: ProductsOption = MAX_PRODUCTS,
+    keep: KeepOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     plot: PlotOption = None,
@@ -83,7 +85,7 @@ def limit(
         check_output(plot, force)
     subject = load_subject(model, weights, data, images, batch_size)
     about = {"kind": "limit", "model": model, "seed": seed, "images": images}
-    options = limit_options(curvature, negative, tolerance, precision, max_products)
+    options = limit_options(curvature, negative, tolerance, precision, max_products, keep)
     report(subject, "certified", seed=seed, as_json=as_json, options=options, about=about, record=record)
     if plot is not None:
         from howsparse.report.plots import plot_assessment, save_figure
@@ -109,6 +111,7 @@ def prune(
     tolerance: ToleranceOption = None,
     precision: PrecisionOption = 0.002,
     max_products: ProductsOption = MAX_PRODUCTS,
+    keep: KeepOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     record: RecordOption = None,
@@ -123,7 +126,7 @@ def prune(
         check_output(mask, force)
     subject = load_subject(model, weights, data, images, batch_size)
     about = {"kind": "prune", "model": model, "seed": seed, "images": images, "weights": str(output)}
-    options = limit_options(curvature, negative, tolerance, precision, max_products)
+    options = limit_options(curvature, negative, tolerance, precision, max_products, keep)
     kept = report(subject, sparsity, seed=seed, as_json=as_json, options=options, about=about, record=record)
     kept.apply_(subject.model)
     save_tensors(subject.model.state_dict(), output)
@@ -172,7 +175,7 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
 
 
 def limit_options(
-    curvature: str, negative: str, tolerance: float | None, precision: float, max_products: int
+    curvature: str, negative: str, tolerance: float | None, precision: float, max_products: int, keep: Path | None
 ) -> dict[str, Any]:
     """What the commands that compute a limit pass on to it."""
     return {
@@ -181,6 +184,7 @@ def limit_options(
         "tolerance": tolerance,
         "precision": precision,
         "max_products": max_products,
+        "keep": keep,
     }
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "ForceOption",
     "ImagesOption",
     "JsonOption",
+    "KeepOption",
     "ModelArgument",
     "NegativeOption",
     "PlotOption",
@@ -45,6 +46,10 @@ ToleranceOption = Annotated[
 PrecisionOption = Annotated[float, typer.Option(help="Width of the bracket to stop at.")]
 ProductsOption = Annotated[int, typer.Option(help="Curvature products to spend at most.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="The same seed gives the same answer, to the last bit.")]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for what is computed until all is: the same command goes on if it was stopped."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Append the run to this JSON-lines file.")]

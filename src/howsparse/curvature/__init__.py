@@ -11,6 +11,7 @@ from howsparse.curvature.lanczos import (
     steepest_rule,
 )
 from howsparse.curvature.operators import GGN, Block, Hessian, Sample
+from howsparse.curvature.remembered import Remembered
 from howsparse.curvature.risk import EmpiricalRisk
 from howsparse.curvature.rows import RowSample, sample_rows
 from howsparse.curvature.spectrum import Spectrum, grow_spectrum
@@ -21,6 +22,7 @@ __all__ = [
     "EmpiricalRisk",
     "Hessian",
     "Lanczos",
+    "Remembered",
     "RowSample",
     "Rule",
     "Sample",

@@ -47,6 +47,7 @@ def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, do
         population=len(task.train),
         max_products=run.max_products,
         seed=seed,
+        keep=None if kept is None else kept.with_suffix(".products"),
         progress=progress,
     )
     limit = answer.limit

@@ -260,7 +260,8 @@ def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, r
     if mask is not None:
         prune(studied, mask)
     batches = task.train_batches(1000, run.images)
-    limit = pruning_limit(studied, batches, max_products=run.max_products, seed=seed)
+    keep = None if kept is None else kept.with_suffix(".products")
+    limit = pruning_limit(studied, batches, max_products=run.max_products, seed=seed, keep=keep)
     found = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
     write_limits(found, task, model, mask, seed, run)
     return found
