@@ -1,8 +1,10 @@
 """Files that are written whole or not at all, and never over something a user has."""
 
+import fcntl
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from howsparse.errors import InputError
 from howsparse.parallel import is_first
 
-__all__ = ["refuse_to_overwrite", "save_checkpoint", "save_tensors", "write_whole"]
+__all__ = ["one_at_a_time", "refuse_to_overwrite", "save_checkpoint", "save_tensors", "write_whole"]
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -29,6 +31,22 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def one_at_a_time(path: Path | None) -> Iterator[None]:
+    """Wait until no other process is within for the same file, so that what it makes is found and not made twice.
+
+    The lock is the system's and falls with its process. Where a disk has none, work may be done twice, never wrongly.
+    """
+    if path is None or not is_first():
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def save_tensors(tensors: dict[str, Tensor], path: str | Path) -> None:

@@ -81,6 +81,22 @@ def test_a_cluster_that_loses_a_worker_loses_no_run(tmp_path: Path) -> None:
     assert names(read_records(tmp_path / "runs.jsonl")) == expected
 
 
+def test_a_computed_sparsity_gives_records_for_the_tables_and_one_study_of_a_network(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "tasks: [{task: digits, recipe: {epochs: 2}, max_products: 32}]\n"
+        "methods: [dense, one_shot, random]\nsparsities: [limit]"
+    )
+    wanted = jobs_of(load_sweep(file), tmp_path / "runs.jsonl", tmp_path / "runs")
+    list(run_jobs(wanted, workers=2))
+    records = read_records(tmp_path / "runs.jsonl")
+    assert names(records) == Counter({("dense", 0.0, 0): 1, ("one_shot", "limit", 0): 1, ("random", "limit", 0): 1})
+    assert {record["kind"] for record in records} == {"run"}
+    # Measured to the clock: had each worker studied the network on its own, these would differ.
+    assert len({str(record["study"]) for record in records}) == 1
+    assert list(run_jobs(wanted)) == sorted(records, key=lambda r: [j.case.method for j in wanted].index(r["method"]))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

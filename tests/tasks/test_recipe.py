@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from howsparse.errors import InputError
 from howsparse.tasks import recipe as module
@@ -30,6 +30,11 @@ GOOD: dict[str, object] = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "_FOLDER", tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("schema", [Recipe, module.Data, module.Schedule])
+def test_every_field_is_described(schema: type[BaseModel]) -> None:
+    assert [name for name, field in schema.model_fields.items() if not field.description] == []
 
 
 def test_every_file_has_a_name() -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from howsparse.curvature import EmpiricalRisk, Hessian, sample_rows
-from howsparse.files import write_whole
+from howsparse.files import one_at_a_time, write_whole
 from howsparse.limit import Progress, PruningLimit, default_tolerance
 from howsparse.masks import prunable_weights
 from howsparse.measure import Measured
@@ -36,9 +37,21 @@ def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, do
     model = task.network(seed)
     stages.train("dense with l1, for the limit", model, l1=task.recipe.l1)
     kept = kept_file(task, model, None, seed, run, "study")
-    if kept is not None and kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text())
+    with one_at_a_time(kept):
+        if kept is not None and kept.exists():
+            known: dict[str, Any] = json.loads(kept.read_text())
+            return known
+        found = _computed(task, model, seed, run, kept, progress) | {
+            "history": [asdict(stage) for stage in stages.history]
+        }
+        if kept is not None:
+            write_whole(kept, lambda file: file.write_text(json.dumps(found, allow_nan=False)))
         return found
+
+
+def _computed(
+    task: Task, model: nn.Module, seed: int, run: Run, kept: Path | None, progress: Progress
+) -> dict[str, Any]:
     answer = assess(
         model,
         task.train_batches(1000, run.images),
@@ -53,13 +66,7 @@ def study(task: Task, seed: int, run: Run, progress: Progress = lambda stage, do
     limit = answer.limit
     limits = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
     write_limits(limits, task, model, None, seed, run)
-    found = summary(answer, model) | {
-        "rows": row_norms(model, task, run, progress),
-        "history": [asdict(stage) for stage in stages.history],
-    }
-    if kept is not None:
-        write_whole(kept, lambda file: file.write_text(json.dumps(found, allow_nan=False)))
-    return found
+    return summary(answer, model) | {"rows": row_norms(model, task, run, progress)}
 
 
 def summary(answer: Assessment, model: nn.Module) -> dict[str, Any]:

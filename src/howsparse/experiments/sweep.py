@@ -13,7 +13,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
-from howsparse.experiments.compare import Case, cases, find_record, run_case
+from howsparse.experiments.compare import Case, cases, find_record, run_case, run_whole
 from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.limit import MAX_PRODUCTS
 from howsparse.masks import check_sparsity
@@ -38,12 +38,19 @@ class TaskEntry(_Strict):
 
 
 class Sweep(_Strict):
-    """What a sweep's YAML file says."""
+    """What a sweep's YAML file says.
 
-    tasks: list[TaskEntry] = Field(min_length=1)
+    Where a sparsity is computed, the dense network is studied whole, and the records are the paper's tables'.
+    """
+
+    tasks: list[TaskEntry] = Field(min_length=1, description="what to train")
     methods: list[str] = Field(min_length=1, description="names, with options after a colon")
-    sparsities: list[float | Literal["limit", "certified"]] = Field(min_length=1)
+    sparsities: list[float | Literal["limit", "certified"]] = Field(min_length=1, description="to prune to")
     seeds: int = Field(default=1, ge=1, description="runs of each, from seed 0 on")
+
+    @property
+    def whole(self) -> bool:
+        return any(isinstance(sparsity, str) for sparsity in self.sparsities)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Job:
 
     entry: TaskEntry
     case: Case
+    whole: bool
     record: Path
     folder: Path
     command: str
@@ -88,7 +96,8 @@ def load_sweep(path: Path) -> Sweep:
 def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
     """Every run of a sweep; paths are made absolute, for processes that start elsewhere."""
     found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), str(provenance()["command"])
-    return [Job(entry, case, record.resolve(), folder.resolve(), command) for entry in sweep.tasks for case in found]
+    where = record.resolve(), folder.resolve()
+    return [Job(entry, case, sweep.whole, *where, command) for entry in sweep.tasks for case in found]
 
 
 def run_jobs(
@@ -128,10 +137,11 @@ def run_jobs(
 def run_job(job: Job) -> dict[str, Any]:
     """One run's record, from the file if it is there."""
     task = _loaded(job.entry.task, job.entry.data).with_recipe(**job.entry.recipe)
-    known = find_record(read_records(job.record), task, job.case, job.run())
+    known = find_record(read_records(job.record), task, job.case, job.run(), "run" if job.whole else "method")
     if known is not None:
         return known
-    result = run_case(task, job.case, job.run()) | provenance() | {"command": job.command}
+    run = run_whole if job.whole else run_case
+    result = run(task, job.case, job.run()) | provenance() | {"command": job.command}
     append_record(result, job.record)
     return result
 

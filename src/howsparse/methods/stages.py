@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from howsparse.files import write_whole
+from howsparse.files import one_at_a_time, write_whole
 from howsparse.limit import MAX_PRODUCTS, pruning_limit
 from howsparse.masks import Mask, check_sparsity, prunable_weights, prune
 from howsparse.measure import evaluate
@@ -200,19 +200,21 @@ class Stages:
         """`howsparse.training.fit` on the task's data, kept in the run's folder; ``about`` is what tells it apart."""
         batches = self.task.epochs(self.seed)
         identity = _identity(self.task, self.seed, model, about)
-        return fit(
-            model,
-            optimizer,
-            lambda epoch: batches(epoch + first),
-            epochs,
-            rate=lambda epoch: rate(epoch + first),
-            checkpoint=None if self.run.folder is None else self.run.folder / f"{identity}.checkpoint",
-            save_every=10.0,
-            before_epoch=before_epoch,
-            on_epoch=lambda epoch: self.run.on_epoch(name, epoch),
-            seed=self.seed,
-            identity=identity,
-        )
+        checkpoint = None if self.run.folder is None else self.run.folder / f"{identity}.checkpoint"
+        with one_at_a_time(checkpoint):
+            return fit(
+                model,
+                optimizer,
+                lambda epoch: batches(epoch + first),
+                epochs,
+                rate=lambda epoch: rate(epoch + first),
+                checkpoint=checkpoint,
+                save_every=10.0,
+                before_epoch=before_epoch,
+                on_epoch=lambda epoch: self.run.on_epoch(name, epoch),
+                seed=self.seed,
+                identity=identity,
+            )
 
     def close(self, name: str, model: nn.Module, mask: Mask, done: list[Epoch]) -> None:
         """Enter a training that `fit` has done into the history; ``mask`` is that of ``model`` now."""
@@ -254,17 +256,18 @@ class Stages:
 def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> Limits:
     """The limits of ``model``; with a mask, of the weights that are left. They are kept in the run's folder, too."""
     kept = kept_file(task, model, mask, seed, run, "limits")
-    if kept is not None and kept.exists():
-        return Limits(**json.loads(kept.read_text()))
-    studied = copy.deepcopy(model)
-    if mask is not None:
-        prune(studied, mask)
-    batches = task.train_batches(1000, run.images)
-    keep = None if kept is None else kept.with_suffix(".products")
-    limit = pruning_limit(studied, batches, max_products=run.max_products, seed=seed, keep=keep)
-    found = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
-    write_limits(found, task, model, mask, seed, run)
-    return found
+    with one_at_a_time(kept):
+        if kept is not None and kept.exists():
+            return Limits(**json.loads(kept.read_text()))
+        studied = copy.deepcopy(model)
+        if mask is not None:
+            prune(studied, mask)
+        batches = task.train_batches(1000, run.images)
+        keep = None if kept is None else kept.with_suffix(".products")
+        limit = pruning_limit(studied, batches, max_products=run.max_products, seed=seed, keep=keep)
+        found = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
+        write_limits(found, task, model, mask, seed, run)
+        return found
 
 
 def write_limits(found: Limits, task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> None:

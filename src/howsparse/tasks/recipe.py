@@ -41,15 +41,15 @@ class Recipe(_Strict):
     name: str = Field(description="the task's name on the command line")
     network: str = Field(description="a name in howsparse.tasks.networks.NETWORKS")
     num_weights: int = Field(gt=0, description="prunable weights the network must have")
-    data: Data
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(default=128, gt=0)
-    learning_rate: float = Field(gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    schedule: Schedule = Schedule()
+    data: Data = Field(description="images to train and test on")
+    epochs: int = Field(gt=0, description="passes over the training images")
+    batch_size: int = Field(default=128, gt=0, description="images in a step")
+    learning_rate: float = Field(gt=0, description="of SGD, before the schedule")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
+    schedule: Schedule = Field(default=Schedule(), description="what the learning rate is multiplied by in each epoch")
     l1: float = Field(default=0.0, ge=0, description="strength of the l1 term, loss per absolute weight")
     proximal: bool = Field(default=False, description="soft-threshold after the step instead of the subgradient")
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="of SGD, on all parameters")
     augment: bool = Field(default=False, description="random crop with padding 4, and horizontal flip")
 
     def digest(self) -> str:
