@@ -23,6 +23,7 @@ from howsparse.cli.terminal import (
     note,
     print_json,
     progress_bar,
+    resumable,
     show_table,
     stage_bars,
     ticker,
@@ -59,7 +60,7 @@ def train(
     changes = {"epochs": epochs, "l1": l1, "proximal": proximal}
     loaded = load_task(task, data).with_recipe(**{name: value for name, value in changes.items() if value is not None})
     checkpoint = output.with_name(output.name + ".checkpoint")
-    with progress_bar() as bar:
+    with resumable(checkpoint), progress_bar() as bar:
         row = bar.add_task(f"training {task}", total=loaded.recipe.epochs)
 
         tick = ticker()
@@ -68,12 +69,7 @@ def train(
             tick(f"training {task}: epoch {epoch.epoch + 1} of {loaded.recipe.epochs}, loss {epoch.loss:.4f}")
             bar.update(row, completed=epoch.epoch + 1, description=f"training {task}, loss {epoch.loss:.4f}")
 
-        try:
-            trained = train_task(loaded, seed, checkpoint, on_epoch=show)
-        except KeyboardInterrupt:
-            bar.stop()
-            note(f"stopped; the same command goes on from {checkpoint}")
-            raise typer.Exit(130) from None
+        trained = train_task(loaded, seed, checkpoint, on_epoch=show)
     save_tensors(trained.model.state_dict(), output)
     checkpoint.unlink(missing_ok=True)
     result = trained.summary() | {"weights": str(output)}
@@ -123,7 +119,8 @@ def compare(
     loaded = load_task(task, data).with_recipe(**changes)
     recorded = [] if record is None else read_records(record)
     results: list[dict[str, Any]] = []
-    with progress_bar() as bar:
+    kept = folder / f"compare-{task}"
+    with resumable(kept), progress_bar() as bar:
         whole = bar.add_task(task, total=len(wanted))
         row = bar.add_task("", total=None)
         tick = ticker()
@@ -134,17 +131,12 @@ def compare(
             tick(f"{len(results)} of {len(wanted)} done; {what}, epoch {epoch.epoch + 1}, loss {epoch.loss:.4f}")
             bar.update(row, description=what, completed=epoch.epoch + 1)
 
-        run = Run(folder / f"compare-{task}", images, max_products, on_epoch=show)
-        try:
-            for result, new in run_all(loaded, wanted, run, recorded):
-                results.append(result)
-                bar.update(whole, completed=len(results))
-                if new and record is not None:
-                    append_record(result | provenance(), record)
-        except KeyboardInterrupt:
-            bar.stop()
-            note(f"stopped; the same command goes on from {run.folder}")
-            raise typer.Exit(130) from None
+        run = Run(kept, images, max_products, on_epoch=show)
+        for result, new in run_all(loaded, wanted, run, recorded):
+            results.append(result)
+            bar.update(whole, completed=len(results))
+            if new and record is not None:
+                append_record(result | provenance(), record)
     table = rows(results)
     if as_json:
         print_json({"task": task, "epochs": loaded.recipe.epochs, "seeds": seeds, "rows": table})
@@ -172,18 +164,13 @@ def sweep(
     wanted = jobs_of(load_sweep(file), record, folder)
     check_writable(record)
     results: list[dict[str, Any]] = []
-    with progress_bar() as bar:
+    with resumable(record), progress_bar() as bar:
         row = bar.add_task(str(file), total=len(wanted))
-        try:
-            for result in run_jobs(wanted, jobs, backend, address):  # type: ignore[arg-type]
-                results.append(result)
-                bar.update(row, completed=len(results))
-                what = f"{result['task']}, {result['method']}, sparsity {result['target']}, seed {result['seed']}"
-                note(f"{len(results)} of {len(wanted)}: {what}")
-        except KeyboardInterrupt:
-            bar.stop()
-            note("stopped; the same command goes on")
-            raise typer.Exit(130) from None
+        for result in run_jobs(wanted, jobs, backend, address):  # type: ignore[arg-type]
+            results.append(result)
+            bar.update(row, completed=len(results))
+            what = f"{result['task']}, {result['method']}, sparsity {result['target']}, seed {result['seed']}"
+            note(f"{len(results)} of {len(wanted)}: {what}")
     order = {(job.entry.task, job.case): place for place, job in enumerate(wanted)}
     results.sort(key=lambda r: order[r["task"], Case(r["method"], r["target"], r["seed"])])
     tables = {
@@ -219,12 +206,13 @@ def run(
     (case,) = (replace(case, seed=seed) for case in cases([method], sparsity_list(sparsity), 1))
     loaded = load_task(task, data).with_recipe(**({} if epochs is None else {"epochs": epochs}))
     check_writable(record)
-    with stage_bars() as show:
+    kept = folder / f"compare-{task}"
+    with resumable(kept), stage_bars() as show:
 
         def on_epoch(stage: str, epoch: Epoch) -> None:
             show(stage, epoch.epoch + 1, loaded.recipe.epochs)
 
-        way = Run(folder / f"compare-{task}", images, max_products, on_epoch=on_epoch)
+        way = Run(kept, images, max_products, on_epoch=on_epoch)
         found = find_record(read_records(record), loaded, case, way, kind="run")
         if found is None:
             found = run_whole(loaded, case, way, show) | provenance()

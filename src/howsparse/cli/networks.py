@@ -1,6 +1,7 @@
 """Commands about one network: demo, limit, prune."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +28,16 @@ from howsparse.cli.options import (
     ToleranceOption,
     WeightsOption,
 )
-from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_table, stage_bars
+from howsparse.cli.terminal import (
+    check_output,
+    free_name,
+    note,
+    print_json,
+    progress_bar,
+    resumable,
+    show_table,
+    stage_bars,
+)
 from howsparse.errors import InputError
 from howsparse.limit import MAX_PRODUCTS
 
@@ -208,7 +218,8 @@ def report(
         options = options | {"population": len(subject.whole.images)}
         if options.get("tolerance") is None:
             options["tolerance"] = default_tolerance(EmpiricalRisk(subject.model, subject.whole))[0]
-    with stage_bars() as show:
+    keep = options.get("keep")
+    with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
         answer = assess(
             subject.model,
             subject.train,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,6 +24,7 @@ __all__ = [
     "note",
     "print_json",
     "progress_bar",
+    "resumable",
     "show_table",
     "stage_bars",
     "ticker",
@@ -66,6 +68,16 @@ def progress_bar() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def resumable(where: Path | None = None) -> Iterator[None]:
+    """Ctrl-C within says that the same command goes on, and from where, and ends with its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("stopped; the same command goes on" + ("" if where is None else f" from {where}"))
+        raise typer.Exit(130) from None
 
 
 @contextmanager
