@@ -1,9 +1,15 @@
 """Forward passes in bfloat16: near those in float32, with parameters that stay float32."""
 
+import pytest
 import torch
 from torch import nn
 
-from howsparse.training.forward import fast_forward, in_bfloat16
+from howsparse.methods import Run
+from howsparse.methods.one_shot import one_shot
+from howsparse.tasks import load_task
+from howsparse.tasks.networks import NETWORKS
+from howsparse.training import loop
+from howsparse.training.forward import Forward, fast_forward, in_bfloat16
 
 
 def network() -> nn.Module:
@@ -15,6 +21,31 @@ def network() -> nn.Module:
 def test_a_cpu_runs_the_network_as_it_is() -> None:
     model = network()
     assert fast_forward(model) is model
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet18_100", "vgg16_bn"])
+def test_networks_compile_as_one_graph_in_the_layout_of_a_gpu(name: str) -> None:
+    model = NETWORKS[name]().train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward = in_bfloat16(torch.compile(model, dynamic=False, backend="eager", fullgraph=True), "cpu")
+    forward(torch.zeros(2, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_training_through_a_compiled_network_ends_in_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop sees new weights, the mask, training mode, and a last batch of another size."""
+    task = load_task("digits-convnet").with_recipe(epochs=2, batch_size=300, l1=1e-3)
+    plain = one_shot(task, 0.5, run=Run(), fine_tune=1)
+    compiled: list[nn.Module] = []
+
+    def forward(model: nn.Module) -> Forward:
+        compiled.append(model)
+        return torch.compile(model, dynamic=False, backend="eager")
+
+    monkeypatch.setattr(loop, "fast_forward", forward)
+    again = one_shot(task, 0.5, run=Run(), fine_tune=1)
+    assert len(compiled) == 2
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(tensor, plain.model.state_dict()[name]), name
 
 
 def test_bfloat16_rounds_the_products_and_nothing_else() -> None:
