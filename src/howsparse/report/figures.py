@@ -39,7 +39,7 @@ def paper_figure(name: str, records: list[Record]) -> Figure:
         return figure
 
 
-def _each_task(columns: int, size: tuple[float, float], title: str, draw: Draw) -> Callable[[list[Record]], Figure]:
+def _each_task(columns: int, size: tuple[float, float], draw: Draw) -> Callable[[list[Record]], Figure]:
     """A figure with one panel for each task; what ``draw`` gets are the task's studies, one for each seed."""
 
     def whole(records: list[Record]) -> Figure:
@@ -47,20 +47,17 @@ def _each_task(columns: int, size: tuple[float, float], title: str, draw: Draw) 
         for (task, epochs, images), runs in settings(records).items():
             how = "" if as_paper(task, epochs, images) else ": not the paper's"
             longest.setdefault(task, (f"{TASKS[task]}\n{epochs} epochs, {images:,} images{how}", studies(runs)))
-        return _panels(list(longest.values()), columns, size, title, draw)
+        return _panels(list(longest.values()), columns, size, draw)
 
     return whole
 
 
-def _panels(
-    titled: Sequence[tuple[str, list[Record]]], columns: int, size: tuple[float, float], title: str, draw: Draw
-) -> Figure:
+def _panels(titled: Sequence[tuple[str, list[Record]]], columns: int, size: tuple[float, float], draw: Draw) -> Figure:
     if not titled:
         raise InputError("the records have nothing to draw this figure from; `howsparse run TASK` makes such records")
     columns = min(columns, len(titled))
     rows = -(-len(titled) // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.35), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     places = np.array(figure.subfigures(rows, columns)).ravel()
     for place, (name, found) in zip(places, titled, strict=False):
         place.suptitle(name, fontsize=9, x=0.02, ha="left")
@@ -155,14 +152,13 @@ def _scaled(place: SubFigure, found: list[Record]) -> None:
 
 
 def _iterations(records: list[Record]) -> Figure:
-    """Figure 4: a column for each task; the lottery ticket's rounds above, Rare Gems' freezes below."""
+    """Figure 4: of the weights left, the share that must stay and the one that does; a column for each task."""
     tasks: dict[str, list[Record]] = {}
     for record in records:
         if record.get("kind") == "iteration":
             name = TASKS.get(record["task"], record["task"])
             tasks.setdefault(f"{name}, {record['epochs']} epochs a training", []).append(record)
-    title = "Share of the weights left that must stay, by the limit, and that does stay"
-    return _panels(list(tasks.items()), 4, (3.6, 5.0), title, _iteration)
+    return _panels(list(tasks.items()), 4, (3.6, 5.0), _iteration)
 
 
 def _iteration(place: SubFigure, found: list[Record]) -> None:
@@ -198,9 +194,9 @@ def _percent(shares: Sequence[float | None]) -> list[float]:
 
 
 FIGURES: dict[str, Callable[[list[Record]], Figure]] = {
-    "2": _each_task(2, (5.6, 2.4), "Weights, and the squared norm of those that a density leaves out", _weights),
-    "3": _each_task(4, (2.9, 3.6), "Loss and test accuracy against sparsity, and the limit predicted", _pruned),
+    "2": _each_task(2, (5.6, 2.4), _weights),
+    "3": _each_task(4, (2.9, 3.6), _pruned),
     "4": _iterations,
-    "rows": _each_task(4, (2.9, 2.5), "Hessian rows of weights from the smallest to the largest", _rows),
-    "magnitudes": _each_task(4, (2.9, 2.5), "The limit predicted, had the weights been larger", _scaled),
+    "rows": _each_task(4, (2.9, 2.5), _rows),
+    "magnitudes": _each_task(4, (2.9, 2.5), _scaled),
 }
