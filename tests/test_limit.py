@@ -129,6 +129,11 @@ def test_upper_bound_is_that_of_the_removed_block() -> None:
     block = exact_curvature(model, batches)[removed][:, removed]
     exact = existence_density(torch.linalg.eigvalsh(block).numpy(), limit.scale, 1 - limit.sparsity)
     assert limit.upper_bound == pytest.approx(1 - exact, abs=0.03)
+    rough = pruning_limit(model, batches, tolerance=0.02, max_products=48)
+    at_rough = existence_density(torch.linalg.eigvalsh(block).numpy(), rough.scale, 1 - rough.sparsity)
+    (low, high), (best_low, best_high) = rough.upper_bracket, limit.upper_bracket
+    assert high - low > best_high - best_low  # fewer products leave more open
+    assert low - 0.03 < 1 - at_rough < high + 0.03  # 0.03 for the probe, which is chance
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:

@@ -104,7 +104,12 @@ class PruningLimit:
 
     @property
     def upper_bound(self) -> float:
-        """1 - U at the limit: the sparsity at which the paper says a solution exists (Eq. 19)."""
+        """1 - U at the limit: where the paper says a solution exists (Eq. 19), the middle of its bracket."""
+        return sum(self.upper_bracket) / 2
+
+    @property
+    def upper_bracket(self) -> tuple[float, float]:
+        """Where 1 - U lies at this limit and for this probe, as far as the products with the removed block can tell."""
         scale, density, share = self.scale, 1 - self.sparsity, _SHARES[self.negative]
 
         def existence(rule: Rule) -> float:
@@ -113,7 +118,7 @@ class PruningLimit:
         low = existence(self.removed_spectrum.lowest())
         high = existence(self.removed_spectrum.highest(lambda x: share(x, scale)))
         # A block's singular values are at most the whole matrix's, so U is at most 2 T.
-        return 1 - (low + min(high, 2 * density)) / 2
+        return 1 - min(high, 2 * density), 1 - low
 
     @property
     def larsen_interval(self) -> tuple[float, float]:

@@ -97,7 +97,7 @@ def test_limit_guided_removes_what_the_limits_say(monkeypatch: pytest.MonkeyPatc
     # 0.5 of all, then the least of 0.1 in place of 0.02, then 0.3, and 0.6 would be too much.
     script, asked = [0.5, 0.02, 0.3, 0.6], list[tuple[int, int, int, int]]()
 
-    def scripted(model: nn.Module, batches: Batches, *, max_products: int, seed: int) -> SimpleNamespace:
+    def scripted(model: nn.Module, batches: Batches, *, max_products: int, seed: int, keep: None) -> SimpleNamespace:
         limit = script[len(asked)]
         asked.append((weight_masks(model).num_kept, len(batches.images), max_products, seed))
         return SimpleNamespace(

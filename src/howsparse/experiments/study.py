@@ -81,6 +81,8 @@ def summary(answer: Assessment, model: nn.Module) -> dict[str, Any]:
         "limit_low": limit.bracket[0],
         "limit_high": limit.bracket[1],
         "upper_bound": limit.upper_bound,
+        "upper_low": limit.upper_bracket[0],
+        "upper_high": limit.upper_bracket[1],
         "certified": limit.certified,
         "measured": answer.on_train.sparsity,
         "measured_by_accuracy": answer.on_test.sparsity_by_accuracy,

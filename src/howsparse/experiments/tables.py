@@ -114,8 +114,16 @@ def as_paper(task: str, epochs: int, images: int) -> bool:
 
 
 def _bounds(records: list[Record]) -> Row:
-    differences = [100 * (study["limit"] - study["upper_bound"]) for study in studies(records)]
-    return {"seeds": len(differences), "difference": _spread(differences), "paper": _paper(records, "bounds")}
+    found = studies(records)
+    differences = [100 * (study["limit"] - study["upper_bound"]) for study in found]
+    bracketed = [study for study in found if "upper_low" in study]  # the first records have none
+    open_ = [100 * (study["limit"] - study[end]) for study in bracketed for end in ("upper_high", "upper_low")]
+    return {
+        "seeds": len(found),
+        "difference": _spread(differences),
+        "bracket": [min(open_), max(open_)] if open_ else None,
+        "paper": _paper(records, "bounds"),
+    }
 
 
 def _prediction(records: list[Record]) -> Row:

@@ -76,7 +76,7 @@ def _accuracy(row: dict[str, Any] | None) -> str:
 
 
 _COLUMNS: dict[int, tuple[tuple[str, str, str | None], ...]] = {
-    1: (("1 - T above 1 - U, points", "difference", "paper"),),
+    1: (("1 - T above 1 - U, points", "difference", "paper"), ("bracket", "bracket", None)),
     2: (
         ("limit", "limit", "paper_limit"),
         ("bracket", "bracket", None),
