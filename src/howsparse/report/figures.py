@@ -40,12 +40,17 @@ def paper_figure(name: str, records: list[Record]) -> Figure:
 
 
 def _each_task(columns: int, size: tuple[float, float], draw: Draw) -> Callable[[list[Record]], Figure]:
-    """A figure with one panel for each task; what ``draw`` gets are the task's studies, one for each seed."""
+    """A figure with one panel for each task; what ``draw`` gets are the task's studies, one for each seed.
+
+    Where some runs are like the paper's, others are left out; where none is, all are drawn and say so.
+    """
 
     def whole(records: list[Record]) -> Figure:
+        found = settings(records)
+        like_paper = {setting: runs for setting, runs in found.items() if as_paper(*setting)}
         longest: dict[str, tuple[str, list[Record]]] = {}
-        for (task, epochs, images), runs in settings(records).items():
-            how = "" if as_paper(task, epochs, images) else ": not the paper's"
+        for (task, epochs, images), runs in (like_paper or found).items():
+            how = "" if like_paper else ": not the paper's"
             longest.setdefault(task, (f"{TASKS[task]}\n{epochs} epochs, {images:,} images{how}", studies(runs)))
         return _panels(list(longest.values()), columns, size, draw)
 

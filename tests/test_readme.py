@@ -1,0 +1,20 @@
+"""The README says what the records say."""
+
+from pathlib import Path
+
+import pytest
+
+from howsparse.experiments.record import read_records
+from howsparse.experiments.tables import table
+from howsparse.report.table import markdown_table, paper_table
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a checkout")
+def test_table_2_is_what_is_recorded() -> None:
+    rows = [row for row in table(2, read_records(ROOT / "results" / "runs.jsonl")) if row["as_paper"]]
+    assert rows
+    page = (ROOT / "README.md").read_text()
+    shown = page.split("<!-- table 2, by benchmarks.paper -->")[1].split("<!-- end -->")[0]
+    assert shown.strip() == markdown_table(paper_table(2, rows))
