@@ -25,7 +25,7 @@ numbers beside it, and is neither averaged with one that is like the paper's nor
 What differs from the paper, and why. In Table 1 the two bounds lie further apart than the paper's: U needs the spectrum
 of the block of removed weights, on which only a sixteenth of the products is spent, and what is shown is the middle of
 its bracket. The paper's value for FC5 lies in that bracket, its value for FC12 just below it; the paper's come without
-one. In Table 3, "dense" is a network without l1, as in the paper; the accuracy of one_shot's network before it is pruned
+one. In Table 3, "dense" is a network without l1, as in the paper; what one_shot's network reached before it was pruned
 is in its record.
 
 A rehearsal on 256 images shows that a recipe runs whole (training, limit, measured curves, pruning); its numbers say
