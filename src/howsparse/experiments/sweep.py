@@ -1,5 +1,6 @@
 """Many runs over processes or machines: tasks x methods x sparsities x seeds, none of them twice."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,6 +127,8 @@ def run_jobs(
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if backend == "loky" else -1))
         as_they_come = "generator_unordered" if backend != "ray" else "list"  # which is all that ray's backend can
         runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job) for job in jobs)
+        # Renewing a worker that has grown is loky's affair.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         try:
             yield from runs
         except TerminatedWorkerError as error:
