@@ -79,8 +79,8 @@ def _pruned(place: SubFigure, found: list[Record]) -> None:
         above.plot(test["sparsity"], test["loss"], "--", color=FAINT, linewidth=1.2)
         below.plot(test["sparsity"], _percent(test["accuracy"]), color=INK, linewidth=1.3)
         below.axhline(100 * study["dense_accuracy"], color=INK, linewidth=0.7, linestyle=":")
-    dense, chance = min(study["dense_loss"] for study in found), max(max(s["curves"]["train"]["loss"]) for s in found)
-    above.set_ylim(0.9 * dense, min(chance, 3 * dense + 1))
+    losses = [loss for study in found for loss in study["curves"]["train"]["loss"]]
+    above.set_ylim(0.9 * min(losses), min(max(losses), 3 * min(study["dense_loss"] for study in found) + 1))
     above.set_ylabel("loss")
     below.set_ylabel("test accuracy, %")
     for axes in (above, below):
