@@ -71,12 +71,12 @@ def progress_bar() -> Progress:
 
 
 @contextmanager
-def resumable(where: Path | None = None) -> Iterator[None]:
+def resumable(where: Path) -> Iterator[None]:
     """Ctrl-C within says that the same command goes on, and from where, and ends with its exit code."""
     try:
         yield
     except KeyboardInterrupt:
-        note("stopped; the same command goes on" + ("" if where is None else f" from {where}"))
+        note(f"stopped; the same command goes on from {where}")
         raise typer.Exit(130) from None
 
 
