@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from howsparse.cli import main
+from cli_for_tests import run
 from howsparse.cli.terminal import free_name, ticker
 
 KEYS = {
@@ -65,15 +65,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     save_file(mynets.net().state_dict(), "good.safetensors")
     return tmp_path
-
-
-def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["howsparse", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_demo_answers_in_json_and_draws(

@@ -2,12 +2,11 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from howsparse.cli import main
+import cli_for_tests
 from howsparse.cli.experiments import method_list, sparsity_list
 from howsparse.errors import InputError
 from howsparse.methods import method_names
@@ -21,12 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["howsparse", "compare", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return cli_for_tests.run("compare", *arguments, monkeypatch=monkeypatch)
 
 
 QUICK = ("digits", "--epochs", "2", "--seeds", "2")

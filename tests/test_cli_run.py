@@ -1,13 +1,12 @@
 """`howsparse run` from the shell's side, and what Ctrl-C in the middle of a limit leaves."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from howsparse.cli import main
+from cli_for_tests import run
 from howsparse.curvature import Hessian
 
 
@@ -15,15 +14,6 @@ from howsparse.curvature import Hessian
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["howsparse", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def stop_at(product: int, patch: pytest.MonkeyPatch) -> None:
@@ -43,25 +33,25 @@ def test_a_run_that_was_stopped_goes_on_and_is_made_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("run", "digits", "--epochs", "2", "--max-products", "32", "--record", "runs.jsonl", "--json")
-    assert call(*arguments, "--folder", "whole", "--record", "whole.jsonl", monkeypatch=monkeypatch) == 0
+    assert run(*arguments, "--folder", "whole", "--record", "whole.jsonl", monkeypatch=monkeypatch) == 0
     whole = json.loads(capsys.readouterr().out)
     with monkeypatch.context() as patch:
         stop_at(12, patch)
-        assert call(*arguments, monkeypatch=monkeypatch) == 130
+        assert run(*arguments, monkeypatch=monkeypatch) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.endswith("stopped; the same command goes on from runs/compare-digits\n")
     assert not Path("runs.jsonl").exists()
     with monkeypatch.context() as patch:
         stop_at(whole["study"]["products"] + 8, patch)  # more than there is left, with the eight rows of a study
-        assert call(*arguments, monkeypatch=monkeypatch) == 0
+        assert run(*arguments, monkeypatch=monkeypatch) == 0
     resumed = json.loads(capsys.readouterr().out)
     for name in ("limit_low", "limit_high", "upper_bound", "certified", "measured", "products", "curves", "rows"):
         assert resumed["study"][name] == whole["study"][name], name
     assert (resumed["accuracy"], resumed["hash"]) == (whole["accuracy"], whole["hash"])
     assert list(Path("runs").rglob("*.products")) == []
 
-    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
     assert "recorded already in runs.jsonl" in capsys.readouterr().err
     assert len(Path("runs.jsonl").read_text().splitlines()) == 1
 
@@ -69,16 +59,16 @@ def test_a_run_that_was_stopped_goes_on_and_is_made_once(
 def test_a_limit_goes_on_where_it_is_told_to_keep(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("train", "digits", "--epochs", "1", "--output", "d.safetensors", monkeypatch=monkeypatch) == 0
+    assert run("train", "digits", "--epochs", "1", "--output", "d.safetensors", monkeypatch=monkeypatch) == 0
     arguments = ("limit", "digits", "--weights", "d.safetensors", "--max-products", "32", "--keep", "kept", "--json")
     capsys.readouterr()
     with monkeypatch.context() as patch:
         stop_at(10, patch)
-        assert call(*arguments, monkeypatch=monkeypatch) == 130
+        assert run(*arguments, monkeypatch=monkeypatch) == 130
     assert capsys.readouterr().err.endswith("stopped; the same command goes on from kept\n")
     assert len(list(Path("kept").iterdir())) == 9
     with monkeypatch.context() as patch:
         stop_at(24, patch)  # 32 in all at most, nine of them known
-        assert call(*arguments, monkeypatch=monkeypatch) == 0
+        assert run(*arguments, monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)["products"] <= 32
     assert not Path("kept").exists()
