@@ -205,13 +205,13 @@ def pruning_limit(
         )
     risk = EmpiricalRisk(model, batches, loss, weights)
     matrix = Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
+    tolerance, tolerance_error = default_tolerance(risk) if tolerance is None else (tolerance, 0.0)
+    curvature_scale(tolerance, 1.0)
     gradient = risk.gradient()
     operator, half = (
         part if keep is None else Remembered(part, keep, fingerprint(f"{curvature} {name}", gradient))
         for name, part in (("whole", matrix), ("half", Sample(matrix, len(risk.lengths) // 2)))
     )
-    tolerance, tolerance_error = default_tolerance(risk) if tolerance is None else (tolerance, 0.0)
-    curvature_scale(tolerance, 1.0)
     flat = risk.flat_weights()
     magnitudes, share = Magnitudes(flat.cpu().numpy()), _SHARES[negative]
 

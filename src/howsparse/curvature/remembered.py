@@ -73,7 +73,9 @@ class Remembered(Operator):
 
 def fingerprint(origin: str, vector: Tensor) -> str:
     """A name that no other origin or vector has."""
-    return hashlib.sha256(origin.encode() + vector.cpu().contiguous().numpy().tobytes()).hexdigest()[:32]
+    return hashlib.sha256(origin.encode() + vector.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[
+        :32
+    ]
 
 
 def _read(file: Path) -> Tensor | None:

@@ -43,9 +43,9 @@ def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> li
     ]
 
 
-def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
+def run_case(task: Task, case: Case, run: Run, kind: str = "method") -> dict[str, Any]:
     """Run it; a record of what came out. A method that the task's network does not suit is recorded as refused."""
-    key = _key(task, case, run)
+    key = _key(task, case, run, kind)
     about = key | {
         "hash": key_hash(key),
         "task": task.recipe.name,
@@ -65,8 +65,7 @@ def run_case(task: Task, case: Case, run: Run) -> dict[str, Any]:
 def run_whole(task: Task, case: Case, run: Run, progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
     """`run_case` with the study of the task's dense network beside it: one line for all of the paper's tables."""
     studied = study(task, case.seed, run, progress)
-    key = _key(task, case, run, "run")
-    return run_case(task, case, run) | key | {"hash": key_hash(key), "study": studied}
+    return run_case(task, case, run, "run") | {"study": studied}
 
 
 def outcome(ticket: Ticket) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def find_record(
     return next((r for r in records if all(r.get(name) == value for name, value in key.items())), None)
 
 
-def _key(task: Task, case: Case, run: Run, kind: str = "method") -> dict[str, Any]:
+def _key(task: Task, case: Case, run: Run, kind: str) -> dict[str, Any]:
     """What makes a case this one."""
     return {
         "kind": kind,
