@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 import howsparse
 from benchmarks.exact import dense_hessian
-from howsparse.curvature import GGN, EmpiricalRisk
-from howsparse.experiments.record import append_record, provenance
-from howsparse.geometry import Magnitudes, absolute_share, clipped_share, fixed_point, minimal_density
-from howsparse.limit import Curvature, Negative
+from howsparse.geometry import Magnitudes, absolute_filter, clipped_filter, fixed_point, minimal_density
+from howsparse.limit.compute import Curvature, Negative
+from howsparse.records import append_record, provenance
+from howsparse.risk.curvature import GGN
+from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.tasks import load_task
 from howsparse.tasks.networks import kaiming_normal_, mlp
 
@@ -70,9 +71,9 @@ def one_case(seed: int) -> dict[str, Any]:
     matrix = dense_hessian(model, inputs, targets) if curvature == "hessian" else dense_ggn(model, inputs, targets)
     eigenvalues = torch.linalg.eigvalsh(matrix).numpy()
     weights = torch.cat([w.detach().flatten() for w in howsparse.prunable_weights(model).values()])
-    share = absolute_share if negative == "wall" else clipped_share
+    share = absolute_filter if negative == "wall" else clipped_filter
     exact = 1 - fixed_point(
-        lambda scale: minimal_density(eigenvalues, scale, share=share), Magnitudes(weights.numpy()), tolerance
+        lambda scale: minimal_density(eigenvalues, scale, factor=share), Magnitudes(weights.numpy()), tolerance
     )
     low, high = limit.bracket
     return {

@@ -4,7 +4,7 @@
         [--record results/drift.jsonl] [--table docs/drift.md]
 
 Same probes, same tolerance and same Lanczos steps for every number of images, so that only the data
-differ. This is what the sampling error of `howsparse.bracket` is modelled on.
+differ. This is what the sampling error of `howsparse.limit.bracket` is modelled on.
 """
 
 import argparse
@@ -12,13 +12,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from howsparse.bracket import solve_bracket
-from howsparse.curvature import GGN, EmpiricalRisk, Hessian, grow_spectrum
-from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.files import write_whole
-from howsparse.geometry import Magnitudes, absolute_share
-from howsparse.limit import default_tolerance
+from howsparse.geometry import Magnitudes, absolute_filter
+from howsparse.limit.bracket import solve_bracket
+from howsparse.limit.compute import default_tolerance
+from howsparse.linalg.spectrum import grow_spectrum
 from howsparse.loading import load_weights
+from howsparse.records import append_record, provenance, read_records
+from howsparse.risk.curvature import GGN, Hessian
+from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.tasks import load_task
 
 IMAGES, STEPS = (2000, 4000, 8000), (20, 60)
@@ -54,7 +56,7 @@ def middle_by_steps(operator: Hessian | GGN, tolerance: float) -> dict[int, floa
     magnitudes = Magnitudes(flat.numpy())
     for spectrum in grow_spectrum(operator, flat):
         if spectrum.num_steps in STEPS:
-            bracket = solve_bracket(spectrum, magnitudes, tolerance, absolute_share)
+            bracket = solve_bracket(spectrum, magnitudes, tolerance, absolute_filter)
             found[spectrum.num_steps] = (bracket.low + bracket.high) / 2
         if spectrum.num_steps == max(STEPS):
             break

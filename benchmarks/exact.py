@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 import howsparse
-from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.experiments.train import train_task
 from howsparse.files import write_whole
 from howsparse.geometry import Magnitudes, fixed_point, minimal_density
+from howsparse.records import append_record, provenance, read_records
 from howsparse.tasks import Task, load_task
 
 STRENGTHS = (1e-3, 3e-4, 1e-4, 0.0)

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from howsparse.experiments.record import read_records
 from howsparse.files import write_whole
+from howsparse.records import read_records
 
 
 def main() -> None:

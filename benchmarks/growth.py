@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 import howsparse
-from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.files import write_whole
+from howsparse.records import append_record, provenance, read_records
 from howsparse.tasks.networks import kaiming_normal_, mlp
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)

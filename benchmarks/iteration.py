@@ -17,13 +17,13 @@ from typing import Any
 
 from torch import nn
 
-from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.files import write_whole
-from howsparse.masks import Mask
 from howsparse.methods import Run, Stage
 from howsparse.methods.lottery_ticket import lottery_ticket
 from howsparse.methods.rare_gems import rare_gems
 from howsparse.methods.stages import network_limits
+from howsparse.pruning.masks import Mask
+from howsparse.records import append_record, provenance, read_records
 from howsparse.tasks import Task, load_task
 
 Step = dict[str, float]

@@ -36,16 +36,20 @@ from torch import Tensor, nn
 import howsparse
 from benchmarks import peers
 from benchmarks.product import interleaved, with_onednn
-from howsparse.bracket import solve_bracket
-from howsparse.curvature import EmpiricalRisk, Hessian, Lanczos, Tridiagonal, gauss, grow_spectrum
-from howsparse.experiments.record import append_record, provenance
 from howsparse.experiments.train import train_task
 from howsparse.files import write_whole
-from howsparse.geometry import Magnitudes, absolute_share, fixed_point, minimal_density
-from howsparse.limit import PruningLimit
+from howsparse.geometry import Magnitudes, absolute_filter, fixed_point, minimal_density
+from howsparse.limit.bracket import solve_bracket
+from howsparse.limit.compute import PruningLimit
+from howsparse.linalg.lanczos import Lanczos
+from howsparse.linalg.quadrature import Tridiagonal, gauss
+from howsparse.linalg.spectrum import grow_spectrum
 from howsparse.loading import load_weights
-from howsparse.masks import select_weights
-from howsparse.measure import evaluate
+from howsparse.records import append_record, provenance
+from howsparse.risk.curvature import Hessian
+from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.evaluate import evaluate
+from howsparse.risk.weights import select_weights
 from howsparse.tasks import load_task
 from howsparse.tasks.data import Batches, Images
 from howsparse.tasks.networks import kaiming_normal_, resnet
@@ -397,7 +401,7 @@ def errors(network: Network, images: int, limit: PruningLimit, reference_steps: 
     for spectrum in grow_spectrum(operator, flat, probes=reference_probes(flat), seed=2):
         if spectrum.num_steps >= reference_steps:
             break
-    bracket = solve_bracket(spectrum, limit.magnitudes, limit.tolerance, absolute_share)
+    bracket = solve_bracket(spectrum, limit.magnitudes, limit.tolerance, absolute_filter)
     middle = (bracket.low + bracket.high) / 2
     return {
         "authors": abs(by_steps[STEPS] - middle),
@@ -430,7 +434,7 @@ def authors_run(operator: Hessian, flat: Tensor) -> Tridiagonal:
 def gauss_sparsity(tridiagonal: Tridiagonal, magnitudes: Magnitudes, tolerance: float) -> float:
     """1 - T at its fixed point by plain Gauss quadrature."""
     rule = gauss(tridiagonal)
-    return 1 - fixed_point(lambda scale: minimal_density(rule.nodes, scale, rule.weights), magnitudes, tolerance)
+    return 1 - fixed_point(lambda scale: minimal_density(rule.nodes, scale, rule.masses), magnitudes, tolerance)
 
 
 def convnet(images: Images, widths: tuple[int, ...] = (64, 128, 256, 512), classes: int = 10) -> nn.Module:

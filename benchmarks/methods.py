@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from howsparse.experiments.compare import rows
-from howsparse.experiments.record import read_records
-from howsparse.experiments.tables import PAPER
 from howsparse.files import write_whole
+from howsparse.paper.tables import PAPER
+from howsparse.records import read_records
 
 Record = dict[str, Any]
 

@@ -8,12 +8,12 @@ import re
 import shutil
 from pathlib import Path
 
-from howsparse.experiments.record import read_records
-from howsparse.experiments.tables import TASKS, as_paper, settings, table
 from howsparse.files import write_whole
-from howsparse.report.figures import FIGURES, paper_figure
+from howsparse.paper.figures import FIGURES, paper_figure
+from howsparse.paper.render import markdown_table, paper_table
+from howsparse.paper.tables import TASKS, as_paper, settings, table
+from howsparse.records import read_records
 from howsparse.report.plots import save_figure
-from howsparse.report.table import markdown_table, paper_table
 
 INTRODUCTION = """# The paper's experiments
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from howsparse.curvature import Lanczos
+from howsparse.linalg.lanczos import Lanczos
 
 __all__ = ["INSTALL", "densities", "double_backward", "products", "subject", "version"]
 

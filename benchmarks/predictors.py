@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 import howsparse
-from howsparse.experiments.record import append_record, provenance, read_records
 from howsparse.experiments.train import train_task
 from howsparse.files import write_whole
+from howsparse.records import append_record, provenance, read_records
 from howsparse.tasks import Task, load_task
 
 REGIMES = [(3e-3, 0.0), (1e-3, 0.0), (3e-4, 0.0), (1e-4, 0.0), (3e-5, 0.0), (0.0, 5e-4), (0.0, 0.0)]

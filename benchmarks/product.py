@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, linearize, vmap
 
-from howsparse.curvature import GGN, EmpiricalRisk, Hessian
-from howsparse.experiments.record import append_record, provenance
 from howsparse.files import write_whole
 from howsparse.matmul import fast_matmul
+from howsparse.records import append_record, provenance
+from howsparse.risk.curvature import GGN, Hessian
+from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.tasks import load_task
 
 Weights = dict[str, Tensor]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from howsparse.masks import prunable_weights
 from howsparse.matmul import fast_matmul
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Task, load_task
 
 WEIGHTS = 6464  # of the 64-64-32-10 network

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from howsparse.masks import prunable_weights
+from howsparse.risk.weights import prunable_weights
 
 Batches = list[tuple[Tensor, Tensor]]
 

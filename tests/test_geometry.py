@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from howsparse import InputError
 from howsparse.geometry import (
     Magnitudes,
-    absolute_share,
-    clipped_share,
+    absolute_filter,
+    clipped_filter,
     curvature_scale,
     effective_dimension,
     ellipsoid_width,
@@ -132,7 +132,7 @@ def test_larsen_interval_holds_the_width_of_a_single_direction() -> None:
 
 @given(spectra, scales)
 def test_dimensions_add_up(eigenvalues: np.ndarray, scale: float) -> None:
-    for share in (absolute_share, clipped_share):
+    for share in (absolute_filter, clipped_filter):
         total = effective_dimension(eigenvalues, scale, share) + statistical_dimension(eigenvalues, scale, share)
         assert total == pytest.approx(eigenvalues.size)
 
@@ -141,7 +141,7 @@ def test_dimensions_add_up(eigenvalues: np.ndarray, scale: float) -> None:
 def test_bounds_are_ordered_and_scale_free(eigenvalues: np.ndarray, scale: float, unit: float) -> None:
     wall = minimal_density(eigenvalues, scale)
     assert 0 <= generic_density(eigenvalues, scale) <= wall + 1e-9
-    assert minimal_density(eigenvalues, scale, share=clipped_share) <= wall + 1e-12
+    assert minimal_density(eigenvalues, scale, factor=clipped_filter) <= wall + 1e-12
     assert minimal_density(eigenvalues * unit, scale * unit) == pytest.approx(wall)
     assert minimal_density(eigenvalues, scale * unit) <= wall or unit < 1
 

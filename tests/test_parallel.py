@@ -9,9 +9,11 @@ import torch
 from torch import distributed, multiprocessing, nn
 
 from howsparse import measure, pruning_limit
-from howsparse.curvature import EmpiricalRisk, Hessian, Remembered
-from howsparse.measure import evaluate
+from howsparse.linalg.remembered import Remembered
 from howsparse.parallel import rank
+from howsparse.risk.curvature import Hessian
+from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.evaluate import evaluate
 from howsparse.tasks.networks import digits_convnet
 from howsparse.training import fit
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from howsparse.experiments.record import read_records
-from howsparse.experiments.tables import table
-from howsparse.report.table import markdown_table, paper_table
+from howsparse.paper.render import markdown_table, paper_table
+from howsparse.paper.tables import table
+from howsparse.records import read_records
 
 ROOT = Path(__file__).parents[1]
 

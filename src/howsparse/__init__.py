@@ -1,17 +1,12 @@
 """How sparse can a neural network be pruned before it gets worse? Computed, not swept for."""
 
 from howsparse.errors import InputError
-from howsparse.limit import PruningLimit, pruning_limit
-from howsparse.loss import CrossEntropy, cross_entropy
-from howsparse.masks import (
-    Mask,
-    layerwise_mask,
-    magnitude_mask,
-    prunable_weights,
-    prune,
-    random_mask,
-)
-from howsparse.measure import Measured, measure
+from howsparse.limit.compute import PruningLimit, pruning_limit
+from howsparse.limit.measure import Measured, measure
+from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
+from howsparse.pruning.prune import prune
+from howsparse.risk.losses import CrossEntropy, cross_entropy
+from howsparse.risk.weights import prunable_weights
 from howsparse.training.l1 import attach_l1
 
 __version__ = "0.1.0"

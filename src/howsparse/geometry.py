@@ -1,7 +1,7 @@
 r"""The paper's formulas on spectra and magnitudes: widths, dimensions, the bounds T and U. No model, no autograd.
 
-A spectrum is given as nodes and the share of the spectrum that sits at each: the eigenvalues themselves with equal
-shares, or a quadrature rule that stands for them. Densities are fractions of weights kept; the paper's pruning ratios.
+A spectrum is given as nodes and the mass at each: the eigenvalues themselves with equal masses, or a quadrature rule
+that stands for them. Densities are fractions of weights kept; the paper's pruning ratios.
 
 The one quantity everything turns on is the scale :math:`\mu = 2\epsilon/R^2`, a curvature: a direction flatter than
 :math:`\mu` lets the loss sublevel set reach as far as the removed weights are away, a steeper one does not.
@@ -23,10 +23,10 @@ from scipy.optimize import brentq
 from howsparse.errors import InputError
 
 __all__ = [
+    "FilterFactor",
     "Magnitudes",
-    "Share",
-    "absolute_share",
-    "clipped_share",
+    "absolute_filter",
+    "clipped_filter",
     "curvature_scale",
     "effective_dimension",
     "ellipsoid_width",
@@ -44,29 +44,29 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
-class Share(Protocol):
+class FilterFactor(Protocol):
     """How much of a direction's dimension curvature takes, between 0 and 1."""
 
     def __call__(self, curvatures: ArrayLike, scale: float) -> Array: ...
 
 
-def absolute_share(curvatures: ArrayLike, scale: float) -> Array:
+def absolute_filter(curvatures: ArrayLike, scale: float) -> Array:
     r"""The paper's reading of negative curvature, a wall like any other: :math:`|\lambda| / (|\lambda| + \mu)`.
 
-    >>> absolute_share([-1.0, 0.0, 3.0], 1.0)
+    >>> absolute_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.5 , 0.  , 0.75])
     """
     size = np.abs(np.asarray(curvatures, dtype=np.float64))
     return size / (size + scale)
 
 
-def clipped_share(curvatures: ArrayLike, scale: float) -> Array:
+def clipped_filter(curvatures: ArrayLike, scale: float) -> Array:
     r"""Negative curvature unbounded, its radius infinite: :math:`\lambda_+ / (\lambda_+ + \mu)`.
 
-    >>> clipped_share([-1.0, 0.0, 3.0], 1.0)
+    >>> clipped_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.  , 0.  , 0.75])
     """
-    return absolute_share(np.maximum(np.asarray(curvatures, dtype=np.float64), 0.0), scale)
+    return absolute_filter(np.maximum(np.asarray(curvatures, dtype=np.float64), 0.0), scale)
 
 
 def curvature_scale(tolerance: float, radius: float) -> float:
@@ -134,7 +134,7 @@ def larsen_interval(eigenvalues: ArrayLike, tolerance: float, radius: float) -> 
     return math.sqrt(2 / math.pi) * width, width
 
 
-def effective_dimension(eigenvalues: ArrayLike, scale: float, share: Share = absolute_share) -> float:
+def effective_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFactor = absolute_filter) -> float:
     r"""Number of directions in which curvature outweighs the tolerance.
 
     .. math:: \sum_i |\lambda_i| / (|\lambda_i| + \mu)
@@ -142,7 +142,7 @@ def effective_dimension(eigenvalues: ArrayLike, scale: float, share: Share = abs
     Args:
         eigenvalues: shape ``(n,)``, loss per squared weight.
         scale: :math:`\mu = 2\epsilon/R^2`, same unit, positive.
-        share: how negative curvature counts, `absolute_share` or `clipped_share`.
+        factor: how negative curvature counts, `absolute_filter` or `clipped_filter`.
 
     Raises:
         InputError: scale is not positive.
@@ -153,19 +153,19 @@ def effective_dimension(eigenvalues: ArrayLike, scale: float, share: Share = abs
     1.0
     """
     _check_scale(scale)
-    return float(np.sum(share(eigenvalues, scale)))
+    return float(np.sum(factor(eigenvalues, scale)))
 
 
-def statistical_dimension(eigenvalues: ArrayLike, scale: float, share: Share = absolute_share) -> float:
+def statistical_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFactor = absolute_filter) -> float:
     r"""Statistical dimension of the cone over the sublevel set: the squared projected width (Theorem 2, within 1).
 
     .. math:: \sum_i \mu / (|\lambda_i| + \mu) = D - \text{effective dimension}
     """
-    return np.asarray(eigenvalues).size - effective_dimension(eigenvalues, scale, share)
+    return np.asarray(eigenvalues).size - effective_dimension(eigenvalues, scale, factor)
 
 
 def minimal_density(
-    eigenvalues: ArrayLike, scale: float, weights: ArrayLike | None = None, share: Share = absolute_share
+    eigenvalues: ArrayLike, scale: float, masses: ArrayLike | None = None, factor: FilterFactor = absolute_filter
 ) -> float:
     r"""The paper's lower bound T: the density below which a subspace misses the sublevel set.
 
@@ -177,8 +177,8 @@ def minimal_density(
     Args:
         eigenvalues: shape ``(n,)``: eigenvalues, or the nodes of a rule.
         scale: :math:`\mu`, positive; infinite gives 0.
-        weights: share of the spectrum at each; equal shares unless given.
-        share: how negative curvature counts.
+        masses: fraction of the spectrum at each, adding up to 1; equal ones unless given.
+        factor: how negative curvature counts.
 
     Source: Eq. 18 (Corollary 1).
 
@@ -186,12 +186,12 @@ def minimal_density(
     0.125
     """
     _check_scale(scale)
-    shares = share(eigenvalues, scale)
-    return float(shares.mean() if weights is None else np.average(shares, weights=np.asarray(weights)))
+    factors = factor(eigenvalues, scale)
+    return float(factors.mean() if masses is None else np.average(factors, weights=np.asarray(masses)))
 
 
 def generic_density(
-    eigenvalues: ArrayLike, scale: float, weights: ArrayLike | None = None, share: Share = absolute_share
+    eigenvalues: ArrayLike, scale: float, masses: ArrayLike | None = None, factor: FilterFactor = absolute_filter
 ) -> float:
     r"""Where random subspaces begin to meet the sublevel set if the removed weights point in no particular direction.
 
@@ -206,7 +206,7 @@ def generic_density(
     _check_scale(scale)
 
     def excess(density: float) -> float:
-        return minimal_density(eigenvalues, scale / density, weights, share) - density
+        return minimal_density(eigenvalues, scale / density, masses, factor) - density
 
     smallest = 1e-12
     return float(brentq(excess, smallest, 1.0, xtol=1e-14)) if excess(smallest) > 0 else 0.0
@@ -298,8 +298,8 @@ def existence_density(
     block_eigenvalues: ArrayLike,
     scale: float,
     density: float,
-    weights: ArrayLike | None = None,
-    share: Share = absolute_share,
+    masses: ArrayLike | None = None,
+    factor: FilterFactor = absolute_filter,
 ) -> float:
     r"""The paper's upper bound U: the density at which a sparse solution is sure to exist.
 
@@ -310,12 +310,12 @@ def existence_density(
         block_eigenvalues: of the Hessian's block of removed weights, or the nodes of a rule.
         scale: :math:`2\epsilon/R_m^2`.
         density: :math:`p`, the fraction kept.
-        weights: share of the block's spectrum at each; equal shares unless given.
-        share: how negative curvature counts.
+        masses: fraction of the block's spectrum at each; equal ones unless given.
+        factor: how negative curvature counts.
 
     Source: Eq. 19; the paper reports it at p = T (Eq. 20, Table 1).
     """
-    needed = minimal_density(block_eigenvalues, scale, weights, share) if math.isfinite(scale) else 0.0
+    needed = minimal_density(block_eigenvalues, scale, masses, factor) if math.isfinite(scale) else 0.0
     return density + (1 - density) * needed
 
 

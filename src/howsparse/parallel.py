@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, distributed, nn
 
 __all__ = [
-    "Share",
+    "OwnBatches",
     "gathered",
     "is_first",
     "join",
     "mean_gradients_",
+    "own_count",
     "own_device",
     "rank",
     "same_buffers_",
@@ -57,7 +58,7 @@ def is_first() -> bool:
 
 
 @dataclass(frozen=True)
-class Share:
+class OwnBatches:
     """This process's batches, re-iterable: every one of as many as there are processes."""
 
     batches: Iterable[Any]
@@ -65,10 +66,10 @@ class Share:
     def __iter__(self) -> Iterator[Any]:
         return islice(iter(self.batches), rank(), None, world_size())
 
-    @staticmethod
-    def of(count: int) -> int:
-        """How many of the first ``count`` batches are this process's."""
-        return len(range(rank(), count, world_size()))
+
+def own_count(count: int) -> int:
+    """How many of the first ``count`` batches are this process's."""
+    return len(range(rank(), count, world_size()))
 
 
 def sum_(tensor: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from howsparse import magnitude_mask, prunable_weights, pruning_limit
-from howsparse.bracket import solve_bracket
-from howsparse.curvature import EmpiricalRisk, Hessian, sample_rows
 from howsparse.experiments.compare import Case, find_record, run_whole
 from howsparse.experiments.study import study
-from howsparse.geometry import Magnitudes, absolute_share
-from howsparse.measure import evaluate, pruned
+from howsparse.geometry import Magnitudes, absolute_filter
+from howsparse.limit.bracket import solve_bracket
+from howsparse.linalg.rows import sample_rows
 from howsparse.methods import Run, Stages
+from howsparse.pruning.prune import pruned
+from howsparse.risk.curvature import Hessian
+from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.evaluate import evaluate
 from howsparse.tasks import load_task
 
 
@@ -51,7 +54,7 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
     scaled = studied["scaled"]
     thrice = scaled["factor"].index(3.0)
     larger = Magnitudes(3 * flat_weights(model).numpy())
-    same_spectrum = solve_bracket(limit.spectrum, larger, limit.tolerance, absolute_share)
+    same_spectrum = solve_bracket(limit.spectrum, larger, limit.tolerance, absolute_filter)
     assert scaled["limit_low"][thrice] == pytest.approx(same_spectrum.low, abs=1e-4)
     assert scaled["limit_high"][thrice] == pytest.approx(same_spectrum.high, abs=1e-4)
     assert scaled["limit"][0] == limit.sparsity

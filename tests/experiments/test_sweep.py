@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from howsparse.errors import InputError
-from howsparse.experiments.record import read_records
 from howsparse.experiments.sweep import Job, jobs_of, load_sweep, run_jobs
+from howsparse.records import read_records
 
 SWEEP = """
 tasks:

@@ -8,8 +8,10 @@ import pytest
 from torch import nn
 
 from howsparse import pruning_limit
-from howsparse.masks import Mask, prune, weight_masks
 from howsparse.methods import Limits, Run, Sparsity, Stage, Ticket, load_method
+from howsparse.pruning.masks import Mask
+from howsparse.pruning.prune import prune
+from howsparse.risk.weights import torch_masks
 from howsparse.tasks.data import Batches
 from methods_for_tests import WEIGHTS, Kept, all_kept, always, largest_kept, same, small, state, train_by_hand, zero
 
@@ -99,7 +101,7 @@ def test_limit_guided_removes_what_the_limits_say(monkeypatch: pytest.MonkeyPatc
 
     def scripted(model: nn.Module, batches: Batches, *, max_products: int, seed: int, keep: None) -> SimpleNamespace:
         limit = script[len(asked)]
-        asked.append((weight_masks(model).num_kept, len(batches.images), max_products, seed))
+        asked.append((Mask(torch_masks(model)).num_kept, len(batches.images), max_products, seed))
         return SimpleNamespace(
             sparsity=limit, bracket=(limit - 0.01, limit + 0.01), upper_bound=0.4, certified=0.3, num_products=9
         )

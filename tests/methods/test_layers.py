@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.masks import prunable_weights, random_layer_mask
 from howsparse.methods import load_method
 from howsparse.methods.random import erdos_renyi_densities
 from howsparse.methods.smart_ratio import smart_ratio_densities
+from howsparse.pruning.masks import random_layer_mask
+from howsparse.risk.weights import prunable_weights
 from methods_for_tests import small
 
 property_test = settings(deadline=None, max_examples=100)

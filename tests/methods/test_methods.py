@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from howsparse.errors import InputError
-from howsparse.masks import Mask, prunable_weights
-from howsparse.measure import evaluate
 from howsparse.methods import Stage, Ticket, load_method, method_names
 from howsparse.methods.stages import Run, Stages
+from howsparse.pruning.masks import Mask
+from howsparse.risk.evaluate import evaluate
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Task
 from howsparse.training import Epoch
 from methods_for_tests import WEIGHTS, all_kept, same, small, state

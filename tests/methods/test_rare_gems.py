@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from howsparse.masks import Mask, prunable_weights
 from howsparse.methods import Run, Stage, load_method
 from howsparse.methods.rare_gems import Gem, rare_gems
+from howsparse.pruning.masks import Mask
+from howsparse.risk.weights import prunable_weights
 from methods_for_tests import WEIGHTS, always, same, small, state, train_by_hand
 
 SCORES = ([0.9, 0.2, 0.6, 0.4, 0.7, 0.1], [0.8, 0.3, 0.0, 0.55])

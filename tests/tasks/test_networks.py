@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.masks import prunable_weights
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks.data import Images
 from howsparse.tasks.networks import NETWORKS, digits_mlp, fc5, kaiming_normal_, mlp, resnet
 from howsparse.tasks.recipe import load_recipe

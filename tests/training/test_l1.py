@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.masks import prunable_weights
+from howsparse.risk.weights import prunable_weights
 from howsparse.training.l1 import attach_l1
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.masks import prunable_weights
+from howsparse.risk.weights import prunable_weights
 from howsparse.training.l1 import attach_l1
 from howsparse.training.loop import Epoch, fit
 

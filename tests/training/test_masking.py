@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.masks import Mask, magnitude_mask, prunable_weights, random_mask
+from howsparse.pruning.masks import Mask, magnitude_mask, random_mask
+from howsparse.risk.weights import prunable_weights
 from howsparse.training.l1 import attach_l1
 from howsparse.training.masking import attach_mask
 

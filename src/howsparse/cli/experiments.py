@@ -29,7 +29,7 @@ from howsparse.cli.terminal import (
     ticker,
 )
 from howsparse.errors import InputError
-from howsparse.limit import MAX_PRODUCTS
+from howsparse.limit.compute import MAX_PRODUCTS
 from howsparse.report.table import percent
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a task's network with l1. Ctrl-C or a crash loses at most one epoch: the same command resumes."""
-    from howsparse.experiments.record import append_record, provenance
     from howsparse.experiments.train import train_task
     from howsparse.files import save_tensors
+    from howsparse.records import append_record, provenance
     from howsparse.tasks import load_task
     from howsparse.training import Epoch
 
@@ -108,8 +108,8 @@ def compare(
     """
     from howsparse.experiments.compare import cases, rows
     from howsparse.experiments.compare import compare as run_all
-    from howsparse.experiments.record import append_record, provenance, read_records
     from howsparse.methods import Run
+    from howsparse.records import append_record, provenance, read_records
     from howsparse.report.table import comparison_table
     from howsparse.tasks import load_task
     from howsparse.training import Epoch
@@ -198,8 +198,8 @@ def run(
 ) -> None:
     """Make one record of the paper's tables: train, compute the limit, measure it, and prune by a method."""
     from howsparse.experiments.compare import cases, find_record, run_whole
-    from howsparse.experiments.record import append_record, provenance, read_records
     from howsparse.methods import Run
+    from howsparse.records import append_record, provenance, read_records
     from howsparse.tasks import load_task
     from howsparse.training import Epoch
 
@@ -242,10 +242,10 @@ def paper_table(
     as_json: JsonOption = False,
 ) -> None:
     """One of the paper's tables from the runs that are recorded, the paper's numbers beside them."""
-    from howsparse.experiments.record import read_records
-    from howsparse.experiments.tables import table
-    from howsparse.report.table import markdown_table
-    from howsparse.report.table import paper_table as shown
+    from howsparse.paper.render import markdown_table
+    from howsparse.paper.render import paper_table as shown
+    from howsparse.paper.tables import table
+    from howsparse.records import read_records
 
     rows = table(number, read_records(*record))
     if not rows:
@@ -267,8 +267,8 @@ def paper_figure(
     force: ForceOption = False,
 ) -> None:
     """One of the paper's figures from the runs that are recorded: as PDF, which scales, and as PNG."""
-    from howsparse.experiments.record import read_records
-    from howsparse.report.figures import paper_figure as drawn
+    from howsparse.paper.figures import paper_figure as drawn
+    from howsparse.records import read_records
     from howsparse.report.plots import save_figure
 
     stem = Path(f"figure-{name}") if output is None else output
@@ -294,7 +294,7 @@ def sparsity_list(text: str) -> "list[Sparsity]":
     Raises:
         InputError: something else.
     """
-    from howsparse.masks import check_sparsity
+    from howsparse.pruning.masks import check_sparsity
 
     words: tuple[Literal["limit", "certified"], ...] = ("limit", "certified")
     found: list[Sparsity] = []

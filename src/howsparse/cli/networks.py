@@ -39,7 +39,7 @@ from howsparse.cli.terminal import (
     stage_bars,
 )
 from howsparse.errors import InputError
-from howsparse.limit import MAX_PRODUCTS
+from howsparse.limit.compute import MAX_PRODUCTS
 
 if TYPE_CHECKING:
     from howsparse.tasks.data import Batches
@@ -209,10 +209,10 @@ def report(
     record: Path | None = None,
 ) -> Any:
     """Assess, prune to ``sparsity`` (a fraction or a word), print the answer, record it; returns the mask."""
-    from howsparse.curvature import EmpiricalRisk
-    from howsparse.limit import default_tolerance
-    from howsparse.report import answer_table, assess
-    from howsparse.report.assessment import check_pruned
+    from howsparse.limit.assess import assess, check_pruned
+    from howsparse.limit.compute import default_tolerance
+    from howsparse.report.table import answer_table
+    from howsparse.risk.empirical import EmpiricalRisk
 
     if subject.whole is not None:
         options = options | {"population": len(subject.whole.images)}
@@ -241,7 +241,7 @@ def report(
     kept, after = check_pruned(subject.model, target, subject.test)
     result = answer.summary(after) | about
     if record is not None:
-        from howsparse.experiments.record import append_record, provenance
+        from howsparse.records import append_record, provenance
 
         append_record(result | provenance(), record)
     if as_json:
@@ -253,7 +253,7 @@ def report(
 
 def check_sparsity_word(sparsity: str) -> None:
     """A fraction in [0, 1), or one of the words for a computed one."""
-    from howsparse.masks import check_sparsity
+    from howsparse.pruning.masks import check_sparsity
 
     if sparsity in ("certified", "measured", "limit"):
         return

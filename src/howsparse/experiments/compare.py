@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from howsparse.errors import UnsuitableNetwork
-from howsparse.experiments.record import key_hash
 from howsparse.experiments.study import study
-from howsparse.limit import Progress
+from howsparse.limit.compute import Progress
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
+from howsparse.records import key_hash
 from howsparse.tasks import Task
 
 __all__ = ["Case", "cases", "compare", "find_record", "rows", "run_case", "run_whole"]

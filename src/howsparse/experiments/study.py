@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from howsparse.curvature import EmpiricalRisk, Hessian, sample_rows
 from howsparse.files import one_at_a_time, write_whole
-from howsparse.limit import Progress, PruningLimit, default_tolerance
-from howsparse.masks import prunable_weights
-from howsparse.measure import Measured
+from howsparse.limit.assess import Assessment, assess
+from howsparse.limit.compute import Progress, PruningLimit, default_tolerance
+from howsparse.limit.measure import Measured
+from howsparse.linalg.rows import sample_rows
 from howsparse.methods import Limits, Run, Stages
 from howsparse.methods.stages import kept_file, write_limits
-from howsparse.report.assessment import Assessment, assess
+from howsparse.risk.curvature import Hessian
+from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Task
 
 __all__ = ["study"]

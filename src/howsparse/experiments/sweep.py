@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
 from howsparse.experiments.compare import Case, cases, find_record, run_case, run_whole
-from howsparse.experiments.record import append_record, provenance, read_records
-from howsparse.limit import MAX_PRODUCTS
-from howsparse.masks import check_sparsity
+from howsparse.limit.compute import MAX_PRODUCTS
 from howsparse.methods import Run
+from howsparse.pruning.masks import check_sparsity
+from howsparse.records import append_record, provenance, read_records
 from howsparse.tasks import Task, load_recipe, load_task
 
 __all__ = ["Backend", "Job", "Sweep", "jobs_of", "load_sweep", "run_jobs"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from howsparse.masks import prunable_weights
-from howsparse.measure import evaluate
+from howsparse.risk.evaluate import evaluate
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Recipe, Task
 from howsparse.training import Epoch, attach_l1, fit
 

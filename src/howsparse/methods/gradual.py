@@ -1,8 +1,8 @@
 """Gradual magnitude pruning in one training, on a cubic schedule."""
 
 from howsparse.errors import InputError
-from howsparse.masks import Mask, magnitude_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.pruning.masks import Mask, magnitude_mask
 from howsparse.tasks import Task
 
 __all__ = ["gradual"]

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from howsparse.masks import Mask
 from howsparse.methods.lottery_ticket import prune_in_rounds
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.pruning.masks import Mask
 from howsparse.tasks import Task
 
 __all__ = ["limit_guided"]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.masks import Mask, magnitude_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket, dense_mask
+from howsparse.pruning.masks import Mask, magnitude_mask
 from howsparse.tasks import Task
 
 __all__ = ["lottery_ticket", "prune_in_rounds"]

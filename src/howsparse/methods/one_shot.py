@@ -1,8 +1,8 @@
 """l1-regularised global one-shot pruning, the paper's method (GOP)."""
 
 from howsparse.errors import InputError
-from howsparse.masks import magnitude_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.pruning.masks import magnitude_mask
 from howsparse.tasks import Task
 
 __all__ = ["one_shot"]

@@ -5,8 +5,9 @@ from typing import Literal
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.masks import Mask, prunable_weights, random_layer_mask, random_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.pruning.masks import Mask, random_layer_mask, random_mask
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Task
 
 __all__ = ["erdos_renyi_densities", "random"]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from howsparse.errors import InputError
-from howsparse.masks import Mask, largest, prunable_weights
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.pruning.masks import Mask, largest
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Task
 
 __all__ = ["Gem", "rare_gems"]

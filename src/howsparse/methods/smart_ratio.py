@@ -3,8 +3,9 @@
 from torch import nn
 
 from howsparse.errors import UnsuitableNetwork
-from howsparse.masks import prunable_weights, random_layer_mask
 from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.pruning.masks import random_layer_mask
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Task
 
 __all__ = ["smart_ratio", "smart_ratio_densities"]

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.files import one_at_a_time, write_whole
-from howsparse.limit import MAX_PRODUCTS, pruning_limit
-from howsparse.masks import Mask, check_sparsity, prunable_weights, prune
-from howsparse.measure import evaluate
+from howsparse.limit.compute import MAX_PRODUCTS, pruning_limit
+from howsparse.pruning.masks import Mask, check_sparsity
+from howsparse.pruning.prune import prune
+from howsparse.risk.evaluate import evaluate
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks import Task
 from howsparse.training import Epoch, attach_l1, attach_mask, fit
 

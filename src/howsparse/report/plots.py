@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from howsparse.files import write_whole
-from howsparse.report.assessment import Assessment
+from howsparse.limit.assess import Assessment
 
 __all__ = ["ACCENT", "FAINT", "INK", "SHADE", "clear_axes", "plot_assessment", "save_figure", "sparsity_axis"]
 

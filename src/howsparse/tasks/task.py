@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.masks import prunable_weights
 from howsparse.parallel import own_device
+from howsparse.risk.weights import prunable_weights
 from howsparse.tasks.data import Batches, Images, ShuffledBatches, load_images
 from howsparse.tasks.networks import NETWORKS, kaiming_normal_
 from howsparse.tasks.recipe import Recipe, check_recipe, load_recipe

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.masks import Mask, select_weights
+from howsparse.pruning.masks import Mask
+from howsparse.risk.weights import select_weights
 
 __all__ = ["Masking", "attach_mask"]
 
@@ -49,7 +50,7 @@ def attach_mask(optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) 
     Raises:
         InputError: the mask does not fit the model, or the optimizer does not hold a weight it names.
 
-    >>> from howsparse.masks import magnitude_mask
+    >>> from howsparse.pruning.masks import magnitude_mask
     >>> layer = nn.Linear(8, 8)
     >>> sgd = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
     >>> _ = attach_mask(sgd, layer, magnitude_mask(layer, 0.75))

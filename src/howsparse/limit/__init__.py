@@ -1,0 +1,1 @@
+"""How sparse a network can be pruned: what is computed, and what is measured."""

@@ -1,0 +1,34 @@
+"""Symmetric operators, Lanczos, quadrature rules, spectra; no model here."""
+
+from howsparse.linalg.lanczos import Lanczos
+from howsparse.linalg.operators import Block, Operator
+from howsparse.linalg.quadrature import (
+    Rule,
+    Tridiagonal,
+    averaged_gauss,
+    gauss,
+    gauss_radau,
+    markov_bracket,
+    steepest_rule,
+)
+from howsparse.linalg.remembered import Remembered
+from howsparse.linalg.rows import RowSample, sample_rows
+from howsparse.linalg.spectrum import Spectrum, grow_spectrum
+
+__all__ = [
+    "Block",
+    "Lanczos",
+    "Operator",
+    "Remembered",
+    "RowSample",
+    "Rule",
+    "Spectrum",
+    "Tridiagonal",
+    "averaged_gauss",
+    "gauss",
+    "gauss_radau",
+    "grow_spectrum",
+    "markov_bracket",
+    "sample_rows",
+    "steepest_rule",
+]

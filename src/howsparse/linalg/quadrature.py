@@ -1,0 +1,202 @@
+r"""The quadrature rules that Lanczos' tridiagonal matrix gives, and the brackets they prove.
+
+A symmetric matrix A and a start vector z define a measure: the eigenvalues of A, each weighted by z's share along its
+eigenvector. m steps of Lanczos yield the moments of that measure up to degree 2m. Every rule here has these moments, so
+it could be the measure itself; a bracket is the range of an integral over all measures that have them.
+
+References:
+    Golub and Meurant (2010), Matrices, Moments and Quadrature with Applications.
+    Laurie (1996), Anti-Gaussian quadrature formulas, and Ehrich (2002), for the averaged rule.
+    Karlin and Studden (1966), Tchebycheff Systems, for the Chebyshev-Markov-Stieltjes inequalities.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal, solve_banded
+from scipy.optimize import minimize_scalar
+
+__all__ = [
+    "Integrand",
+    "Rule",
+    "Tridiagonal",
+    "averaged_gauss",
+    "gauss",
+    "gauss_radau",
+    "markov_bracket",
+    "steepest_rule",
+]
+
+Array = NDArray[np.float64]
+Integrand = Callable[[Array], Array]
+
+_STRIDE = 3  # places between the members first looked at
+
+
+@dataclass(frozen=True)
+class Tridiagonal:
+    """What m steps of Lanczos found out.
+
+    Attributes:
+        diagonal: ``(m,)``.
+        off_diagonal: ``(m,)``; the last entry couples to the step not yet taken, and is 0 if there is none to take.
+    """
+
+    diagonal: Array
+    off_diagonal: Array
+
+    @property
+    def size(self) -> int:
+        return self.diagonal.size
+
+    @property
+    def complete(self) -> bool:
+        """The Krylov space is exhausted: the Gauss rule is the measure itself."""
+        return float(self.off_diagonal[-1]) == 0.0
+
+    def first(self, steps: int) -> "Tridiagonal":
+        """As it was after ``steps`` steps."""
+        return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps])
+
+    def extended(self, corner: float) -> "Tridiagonal":
+        """One row and column more, with ``corner`` on the diagonal."""
+        return Tridiagonal(np.append(self.diagonal, corner), np.append(self.off_diagonal, 0.0))
+
+    def member(self, place: float) -> "Rule":
+        """A Radau rule of this matrix by its place in the family, from 0 to 48.
+
+        The family is a circle: as its node moves from 0 to the next one, that one's neighbour arrives at 0. Places are
+        even in the logit of the way from 0 to there.
+        """
+        return gauss_radau(self, self._next_node / (1 + math.exp(24 - place)))
+
+    @cached_property
+    def family(self) -> "list[Rule]":
+        """Members at even distances of `_STRIDE` places, kept for the many integrands that are tried on them."""
+        return [self.member(place) for place in range(0, 49, _STRIDE)]
+
+    @cached_property
+    def _next_node(self) -> float:
+        """The node next to 0 of the Radau rule with a node there, right of it if there is any."""
+        nodes = gauss_radau(self, 0.0).nodes
+        others = nodes[np.abs(nodes) > np.abs(nodes).min()]
+        return float(others[others > 0].min() if (others > 0).any() else others[others < 0].max())
+
+    def corner(self, node: float) -> float:
+        """The corner that makes ``node`` an eigenvalue of the extended matrix."""
+        bands = np.zeros((3, self.size))
+        bands[0, 1:] = bands[2, :-1] = self.off_diagonal[:-1]
+        bands[1] = self.diagonal - node
+        last = np.zeros(self.size)
+        last[-1] = self.off_diagonal[-1] ** 2
+        return float(node + solve_banded((1, 1), bands, last)[-1])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Nodes and the mass of the measure at each; the masses add up to 1.
+
+    >>> Rule(np.array([-1.0, 1.0]), np.array([0.5, 0.5])).integrate(np.square)
+    1.0
+    """
+
+    nodes: Array
+    masses: Array
+
+    def integrate(self, f: Integrand) -> float:
+        return float(self.masses @ f(self.nodes))
+
+    @staticmethod
+    def mean(rules: "list[Rule]") -> "Rule":
+        """The average of several rules, as one."""
+        nodes = np.concatenate([rule.nodes for rule in rules])
+        return Rule(nodes, np.concatenate([rule.masses for rule in rules]) / len(rules))
+
+
+def gauss(tridiagonal: Tridiagonal) -> Rule:
+    """The m-node rule, exact for polynomials up to degree 2m - 1."""
+    nodes, vectors = eigh_tridiagonal(tridiagonal.diagonal, tridiagonal.off_diagonal[:-1])
+    return Rule(np.asarray(nodes, np.float64), np.asarray(vectors[0] ** 2, np.float64))
+
+
+def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
+    """The (m+1)-node rule with one node prescribed, exact up to degree 2m."""
+    if tridiagonal.complete:
+        return gauss(tridiagonal)
+    return gauss(tridiagonal.extended(tridiagonal.corner(node)))
+
+
+def averaged_gauss(tridiagonal: Tridiagonal) -> Rule:
+    """The mean of Gauss with m - 1 nodes and its anti-Gauss rule, whose error is about the opposite.
+
+    Source: Laurie (1996).
+    """
+    if tridiagonal.complete or tridiagonal.size < 2:
+        return gauss(tridiagonal)
+    anti = tridiagonal.off_diagonal.copy()
+    anti[-2] *= np.sqrt(2)
+    return Rule.mean([gauss(Tridiagonal(tridiagonal.diagonal, anti)), gauss(tridiagonal.first(tridiagonal.size - 1))])
+
+
+def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
+    r"""Of all rules of the Radau family, the one on which ``f`` is largest.
+
+    For every f that is 1 minus a mixture of decaying exponentials on each side of 0 (both shares in
+    `howsparse.geometry` are), no measure with the same 2m moments gives more than this rule, and none gives less
+    than Gauss-Radau with its node at 0: the pair is the sharp bracket. Proof in docs/theory.md.
+
+    Args:
+        tridiagonal: of the measure.
+        f: the integrand, applied to nodes.
+    """
+    if tridiagonal.complete:
+        return gauss(tridiagonal)
+    # Along the family f rises to one top and falls again: a coarse look finds its cell, Brent's method the top.
+    coarse = tridiagonal.family
+    best = max(range(len(coarse)), key=lambda i: coarse[i].integrate(f))
+    found = minimize_scalar(
+        lambda place: -tridiagonal.member(place).integrate(f),
+        bounds=(_STRIDE * (best - 1), _STRIDE * (best + 1)),
+        method="bounded",
+    )
+    return max(tridiagonal.member(found.x), coarse[best], key=lambda rule: rule.integrate(f))
+
+
+def markov_bracket(tridiagonal: Tridiagonal, f: Integrand, points: int = 200) -> tuple[float, float]:
+    r"""Chebyshev, Markov and Stieltjes: bounds on the integral of an even f that rises from 0 at the origin.
+
+    A Radau rule with a node at x bounds the mass below x from both sides, by leaving the node out or in. On x and -x
+    that bounds the mass beyond x, and :math:`\int f = \int_0^\infty f'(x)\,\nu(|\lambda| > x)\,dx`. Each x is bounded
+    on its own, so the bracket is wider than need be; `steepest_rule` has the sharp one.
+
+    Args:
+        tridiagonal: of the measure.
+        f: even, 0 at 0, increasing in the absolute value.
+        points: how many x to take; mass between two is counted at the end that keeps the bounds true.
+    """
+    rule = gauss(tridiagonal)
+    if tridiagonal.complete:
+        return rule.integrate(f), rule.integrate(f)
+    largest = float(np.abs(rule.nodes).max()) + float(tridiagonal.off_diagonal[-1])
+    grid = np.geomspace(largest * 1e-9, largest, points)
+    bounds = [_mass_beyond(tridiagonal, x) for x in grid]
+    low, high = np.array([b[0] for b in bounds]), np.array([b[1] for b in bounds])
+    # Mass is monotone in x, which tightens the single bounds.
+    low, high = np.maximum.accumulate(low[::-1])[::-1], np.minimum.accumulate(high)
+    rises = np.diff(f(np.concatenate([[0.0], grid])))
+    tail = 1 - f(grid[-1:])[0]
+    return float(rises @ low), float(rises @ np.concatenate([[1.0], high[:-1]]) + tail * high[-1])
+
+
+def _mass_beyond(tridiagonal: Tridiagonal, x: float) -> tuple[float, float]:
+    """Bounds on the mass with absolute value above x."""
+    right, left = gauss_radau(tridiagonal, x), gauss_radau(tridiagonal, -x)
+    above, below = right.nodes - x, -x - left.nodes
+    slack = 1e-12 * max(1.0, float(np.abs(right.nodes).max()))
+    least = right.masses[above > slack].sum() + left.masses[below > slack].sum()
+    most = right.masses[above > -slack].sum() + left.masses[below > -slack].sum()
+    return float(least), float(min(1.0, most))

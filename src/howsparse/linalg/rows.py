@@ -1,0 +1,54 @@
+"""Sampled Hessian rows, by which the paper estimates how many eigenvalues are zero."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from howsparse.linalg.operators import Operator
+
+__all__ = ["RowSample", "sample_rows"]
+
+
+@dataclass(frozen=True)
+class RowSample:
+    """l1 norms of sampled rows, in order of the weights' magnitude percentile.
+
+    Attributes:
+        percentiles: ``(count,)``, of the sampled weights' magnitudes, in [0, 100].
+        norms: ``(count,)``, l1 norm of each weight's row.
+    """
+
+    percentiles: NDArray[np.float64]
+    norms: NDArray[np.float64]
+
+    def zero_share(self, below: float = 1e-7) -> float:
+        """Share of rows with a norm under ``below``; by Gershgorin's theorem a zero row is a zero eigenvalue."""
+        return float(np.mean(self.norms < below))
+
+
+def sample_rows(
+    operator: Operator, weights: Tensor, count: int = 100, on_row: Callable[[], None] = lambda: None
+) -> RowSample:
+    """Compute the rows of ``count`` weights, one at each percentile of magnitude; one product a row.
+
+    Args:
+        operator: the Hessian.
+        weights: the weights under study, ``(operator.size,)``.
+        count: rows to sample.
+        on_row: called after each row, for progress.
+
+    Source: Section 4 and Appendix B, "Hessian matrix sampling".
+    """
+    order = weights.abs().argsort(stable=True)
+    percentiles = (np.arange(count) + 0.5) * 100 / count
+    norms = []
+    for percentile in percentiles:
+        unit = torch.zeros_like(weights)
+        unit[order[int(percentile / 100 * len(order))]] = 1
+        norms.append(float((operator @ unit).abs().sum(dtype=torch.float64)))
+        on_row()
+    return RowSample(percentiles, np.array(norms))

@@ -1,0 +1,1 @@
+"""The paper's numbers, its tables and its figures, from records of runs."""

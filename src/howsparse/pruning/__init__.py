@@ -1,0 +1,1 @@
+"""Which weights stay: masks, and pruning a model by one."""

@@ -1,0 +1,224 @@
+"""Which weights stay: the prunable weights of a model, masks over them, and pruning with torch's own tools."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from howsparse.errors import InputError
+from howsparse.files import save_tensors
+from howsparse.risk.weights import prunable_weights, select_weights, torch_masks
+
+__all__ = [
+    "Mask",
+    "check_sparsity",
+    "largest",
+    "layerwise_mask",
+    "magnitude_mask",
+    "magnitude_masks",
+    "random_layer_mask",
+    "random_mask",
+]
+
+
+class Mask(dict[str, Tensor]):
+    """Boolean tensor per weight name: True stays, False is removed.
+
+    >>> mask = Mask(fc=torch.tensor([[True, False], [False, False]]))
+    >>> mask.sparsity, mask.num_weights, mask.num_kept
+    (0.75, 4, 1)
+    """
+
+    @property
+    def num_weights(self) -> int:
+        return sum(kept.numel() for kept in self.values())
+
+    @property
+    def num_kept(self) -> int:
+        return sum(int(kept.sum()) for kept in self.values())
+
+    @property
+    def density(self) -> float:
+        """Fraction of weights that stay."""
+        return self.num_kept / self.num_weights
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of weights removed."""
+        return 1 - self.density
+
+    def layer_densities(self) -> dict[str, float]:
+        """Fraction that stays, per weight."""
+        return {name: float(kept.float().mean()) for name, kept in self.items()}
+
+    def apply_(self, model: nn.Module) -> None:
+        """Set the removed weights of ``model`` to zero, in place, once; `prune` makes it last through training."""
+        weights = prunable_weights(model)
+        self._check(weights)
+        with torch.no_grad():
+            for name, kept in self.items():
+                weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as safetensors, whole or not at all."""
+        save_tensors(dict(self), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Mask":
+        """Read what `save` wrote."""
+        return cls({name: kept.bool() for name, kept in load_file(path).items()})
+
+    def _check(self, weights: dict[str, nn.Parameter]) -> None:
+        for name, kept in self.items():
+            if name not in weights:
+                raise InputError(f"the mask names '{name}', which is not a prunable weight of this model")
+            if kept.shape != weights[name].shape:
+                raise InputError(
+                    f"mask of '{name}' has shape {tuple(kept.shape)}, the weight {tuple(weights[name].shape)}"
+                )
+
+
+def check_sparsity(sparsity: float) -> float:
+    """``sparsity`` itself, if it is one.
+
+    Raises:
+        InputError: not in [0, 1).
+    """
+    if not 0 <= sparsity < 1:
+        raise InputError(f"sparsity {sparsity:g} is outside [0, 1): it is the fraction of weights to remove")
+    return float(sparsity)
+
+
+def magnitude_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None) -> Mask:
+    """Global magnitude pruning: keep the largest weights of the whole network.
+
+    Exact to one weight: of equal magnitudes the one that comes first stays.
+
+    Args:
+        model: any module; it is read, not changed.
+        sparsity: fraction of the prunable weights to remove, in [0, 1).
+        weights: names to prune; all prunable weights unless given.
+
+    Raises:
+        InputError: sparsity outside [0, 1), no prunable weight, or an unknown name.
+
+    >>> magnitude_mask(nn.Linear(100, 10), 0.9).num_kept
+    100
+    """
+    check_sparsity(sparsity)
+    chosen = select_weights(model, weights)
+    flat = _flat_magnitudes(model, chosen)
+    return _split(largest(flat, round((1 - sparsity) * flat.numel())), chosen)
+
+
+def magnitude_masks(model: nn.Module, weights: Iterable[str] | None = None) -> Callable[[float], Mask]:
+    """`magnitude_mask` for many sparsities of a model as it is now: magnitudes are sorted once, a mask is a threshold.
+
+    >>> mask_at = magnitude_masks(nn.Linear(100, 10))
+    >>> [mask_at(sparsity).num_kept for sparsity in (0.0, 0.5, 0.9)]
+    [1000, 500, 100]
+    """
+    chosen = select_weights(model, weights)
+    flat = _flat_magnitudes(model, chosen)
+    ordered = flat.sort().values
+
+    def mask_at(sparsity: float) -> Mask:
+        count = round((1 - check_sparsity(sparsity)) * flat.numel())
+        return _split(_at_least(flat, ordered[-count], count) if count else flat < 0, chosen)
+
+    return mask_at
+
+
+def layerwise_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None) -> Mask:
+    """Magnitude pruning with the same sparsity in every layer."""
+    check_sparsity(sparsity)
+    chosen = select_weights(model, weights)
+    return Mask(
+        {
+            name: largest(magnitude.flatten(), round((1 - sparsity) * magnitude.numel())).view(magnitude.shape)
+            for name, magnitude in zip(chosen, _magnitudes(model, chosen), strict=True)
+        }
+    )
+
+
+def random_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None, seed: int = 0) -> Mask:
+    """Weights kept uniformly at random over the whole network."""
+    check_sparsity(sparsity)
+    chosen = select_weights(model, weights)
+    size = sum(w.numel() for w in chosen.values())
+    draw = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    return _split(largest(draw, round((1 - sparsity) * size)), chosen)
+
+
+def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: int = 0) -> Mask:
+    """Weights kept uniformly at random within each layer.
+
+    What all layers keep together is exact to one weight: fractions are rounded by largest remainder.
+
+    Args:
+        model: any module; it is read, not changed.
+        densities: fraction to keep, in [0, 1], by weight name; other weights are not pruned.
+        seed: of the draw.
+
+    Raises:
+        InputError: a density outside [0, 1], or an unknown name.
+
+    >>> model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    >>> random_layer_mask(model, {"0.weight": 0.25, "1.weight": 0.05}).layer_densities()
+    {'0.weight': 0.25, '1.weight': 0.05...}
+    """
+    chosen = select_weights(model, densities)
+    for name, density in densities.items():
+        if not 0 <= density <= 1:
+            raise InputError(
+                f"density {density:g} of '{name}' is outside [0, 1]: it is the fraction of weights to keep"
+            )
+    counts = _whole_counts({name: densities[name] * w.numel() for name, w in chosen.items()})
+    generator = torch.Generator().manual_seed(seed)
+    draws = {name: torch.rand(w.numel(), generator=generator) for name, w in chosen.items()}
+    return Mask({name: largest(draws[name], counts[name]).view(w.shape) for name, w in chosen.items()})
+
+
+def _magnitudes(model: nn.Module, weights: dict[str, nn.Parameter]) -> list[Tensor]:
+    """Absolute weights as the network uses them: what torch's pruning has removed counts as zero."""
+    broken = next((name for name, w in weights.items() if w.isnan().any()), None)
+    if broken is not None:
+        raise InputError(f"weight '{broken}' has NaN entries, which have no magnitude; load another checkpoint")
+    masks = torch_masks(model)
+    return [(w.detach() * masks[name] if name in masks else w.detach()).abs() for name, w in weights.items()]
+
+
+def _whole_counts(wanted: dict[str, float]) -> dict[str, int]:
+    """Whole numbers that add up to the rounded sum of those wanted, each within one of its own."""
+    counts = {name: int(count) for name, count in wanted.items()}
+    by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
+    for name in by_remainder[: round(sum(wanted.values())) - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """Boolean mask of the ``count`` largest entries of a vector; of equal ones the first stay."""
+    if count == 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    return _at_least(values, values.kthvalue(values.numel() - count + 1).values, count)
+
+
+def _at_least(values: Tensor, threshold: Tensor, count: int) -> Tensor:
+    """The ``count`` entries above a threshold that is the smallest of them; of those equal to it the first."""
+    kept = values > threshold
+    ties = (values == threshold).nonzero().flatten()
+    kept[ties[: count - int(kept.sum())]] = True
+    return kept
+
+
+def _flat_magnitudes(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Tensor:
+    return torch.cat([magnitude.flatten() for magnitude in _magnitudes(model, chosen)])
+
+
+def _split(kept: Tensor, chosen: dict[str, nn.Parameter]) -> Mask:
+    """A flat mask by weight."""
+    sizes = [w.numel() for w in chosen.values()]
+    return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})

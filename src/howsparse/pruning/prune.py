@@ -1,0 +1,69 @@
+"""Pruning a model with torch's own tools, so that they can undo it."""
+
+import torch
+from torch import nn
+from torch.nn.utils import prune as torch_prune
+
+from howsparse.pruning.masks import Mask
+from howsparse.risk.weights import prunable_weights, select_weights
+
+__all__ = ["prune", "pruned"]
+
+
+def prune(model: nn.Module, mask: Mask) -> nn.Module:
+    """Prune ``model`` in place with `torch.nn.utils.prune`; ``torch.nn.utils.prune.remove`` makes it permanent.
+
+    A weight shared by several layers is pruned in each of them.
+
+    Raises:
+        InputError: the mask does not fit the model.
+
+    >>> from howsparse import magnitude_mask
+    >>> model = nn.Linear(4, 2)
+    >>> _ = prune(model, magnitude_mask(model, 0.5))
+    >>> int((model.weight == 0).sum())
+    4
+    """
+    weights = prunable_weights(model)
+    mask._check(weights)
+    for name, kept in mask.items():
+        for module, leaf in _users(model, weights[name]):
+            torch_prune.custom_from_mask(module, leaf, kept.to(weights[name].device))
+    attention = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    for module in attention:
+        if torch_prune.is_pruned(module.out_proj) and _mask_projection not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_mask_projection)
+    return model
+
+
+def _users(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]]:
+    """Every layer that holds ``weight``, with its name there."""
+    return [
+        (module, leaf.removesuffix("_orig"))
+        for module in model.modules()
+        for leaf, parameter in module.named_parameters(recurse=False)
+        if parameter is weight
+    ]
+
+
+def _mask_projection(attention: nn.Module, inputs: tuple[object, ...]) -> None:
+    """Attention reads its output projection's weight without calling it, so torch's pruning hook there never runs."""
+    projection = attention.get_submodule("out_proj")
+    for hook in projection._forward_pre_hooks.values():
+        hook(projection, inputs)
+
+
+class pruned:
+    """The model with a mask applied, its weights put back on the way out."""
+
+    def __init__(self, model: nn.Module, mask: Mask) -> None:
+        self._model, self._mask = model, mask
+        self._before = {name: w.detach().clone() for name, w in select_weights(model, mask).items()}
+
+    def __enter__(self) -> None:
+        self._mask.apply_(self._model)
+
+    def __exit__(self, *_: object) -> None:
+        with torch.no_grad():
+            for name, w in select_weights(self._model, self._mask).items():
+                w.copy_(self._before[name])

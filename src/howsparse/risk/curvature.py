@@ -1,0 +1,216 @@
+"""Hessian and Gauss-Newton matrix of an empirical risk, as ``operator @ vector``.
+
+The weights do not move between products, so the graph of the first derivative is built once and kept: a product is
+then one more backward pass through it. Memory decides how many batches are kept; the others are built again each time.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from howsparse.linalg.operators import Operator
+from howsparse.matmul import fast_matmul
+from howsparse.memory import available_memory
+from howsparse.parallel import own_count, sum_
+from howsparse.risk.batches import batch_length, move
+from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.losses import CrossEntropy
+
+__all__ = [
+    "GGN",
+    "Hessian",
+    "Sample",
+]
+
+Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
+
+
+class _Curvature(Operator):
+    """The sum over batches that Hessian and GGN share; what they differ in is one batch's product."""
+
+    def __init__(self, risk: EmpiricalRisk, memory: int | None = None) -> None:
+        self.risk = risk
+        self._memory = available_memory(risk.device) // 3 if memory is None else memory
+        self._kept: list[tuple[Product, int]] | None = None
+        self._products = 0
+
+    @property
+    def size(self) -> int:
+        return self.risk.num_weights
+
+    @property
+    def num_products(self) -> int:
+        return self._products
+
+    @property
+    def num_kept(self) -> int:
+        """This process's batches whose graphs are kept, decided at the first product."""
+        return len(self._keep())
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        self._products += 1
+        return self.over_first(len(self.risk.lengths), vector)
+
+    def over_first(self, count: int, vector: Tensor) -> Tensor:
+        """The product with the same matrix over the first ``count`` batches only."""
+        own = own_count(count)
+        kept = self._keep()[:own]
+        parts = self.risk.unflatten(vector)
+        total = torch.zeros_like(vector)
+        with fast_matmul(self.risk.device):
+            for product, length in kept:
+                total.add_(self.risk.flatten(product(parts)), alpha=length)
+        if own > len(kept):
+            with self.risk.standing_in():
+                for batch in islice(self.risk.batches, len(kept), own):
+                    graph = self._graph(move(batch, self.risk.device))
+                    total.add_(self.risk.flatten(graph(parts)), alpha=batch_length(batch))
+        return sum_(total).div_(sum(self.risk.lengths[:count]))
+
+    @abstractmethod
+    def _graph(self, batch: Any) -> Product:
+        """Everything of one batch that does not depend on the vector."""
+
+    def _keep(self) -> list[tuple[Product, int]]:
+        if self._kept is None:
+            self._kept, left = [], float(self._memory)
+            with self.risk.standing_in():
+                per_example = self._graph_bytes()
+                for batch in self.risk.batches:
+                    left -= per_example * batch_length(batch)
+                    if left < 0:
+                        break
+                    self._kept.append((self._graph(move(batch, self.risk.device)), batch_length(batch)))
+        return self._kept
+
+    def _graph_bytes(self) -> float:
+        """Bytes that one example's graph holds on to, weights aside, counted on the first batch."""
+        batch = move(next(iter(self.risk.all_batches)), self.risk.device)
+        storages: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            self._graph(batch)
+        for parameter in self.risk.model.parameters():
+            storages.pop(parameter.untyped_storage().data_ptr(), None)
+        for leaf in self.risk.leaves:
+            storages.pop(leaf.untyped_storage().data_ptr(), None)
+        return sum(storages.values()) / batch_length(batch)
+
+
+class Hessian(_Curvature):
+    r"""Hessian of the risk, :math:`H = \nabla^2 L(w)`.
+
+    Args:
+        risk: the function and the point.
+        memory: bytes of graphs to keep between products; a third of what is free unless given.
+
+    >>> from torch import nn
+    >>> risk = EmpiricalRisk(nn.Linear(1, 1, bias=False), [(torch.ones(4, 1), torch.zeros(4, 1))],
+    ...                      loss=lambda model, batch: model(batch[0]).square().mean())
+    >>> Hessian(risk) @ torch.ones(1)
+    tensor([2.])
+    """
+
+    def _graph(self, batch: Any) -> Product:
+        leaves = self.risk.leaves
+        loss = self.risk.loss(self.risk.model, batch)
+        gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+        # A loss linear in a weight has no curvature there. Edges keep the graph without the gradient's own numbers.
+        used = [i for i, g in enumerate(gradient) if g.requires_grad]
+        edges = [get_gradient_edge(gradient[i]) for i in used]
+
+        def product(vector: list[Tensor]) -> tuple[Tensor, ...]:
+            along = [vector[i] for i in used]
+            return torch.autograd.grad(edges, leaves, along, retain_graph=True, materialize_grads=True)
+
+        return product if used else _zero_product
+
+
+class GGN(_Curvature):
+    r"""Generalised Gauss-Newton matrix, :math:`G = \frac1N\sum_n J_n'\,\nabla^2\ell(z_n)\,J_n` for Jacobians J.
+
+    The Hessian without the network's own curvature; no negative eigenvalue if the loss is convex in the output, and of
+    rank at most examples times (outputs - 1) for cross-entropy.
+
+    Args:
+        risk: the function and the point; its loss has ``output`` and ``of_output``.
+        memory: bytes of graphs to keep between products; a third of what is free unless given.
+
+    Raises:
+        InputError: the loss is not split.
+
+    Source: Schraudolph (2002).
+    """
+
+    positive = True
+
+    def __init__(self, risk: EmpiricalRisk, memory: int | None = None) -> None:
+        self._loss = risk.split_loss()
+        super().__init__(risk, memory)
+
+    @cached_property
+    def rank_bound(self) -> int:
+        """At most so many eigenvalues are not zero: examples times outputs, one less of these for a cross-entropy."""
+        batch = move(next(iter(self.risk.all_batches)), self.risk.device)
+        with self.risk.standing_in(), torch.no_grad():
+            output = self._loss.output(self.risk.model, batch)
+        outputs = output.numel() // batch_length(batch)
+        free = outputs - outputs // output.shape[1] if isinstance(self._loss, CrossEntropy) else outputs
+        return self.risk.num_examples * free
+
+    def _graph(self, batch: Any) -> Product:
+        leaves = self.risk.leaves
+        output = self._loss.output(self.risk.model, batch)
+        at = output.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self._loss.of_output(at, batch), at, create_graph=True)
+        dual = torch.zeros_like(output, requires_grad=True)
+        pulled = torch.autograd.grad(output, leaves, dual, create_graph=True, materialize_grads=True)
+        edges = [get_gradient_edge(part) for part in pulled]
+
+        def product(vector: list[Tensor]) -> tuple[Tensor, ...]:
+            (pushed,) = torch.autograd.grad(edges, dual, vector, retain_graph=True)
+            (curved,) = torch.autograd.grad(slope, at, pushed, retain_graph=True)
+            return torch.autograd.grad(output, leaves, curved, retain_graph=True, materialize_grads=True)
+
+        return product
+
+
+class Sample(Operator):
+    """Hessian or GGN over the first batches only; graphs that the whole one keeps serve here too.
+
+    Args:
+        curvature: over all batches.
+        count: how many of them to take.
+    """
+
+    def __init__(self, curvature: Hessian | GGN, count: int) -> None:
+        self._curvature, self._count = curvature, count
+        self.positive = curvature.positive
+        self._products = 0
+
+    @property
+    def size(self) -> int:
+        return self._curvature.size
+
+    @property
+    def num_products(self) -> int:
+        return self._products
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        self._products += 1
+        return self._curvature.over_first(self._count, vector)
+
+
+def _zero_product(vector: list[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(part) for part in vector)

@@ -1,0 +1,226 @@
+"""The empirical risk of a model, as a function of the weights under study, laid out as one flat vector."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from howsparse.errors import InputError
+from howsparse.parallel import OwnBatches, gathered, sum_
+from howsparse.risk.batches import batch_length, move, split_batch
+from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.risk.modes import evaluation_mode
+from howsparse.risk.weights import select_weights, torch_masks
+
+__all__ = [
+    "EmpiricalRisk",
+]
+
+
+class EmpiricalRisk:
+    r"""Mean loss over all examples, :math:`L(w) = \frac1N \sum_b n_b \ell_b(w)`, in evaluation mode.
+
+    The model is never changed: its parameters are stood in for by detached leaves while a loss is computed, and its
+    mode, buffers and the random state are put back. Weights that `torch.nn.utils.prune` holds at zero are not under
+    study: their entries of every vector are zero.
+
+    Args:
+        model: any module; its prunable weights (or those named) must not be frozen.
+        batches: re-iterable; each pass must give the same examples.
+        loss: ``loss(model, batch)``, the mean over the batch; cross-entropy unless given.
+        weights: names of the weights under study; all prunable ones that are not frozen unless given.
+
+    Raises:
+        InputError: no prunable weight, all frozen, NaN weights, no batches, a one-shot iterator, a loss that is not a
+            finite scalar, or a model whose output changes from call to call.
+
+    >>> model = nn.Linear(2, 2)
+    >>> risk = EmpiricalRisk(model, [(torch.eye(2), torch.tensor([0, 1]))])
+    >>> risk.num_weights, risk.num_examples
+    (4, 2)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss: Loss = cross_entropy,
+        weights: Iterable[str] | None = None,
+    ) -> None:
+        self.model, self.loss = model, loss
+        self.all_batches, self.batches = batches, OwnBatches(batches)
+        self._chosen = _studied(model, weights)
+        self._leaves = {id(p): p.detach().requires_grad_() for p in self._chosen.values()}
+        self.leaves = list(self._leaves.values())
+        masks = torch_masks(model)
+        self._kept = (
+            torch.cat([_kept(masks.get(name), p) for name, p in self._chosen.items()])
+            if any(name in masks for name in self._chosen)
+            else None
+        )
+        self._check_batches()
+        with self.standing_in():
+            self._check_first_loss()
+        self._lengths: list[int] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the weights under study, in the order of the flat vector."""
+        return list(self._chosen)
+
+    @property
+    def num_weights(self) -> int:
+        """Weights under study; those held at zero by a mask do not count."""
+        return sum(p.numel() for p in self.leaves) if self._kept is None else int(self._kept.sum())
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in one pass over the batches, in all processes together."""
+        return sum(self.lengths)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Examples in each batch, of all processes."""
+        if self._lengths is None:
+            self._lengths = [batch_length(batch) for batch in self.all_batches]
+        return self._lengths
+
+    @property
+    def device(self) -> torch.device:
+        return self.leaves[0].device
+
+    def flat_weights(self) -> Tensor:
+        """The weights under study, ``(n,)``."""
+        return self.flatten([p.detach() for p in self.leaves])
+
+    def flatten(self, parts: Iterable[Tensor]) -> Tensor:
+        """Tensors of the weights' shapes as one vector; entries held at zero by a mask are left out."""
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        return flat if self._kept is None else flat[self._kept]
+
+    def unflatten(self, flat: Tensor) -> list[Tensor]:
+        """The inverse of `flatten`; entries that were left out are zero."""
+        if self._kept is not None:
+            whole = flat.new_zeros(self._kept.numel())
+            whole[self._kept] = flat
+            flat = whole
+        sizes = [p.numel() for p in self.leaves]
+        return [part.view(p.shape) for part, p in zip(flat.split(sizes), self.leaves, strict=True)]
+
+    def split_loss(self) -> SplitLoss:
+        """The loss, if it is split at the output.
+
+        Raises:
+            InputError: it is not.
+        """
+        if not isinstance(self.loss, SplitLoss):
+            raise InputError("curvature='ggn' needs a loss with output(model, batch) and of_output(output, batch)")
+        return self.loss
+
+    def on_device(self) -> Iterator[tuple[Any, float]]:
+        """This process's batches on the model's device, each with its share of all examples."""
+        for batch in self.batches:
+            yield move(batch, self.device), batch_length(batch) / self.num_examples
+
+    def gradient(self) -> Tensor:
+        """Gradient of the risk, ``(n,)``."""
+        total = torch.zeros(self.num_weights, device=self.device, dtype=self.leaves[0].dtype)
+        with self.standing_in():
+            for batch, share in self.on_device():
+                parts = torch.autograd.grad(self.loss(self.model, batch), self.leaves, materialize_grads=True)
+                total.add_(self.flatten(parts), alpha=share)
+        return sum_(total)
+
+    def batch_losses(self, size: int = 128) -> Tensor:
+        """Loss of every piece of at most ``size`` examples, ``(pieces,)`` float64; shorter last pieces are left out."""
+        losses: list[float] = []
+        lengths: list[float] = []
+        with self.standing_in(), torch.no_grad():
+            for batch in self.batches:
+                for piece in split_batch(move(batch, self.device), size):
+                    losses.append(float(self.loss(self.model, piece)))
+                    lengths.append(batch_length(piece))
+        losses, lengths = (list(itertools.chain(*gathered(values))) for values in (losses, lengths))
+        longest = max(lengths)
+        return torch.tensor([x for x, n in zip(losses, lengths, strict=True) if n == longest], dtype=torch.float64)
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Leaves in the parameters' places, evaluation mode, derivatives of every order; undone on the way out."""
+        with ExitStack() as stack:
+            devices = [self.device] if self.device.type == "cuda" else []
+            stack.enter_context(torch.random.fork_rng(devices=devices))
+            stack.enter_context(evaluation_mode(self.model))
+            stack.enter_context(_parameters_as(self.model, self._leaves))
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
+            if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            yield
+
+    def _check_batches(self) -> None:
+        if iter(self.all_batches) is self.all_batches:
+            raise InputError("batches can be read only once; pass a list or a DataLoader, not an iterator or generator")
+        if next(iter(self.all_batches), None) is None:
+            raise InputError("batches is empty; pass at least one batch of training data")
+
+    def _check_first_loss(self) -> None:
+        batch = move(next(iter(self.all_batches)), self.device)
+        loss = self.loss(self.model, batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise InputError(f"the loss is {what}, not a scalar; return the mean over the batch")
+        if not loss.requires_grad:
+            raise InputError(
+                "the loss does not depend on the weights; compute it from the model's output, without no_grad"
+            )
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss on the first batch is {float(loss)}; the limit of a diverged model is not defined"
+            )
+        loss, again = loss.detach(), self.loss(self.model, batch).detach()
+        if not torch.allclose(loss, again, rtol=1e-4, atol=1e-7):
+            raise InputError(
+                f"the model's output changes from call to call (loss {float(loss):.6g}, then {float(again):.6g});"
+                " switch off dropout or other randomness in evaluation mode"
+            )
+
+
+def _studied(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
+    chosen = select_weights(model, names)
+    frozen = [name for name, p in chosen.items() if not p.requires_grad]
+    if names is not None and frozen:
+        raise InputError(f"weight '{frozen[0]}' is frozen; set its requires_grad, or leave it out of weights")
+    if len(frozen) == len(chosen):
+        raise InputError("every prunable weight is frozen (requires_grad=False); call model.requires_grad_(True)")
+    chosen = {name: p for name, p in chosen.items() if p.requires_grad}
+    for name, p in chosen.items():
+        if not torch.isfinite(p).all():
+            raise InputError(f"weight '{name}' has NaN or infinite entries; load a checkpoint that did not diverge")
+    return chosen
+
+
+def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
+    return torch.ones(parameter.numel(), dtype=torch.bool, device=parameter.device) if mask is None else mask.flatten()
+
+
+@contextmanager
+def _parameters_as(model: nn.Module, leaves: dict[int, Tensor]) -> Iterator[None]:
+    """Put leaves where the parameters of those ids are, in every module that shares them; detach all others."""
+    places = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None
+    ]
+    try:
+        for module, name, parameter in places:
+            slots: dict[str, Any] = module._parameters
+            slots[name] = leaves.get(id(parameter), parameter.detach())
+        yield
+    finally:
+        for module, name, parameter in places:
+            module._parameters[name] = parameter

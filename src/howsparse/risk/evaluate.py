@@ -1,0 +1,34 @@
+"""The loss and the accuracy of a model on data."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from howsparse.parallel import OwnBatches, summed
+from howsparse.risk.batches import batch_length, move
+from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.risk.modes import device_of, evaluation_mode
+
+__all__ = ["evaluate"]
+
+
+def evaluate(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entropy) -> tuple[float, float | None]:
+    """Mean loss, and accuracy where the loss can score, in evaluation mode; the model's mode is restored."""
+    device = device_of(model)
+    total, correct, scored, count = 0.0, 0, 0, 0
+    score = getattr(loss, "score", None)
+    with evaluation_mode(model), torch.no_grad():
+        for batch in OwnBatches(batches):
+            batch, length = move(batch, device), batch_length(batch)
+            if score is not None and isinstance(loss, SplitLoss):
+                output = loss.output(model, batch)
+                total += float(loss.of_output(output, batch)) * length
+                hits, of_these = score(output, batch)
+                correct, scored = correct + hits, scored + of_these
+            else:
+                total += float(loss(model, batch)) * length
+            count += length
+    total, right, of, examples = summed([total, correct, scored, count], device)
+    return total / examples, right / of if of else None

@@ -1,0 +1,91 @@
+"""Products that outlive a process: the same bits, none taken twice, none of another network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from howsparse import pruning_limit
+from howsparse.limit.compute import PruningLimit
+from howsparse.linalg.remembered import Remembered
+from howsparse.risk.curvature import Hessian
+from howsparse.risk.empirical import EmpiricalRisk
+from networks_for_tests import mlp_case
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Products that are really computed, by how many batches they are over."""
+    counts: list[int] = []
+    compute = Hessian.over_first
+
+    def counting(self: Hessian, count: int, vector: torch.Tensor) -> torch.Tensor:
+        counts.append(count)
+        return compute(self, count, vector)
+
+    monkeypatch.setattr(Hessian, "over_first", counting)
+    return counts
+
+
+def limit(folder: Path | None, stop_in: str = "", after: int = 0, seed: int = 0) -> PruningLimit:
+    def progress(stage: str, done: int, total: int) -> None:
+        if (stage, done) == (stop_in, after):
+            raise Stopped
+
+    model, batches = mlp_case(seed)
+    return pruning_limit(model, batches, max_products=40, population=400, keep=folder, progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("stage", "after"), [("bracket", 7), ("half the data", 2), ("upper bound", 2), ("certificate", 3)]
+)
+def test_a_limit_that_was_stopped_goes_on(stage: str, after: int, taken: list[int], tmp_path: Path) -> None:
+    whole = limit(None)
+    needed = sorted(taken)
+    taken.clear()
+    with pytest.raises(Stopped):
+        limit(tmp_path / "kept", stage, after)
+    assert 0 < len(taken) < len(needed)
+    assert len(list((tmp_path / "kept").iterdir())) == len(taken)
+    again = limit(tmp_path / "kept")
+    assert sorted(taken) == needed  # together no more than at one go
+    assert (again.bracket, again.upper_bound, again.certified) == (whole.bracket, whole.upper_bound, whole.certified)
+    assert again.num_products == whole.num_products
+    assert not (tmp_path / "kept").exists()
+
+
+def test_another_network_takes_its_own(taken: list[int], tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        limit(tmp_path / "kept", "bracket", 5, seed=0)
+    other = limit(tmp_path / "kept", seed=1)
+    assert other.bracket == limit(None, seed=1).bracket
+    taken.clear()
+    limit(None, seed=0)
+    needed = len(taken)
+    taken.clear()
+    limit(tmp_path / "kept", seed=0)
+    assert len(taken) == needed - 6  # the first network's are still there: five steps, and the look for zero rows
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_that_is_cut_short_counts_for_nothing(taken: list[int], tmp_path: Path) -> None:
+    model, batches = mlp_case()
+    risk = EmpiricalRisk(model, batches)
+    vector = torch.ones(risk.num_weights, dtype=torch.float64)
+    product = Remembered(Hessian(risk), tmp_path, "mlp") @ vector
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    assert torch.equal(Remembered(Hessian(risk), tmp_path, "mlp") @ vector, product)
+    assert len(taken) == 2
+    assert torch.equal(Remembered(Hessian(risk), tmp_path, "mlp") @ vector, product)
+    assert len(taken) == 2
+
+
+def test_what_it_did_not_make_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    limit(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
