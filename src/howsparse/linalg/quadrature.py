@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal, solve_banded
+from scipy.linalg import LinAlgError, eigh_tridiagonal, solve_banded
 from scipy.optimize import minimize_scalar
 
 __all__ = [
@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 Integrand = Callable[[Array], Array]
 
 _STRIDE = 3  # places between the members first looked at
+_DWARFS = 1 / math.sqrt(np.finfo(np.float64).eps)  # at this ratio the errors of either choice are equal
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,11 @@ class Tridiagonal:
         """A Radau rule of this matrix by its place in the family, from 0 to 48.
 
         The family is a circle: as its node moves from 0 to the next one, that one's neighbour arrives at 0. Places are
-        even in the logit of the way from 0 to there.
+        even in the logit of the way from 0 to there. If 0 is the only node, the next one is at infinity, and places are
+        even in the logarithm of the node.
         """
+        if math.isinf(self._next_node):
+            return gauss_radau(self, float(self.off_diagonal[-1]) * math.exp(place / 2 - 12))
         return gauss_radau(self, self._next_node / (1 + math.exp(24 - place)))
 
     @cached_property
@@ -81,19 +85,31 @@ class Tridiagonal:
 
     @cached_property
     def _next_node(self) -> float:
-        """The node next to 0 of the Radau rule with a node there, right of it if there is any."""
+        """The node next to 0 of the Radau rule with a node there, right of it if there is any; infinite if alone."""
         nodes = gauss_radau(self, 0.0).nodes
         others = nodes[np.abs(nodes) > np.abs(nodes).min()]
+        if others.size == 0:
+            return math.inf
         return float(others[others > 0].min() if (others > 0).any() else others[others < 0].max())
 
     def corner(self, node: float) -> float:
-        """The corner that makes ``node`` an eigenvalue of the extended matrix."""
+        """The corner that makes ``node`` an eigenvalue of the extended matrix; infinite if it is one of this matrix.
+
+        It is infinite as well where ``node`` is so near to an eigenvalue of this matrix that the corner dwarfs the
+        matrix: its rounding errors would move the other eigenvalues further than an infinite corner does.
+        """
         bands = np.zeros((3, self.size))
         bands[0, 1:] = bands[2, :-1] = self.off_diagonal[:-1]
         bands[1] = self.diagonal - node
         last = np.zeros(self.size)
         last[-1] = self.off_diagonal[-1] ** 2
-        return float(node + solve_banded((1, 1), bands, last)[-1])
+        try:
+            with np.errstate(divide="ignore", over="ignore"):
+                beyond = float(solve_banded((1, 1), bands, last)[-1])
+        except LinAlgError:
+            return math.inf
+        size = float(np.abs(self.diagonal).max() + 2 * np.abs(self.off_diagonal).max())
+        return node + beyond if abs(beyond) <= _DWARFS * size else math.inf
 
 
 @dataclass(frozen=True)
@@ -124,10 +140,27 @@ def gauss(tridiagonal: Tridiagonal) -> Rule:
 
 
 def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
-    """The (m+1)-node rule with one node prescribed, exact up to degree 2m."""
+    """The (m+1)-node rule with one node prescribed, exact up to degree 2m.
+
+    Where the Gauss rule has that node already, the rule is the Gauss rule: the node that Radau would add has gone to
+    infinity, and its mass to 0. It is exact up to degree 2m - 1.
+
+    Args:
+        tridiagonal: of the measure, m steps.
+        node: where the rule has a node.
+
+    >>> gauss_radau(Tridiagonal(np.zeros(1), np.ones(1)), 0.0)  # mean 0 and variance 1: Gauss has its node at 0
+    Rule(nodes=array([0.]), masses=array([1.]))
+    """
     if tridiagonal.complete:
         return gauss(tridiagonal)
-    return gauss(tridiagonal.extended(tridiagonal.corner(node)))
+    corner = tridiagonal.corner(node)
+    if math.isfinite(corner):
+        return gauss(tridiagonal.extended(corner))
+    rule = gauss(tridiagonal)
+    nodes = rule.nodes.copy()
+    nodes[np.abs(nodes - node).argmin()] = node  # nearly there already
+    return Rule(nodes, rule.masses)
 
 
 def averaged_gauss(tridiagonal: Tridiagonal) -> Rule:
