@@ -128,7 +128,23 @@ def larsen_interval(eigenvalues: ArrayLike, tolerance: float, radius: float) -> 
               \Bigl(\sum_i \tfrac{r_i^2}{R^2 + r_i^2}\Bigr)^{1/2}\Bigr]
 
     The paper prints the factor inside the square root, which fails for a single direction, whose width is
-    :math:`\sqrt{2/\pi}\,r`; Larsen et al. have it outside, as here.
+    :math:`\sqrt{2/\pi}\,r`; Larsen et al. have it outside, as here. Both ends are at the given radius. The radius of
+    the limit depends on the width, so each end has a fixed point of its own: `howsparse.limit.bracket.solve_bracket`
+    finds it, by ``width_factor``.
+
+    Args:
+        eigenvalues: shape ``(n,)``, loss per squared weight.
+        tolerance: loss increase allowed, positive.
+        radius: the projection distance :math:`R`.
+
+    Returns:
+        The interval's lower and upper end, both widths.
+
+    Source: Larsen et al. (2022), Eq. 17 of the paper.
+
+    >>> low, high = larsen_interval([2.0, 0.0], tolerance=1.0, radius=1.0)
+    >>> round(low, 6), round(high, 6)
+    (0.977205, 1.224745)
     """
     width = projected_width(eigenvalues, tolerance, radius)
     return math.sqrt(2 / math.pi) * width, width

@@ -1,5 +1,6 @@
 """Where the fixed point of T lies, as far as the products and the data at hand can tell, and what leaves it open."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,15 +58,40 @@ def solve_bracket(
     sampling: Sampling | None = None,
     *,
     search: bool = True,
+    width_factor: float = 1.0,
 ) -> Bracket:
-    """The fixed point under the two extreme spectra with these moments, widened by the errors of probes and data.
+    r"""The fixed point under the two extreme spectra with these moments, widened by the errors of probes and data.
 
-    Without ``search``, the Gauss rule stands in for the highest: a bracket at most as wide, for much less work.
+    Args:
+        spectrum: of the curvature, as far as Lanczos has resolved it.
+        magnitudes: of the weights under study.
+        tolerance: loss increase allowed, positive.
+        factor: how negative curvature counts.
+        sampling: what is known of the error from sampled data; None if the data are complete.
+        search: look for the highest rule; if False the Gauss rule stands in for it, and the bracket is at most as
+            wide, for much less work.
+        width_factor: the sublevel set's projected Gaussian width w is taken times this, so that the density needed is
+            :math:`1 - \text{width\_factor}^2\,(1 - T(\mu))`. Larsen et al.'s lower end has :math:`\sqrt{2/\pi}`.
+
+    Returns:
+        An interval of sparsities, and what it is made of.
+
+    >>> import numpy as np
+    >>> from howsparse.geometry import absolute_filter
+    >>> from howsparse.linalg import Tridiagonal
+    >>> half = Tridiagonal(np.array([1.0]), np.array([0.0]))  # all eigenvalues are 1
+    >>> flat = Spectrum((half,), size=10**12, num_zero=10**12 // 2)  # half of them are 0 instead
+    >>> weights = Magnitudes(np.ones(100))
+    >>> round(solve_bracket(flat, weights, 1e-9, absolute_filter).low, 4)
+    0.5
+    >>> round(solve_bracket(flat, weights, 1e-9, absolute_filter, width_factor=0.5).low, 4)
+    0.125
     """
-    low, high = _extremes(spectrum, magnitudes, tolerance, factor, _CONFIDENCE, search)
-    inner = _extremes(spectrum, magnitudes, tolerance, factor, 0.0, search)
+    extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
+    low, high = extremes(spectrum, tolerance=tolerance, confidence=_CONFIDENCE, search=search)
+    inner = extremes(spectrum, tolerance=tolerance, search=search)
     quadrature = (inner[1] - inner[0]) / 2
-    data = 0.0 if sampling is None else _data_error(spectrum, magnitudes, tolerance, factor, sampling)
+    data = 0.0 if sampling is None else _data_error(spectrum, tolerance, sampling, extremes)
     return Bracket(
         max(0.0, low - data), min(1.0, high + data), quadrature, max(0.0, (high - low) / 2 - quadrature), data
     )
@@ -73,24 +99,28 @@ def solve_bracket(
 
 def _extremes(
     spectrum: Spectrum,
+    *,
     magnitudes: Magnitudes,
     tolerance: float,
     factor: FilterFactor,
-    confidence: float,
+    confidence: float = 0.0,
     search: bool = True,
+    width_factor: float = 1.0,
 ) -> tuple[float, float]:
+    narrowing = width_factor**2
+
     def density(rule: Rule, sign: float) -> float:
         def density_at(scale: float) -> float:
             deviation = spectrum.probe_deviation(lambda x: factor(x, scale), rule) if confidence else 0.0
-            return min(max(_needed(rule, factor, scale) + sign * confidence * deviation, 0.0), 1.0)
+            needed = minimal_density(rule.nodes, scale, rule.masses, factor) + sign * confidence * deviation
+            return min(max(narrowing * needed + (1 - narrowing), 0.0), 1.0)
 
         return fixed_point(density_at, magnitudes, tolerance)
 
     least = density(spectrum.lowest(), -1)
     most = density(spectrum.gauss(), +1)
-    for _ in range(
-        8 if search else 0
-    ):  # the rule that is highest at this scale asks for more weights, hence another scale
+    # The rule that is highest at this scale asks for more weights, hence another scale.
+    for _ in range(8 if search else 0):
         here = partial(factor, scale=curvature_scale(tolerance, magnitudes.radius(most)))
         before, most = most, max(most, density(spectrum.highest(here), +1))
         if most - before < 1e-7:
@@ -98,15 +128,11 @@ def _extremes(
     return 1 - most, 1 - least
 
 
-def _needed(rule: Rule, factor: FilterFactor, scale: float) -> float:
-    return minimal_density(rule.nodes, scale, rule.masses, factor)
-
-
 def _data_error(
-    spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float, factor: FilterFactor, sampling: Sampling
+    spectrum: Spectrum, tolerance: float, sampling: Sampling, extremes: Callable[..., tuple[float, float]]
 ) -> float:
     def middle(of: Spectrum, at: float) -> float:
-        return sum(_extremes(of, magnitudes, at, factor, 0.0)) / 2
+        return sum(extremes(of, tolerance=at)) / 2
 
     # Equal steps and probes, so that what differs is the data. On FC5 every doubling moves the limit by about as much
     # as the one before, and the few steps of the half sample see two thirds of it (docs/drift.md): hence the factor.
