@@ -103,7 +103,7 @@ def trained(inputs: Tensor, targets: Tensor, seed: int, rng: np.random.Generator
 
 def dense_ggn(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     operator = GGN(EmpiricalRisk(model, [(inputs.double(), targets)]))
-    return torch.stack([operator @ unit for unit in torch.eye(operator.size, dtype=torch.float64)])
+    return operator @ torch.eye(operator.shape[0], dtype=torch.float64)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,22 @@ class Dense(Operator):
         self.matrix, self._products = matrix, 0
 
     @property
-    def size(self) -> int:
-        return len(self.matrix)
+    def shape(self) -> tuple[int, int]:
+        return len(self.matrix), len(self.matrix)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
 
     @property
     def num_products(self) -> int:
         return self._products
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
+    def _matvec(self, vector: Tensor) -> Tensor:
         self._products += 1
         return self.matrix @ vector
 

@@ -10,7 +10,7 @@ from networks_for_tests import Batches, convnet_case, exact_curvature, mlp_case
 
 
 def dense(operator: Operator) -> Tensor:
-    return torch.stack([operator @ unit for unit in torch.eye(operator.size, dtype=torch.float64)])
+    return operator @ torch.eye(operator.shape[0], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("case", [mlp_case, convnet_case])
@@ -97,7 +97,7 @@ def test_pruned_weights_are_not_under_study() -> None:
     prune(model, Mask({"0.weight": kept}))
     operator = Hessian(EmpiricalRisk(model, batches))
     alive = torch.cat([kept.flatten(), torch.ones(21, dtype=torch.bool)])
-    assert operator.size == int(alive.sum())
+    assert operator.shape[0] == int(alive.sum())
     assert torch.allclose(dense(operator), exact_curvature(bare, batches)[alive][:, alive], atol=1e-12)
 
 
@@ -130,7 +130,7 @@ def test_shared_weight_is_studied_once() -> None:
         return nn.functional.cross_entropy(torch.tanh(inputs @ w.view(3, 3).T) @ w.view(3, 3).T, batches[0][1])
 
     operator = Hessian(EmpiricalRisk(model, batches))
-    assert operator.size == 9
+    assert operator.shape == (9, 9)
     assert torch.allclose(dense(operator), torch.func.hessian(loss)(weight.flatten()), atol=1e-12)
 
 
@@ -142,7 +142,7 @@ def test_attention_has_second_derivatives() -> None:
         ).double()
         batches = [(torch.randn(5, 3, 4, dtype=torch.float64), torch.arange(5) % 2)]
     operator = Hessian(EmpiricalRisk(model, batches))
-    v = torch.randn(operator.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    v = torch.randn(operator.shape[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(operator @ v, exact_curvature(model, batches) @ v, atol=1e-10)
 
 

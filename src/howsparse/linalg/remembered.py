@@ -16,7 +16,7 @@ __all__ = ["Remembered", "fingerprint"]
 
 
 class Remembered(Operator):
-    """The same matrix; each product is left in a folder once it is taken, and found there by the next process.
+    """The same matrix A; each product Av is left in a folder once it is taken, and found there by the next process.
 
     What is computed from products then goes on from the last of them, to the same bits.
 
@@ -41,15 +41,23 @@ class Remembered(Operator):
         self._products = 0
 
     @property
-    def size(self) -> int:
-        return self._operator.size
+    def shape(self) -> tuple[int, int]:
+        return self._operator.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._operator.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._operator.device
 
     @property
     def num_products(self) -> int:
         """Those found and those taken."""
         return self._products
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
+    def _matvec(self, vector: Tensor) -> Tensor:
         self._products += 1
         name = fingerprint(self._origin, vector) if is_first() else ""
         file = self._folder / f"{name}.safetensors"

@@ -36,8 +36,8 @@ def sample_rows(
     """Compute the rows of ``count`` weights, one at each percentile of magnitude; one product a row.
 
     Args:
-        operator: the Hessian.
-        weights: the weights under study, ``(operator.size,)``.
+        operator: the Hessian, ``(n, n)``.
+        weights: the weights under study, ``(n,)``.
         count: rows to sample.
         on_row: called after each row, for progress.
 

@@ -112,19 +112,20 @@ def grow_spectrum(
         storage: dtype to keep the Lanczos basis in; that of ``like`` unless given.
     """
     generator = torch.Generator().manual_seed(seed)
-    nonzero = (operator @ torch.randn(operator.size, generator=generator).to(like)) != 0
+    size = operator.shape[0]
+    nonzero = (operator @ torch.randn(size, generator=generator).to(like)) != 0
     alive = Block(operator, nonzero)
-    num_zero = operator.size - alive.size
-    if alive.size == 0:
-        yield Spectrum((Tridiagonal(np.zeros(1), np.zeros(1)),), operator.size, num_zero, operator.positive)
+    num_zero = size - alive.shape[0]
+    if num_zero == size:
+        yield Spectrum((Tridiagonal(np.zeros(1), np.zeros(1)),), size, num_zero, operator.positive)
         return
 
     def draw() -> Tensor:
-        signs = torch.randint(0, 2, (operator.size,), generator=generator, dtype=torch.int8)
+        signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
         return signs.mul_(2).sub_(1).to(like)[nonzero]
 
     runs = [Lanczos(alive.__matmul__, draw(), storage) for _ in range(probes)]
     going = True
     while going:
         going = sum(run.step() for run in runs) > 0
-        yield Spectrum(tuple(run.tridiagonal for run in runs), operator.size, num_zero, operator.positive)
+        yield Spectrum(tuple(run.tridiagonal for run in runs), size, num_zero, operator.positive)

@@ -41,8 +41,16 @@ class _Curvature(Operator):
         self._products = 0
 
     @property
-    def size(self) -> int:
-        return self.risk.num_weights
+    def shape(self) -> tuple[int, int]:
+        return self.risk.num_weights, self.risk.num_weights
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.risk.leaves[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.risk.device
 
     @property
     def num_products(self) -> int:
@@ -53,7 +61,7 @@ class _Curvature(Operator):
         """This process's batches whose graphs are kept, decided at the first product."""
         return len(self._keep())
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
+    def _matvec(self, vector: Tensor) -> Tensor:
         self._products += 1
         return self.over_first(len(self.risk.lengths), vector)
 
@@ -115,11 +123,14 @@ class Hessian(_Curvature):
         risk: the function and the point.
         memory: bytes of graphs to keep between products; a third of what is free unless given.
 
+    The mean of :math:`\tfrac12 (w'x)^2` over examples x has the Hessian :math:`\frac1N X'X`:
+
     >>> from torch import nn
-    >>> risk = EmpiricalRisk(nn.Linear(1, 1, bias=False), [(torch.ones(4, 1), torch.zeros(4, 1))],
-    ...                      loss=lambda model, batch: model(batch[0]).square().mean())
-    >>> Hessian(risk) @ torch.ones(1)
-    tensor([2.])
+    >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> risk = EmpiricalRisk(nn.Linear(2, 1, bias=False), [(x, None)],
+    ...                      loss=lambda model, batch: model(batch[0]).square().mean() / 2)
+    >>> torch.allclose(Hessian(risk) @ torch.eye(2), x.T @ x / 2)
+    True
     """
 
     def _graph(self, batch: Any) -> Product:
@@ -151,6 +162,13 @@ class GGN(_Curvature):
         InputError: the loss is not split.
 
     Source: Schraudolph (2002).
+
+    It is the Hessian where the output is linear in the weights:
+
+    >>> from torch import nn
+    >>> risk = EmpiricalRisk(nn.Linear(2, 2), [(torch.eye(2), torch.tensor([0, 1]))])
+    >>> torch.allclose(GGN(risk) @ torch.eye(4), Hessian(risk) @ torch.eye(4), atol=1e-6)
+    True
     """
 
     positive = True
@@ -187,11 +205,20 @@ class GGN(_Curvature):
 
 
 class Sample(Operator):
-    """Hessian or GGN over the first batches only; graphs that the whole one keeps serve here too.
+    r"""Hessian or GGN over the first batches only, :math:`\sum_{b \le c} n_b A_b / \sum_{b \le c} n_b`.
+
+    Graphs that the whole one keeps serve here too.
 
     Args:
         curvature: over all batches.
-        count: how many of them to take.
+        count: how many of them to take, c.
+
+    >>> from torch import nn
+    >>> first, second = (torch.eye(2), torch.tensor([0, 1])), (torch.ones(3, 2), torch.tensor([0, 1, 1]))
+    >>> model, batches = nn.Linear(2, 2), [first, second]
+    >>> alone = Hessian(EmpiricalRisk(model, batches[:1]))
+    >>> torch.equal(Sample(Hessian(EmpiricalRisk(model, batches)), 1) @ torch.eye(4), alone @ torch.eye(4))
+    True
     """
 
     def __init__(self, curvature: Hessian | GGN, count: int) -> None:
@@ -200,14 +227,22 @@ class Sample(Operator):
         self._products = 0
 
     @property
-    def size(self) -> int:
-        return self._curvature.size
+    def shape(self) -> tuple[int, int]:
+        return self._curvature.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._curvature.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._curvature.device
 
     @property
     def num_products(self) -> int:
         return self._products
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
+    def _matvec(self, vector: Tensor) -> Tensor:
         self._products += 1
         return self._curvature.over_first(self._count, vector)
 
