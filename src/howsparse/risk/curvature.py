@@ -19,7 +19,7 @@ from howsparse.matmul import fast_matmul
 from howsparse.memory import available_memory
 from howsparse.parallel import own_count, sum_
 from howsparse.risk.batches import batch_length, move
-from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.empirical import Caller, EmpiricalRisk
 from howsparse.risk.losses import CrossEntropy
 
 __all__ = [
@@ -75,29 +75,29 @@ class _Curvature(Operator):
             for product, length in kept:
                 total.add_(self.risk.flatten(product(parts)), alpha=length)
         if own > len(kept):
-            with self.risk.standing_in():
+            with self.risk.standing_in() as call:
                 for batch in islice(self.risk.batches, len(kept), own):
-                    graph = self._graph(move(batch, self.risk.device))
+                    graph = self._graph(call, move(batch, self.risk.device))
                     total.add_(self.risk.flatten(graph(parts)), alpha=batch_length(batch))
         return sum_(total).div_(sum(self.risk.lengths[:count]))
 
     @abstractmethod
-    def _graph(self, batch: Any) -> Product:
+    def _graph(self, call: Caller, batch: Any) -> Product:
         """Everything of one batch that does not depend on the vector."""
 
     def _keep(self) -> list[tuple[Product, int]]:
         if self._kept is None:
             self._kept, left = [], float(self._memory)
-            with self.risk.standing_in():
-                per_example = self._graph_bytes()
+            with self.risk.standing_in() as call:
+                per_example = self._graph_bytes(call)
                 for batch in self.risk.batches:
                     left -= per_example * batch_length(batch)
                     if left < 0:
                         break
-                    self._kept.append((self._graph(move(batch, self.risk.device)), batch_length(batch)))
+                    self._kept.append((self._graph(call, move(batch, self.risk.device)), batch_length(batch)))
         return self._kept
 
-    def _graph_bytes(self) -> float:
+    def _graph_bytes(self, call: Caller) -> float:
         """Bytes that one example's graph holds on to, weights aside, counted on the first batch."""
         batch = move(next(iter(self.risk.all_batches)), self.risk.device)
         storages: dict[int, int] = {}
@@ -108,7 +108,7 @@ class _Curvature(Operator):
             return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            self._graph(batch)
+            self._graph(call, batch)
         for parameter in self.risk.model.parameters():
             storages.pop(parameter.untyped_storage().data_ptr(), None)
         for leaf in self.risk.leaves:
@@ -133,9 +133,9 @@ class Hessian(_Curvature):
     True
     """
 
-    def _graph(self, batch: Any) -> Product:
+    def _graph(self, call: Caller, batch: Any) -> Product:
         leaves = self.risk.leaves
-        loss = self.risk.loss(self.risk.model, batch)
+        loss = call(self.risk.loss, batch)
         gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
         # A loss linear in a weight has no curvature there. Edges keep the graph without the gradient's own numbers.
         used = [i for i, g in enumerate(gradient) if g.requires_grad]
@@ -181,15 +181,15 @@ class GGN(_Curvature):
     def rank_bound(self) -> int:
         """At most so many eigenvalues are not zero: examples times outputs, one less of these for a cross-entropy."""
         batch = move(next(iter(self.risk.all_batches)), self.risk.device)
-        with self.risk.standing_in(), torch.no_grad():
-            output = self._loss.output(self.risk.model, batch)
+        with self.risk.standing_in() as call, torch.no_grad():
+            output = call(self._loss.output, batch)
         outputs = output.numel() // batch_length(batch)
         free = outputs - outputs // output.shape[1] if isinstance(self._loss, CrossEntropy) else outputs
         return self.risk.num_examples * free
 
-    def _graph(self, batch: Any) -> Product:
+    def _graph(self, call: Caller, batch: Any) -> Product:
         leaves = self.risk.leaves
-        output = self._loss.output(self.risk.model, batch)
+        output = call(self._loss.output, batch)
         at = output.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self._loss.of_output(at, batch), at, create_graph=True)
         dual = torch.zeros_like(output, requires_grad=True)

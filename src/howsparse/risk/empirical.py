@@ -1,32 +1,36 @@
 """The empirical risk of a model, as a function of the weights under study, laid out as one flat vector."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from howsparse.errors import InputError
 from howsparse.parallel import OwnBatches, gathered, sum_
 from howsparse.risk.batches import batch_length, move, split_batch
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
-from howsparse.risk.modes import evaluation_mode
+from howsparse.risk.modes import attributes_kept, evaluation_mode
 from howsparse.risk.weights import select_weights, torch_masks
 
 __all__ = [
+    "Caller",
     "EmpiricalRisk",
 ]
+
+Caller = Callable[[Callable[[nn.Module, Any], Tensor], Any], Tensor]
 
 
 class EmpiricalRisk:
     r"""Mean loss over all examples, :math:`L(w) = \frac1N \sum_b n_b \ell_b(w)`, in evaluation mode.
 
-    The model is never changed: its parameters are stood in for by detached leaves while a loss is computed, and its
-    mode, buffers and the random state are put back. Weights that `torch.nn.utils.prune` holds at zero are not under
-    study: their entries of every vector are zero.
+    The model is never changed: while a loss is computed, `torch.func.functional_call` puts detached leaves in the
+    places of its parameters, and its mode, buffers and the random state are put back afterwards. Weights that
+    `torch.nn.utils.prune` holds at zero are not under study: their entries of every vector are zero.
 
     Args:
         model: any module; its prunable weights (or those named) must not be frozen.
@@ -54,8 +58,10 @@ class EmpiricalRisk:
         self.model, self.loss = model, loss
         self.all_batches, self.batches = batches, OwnBatches(batches)
         self._chosen = _studied(model, weights)
-        self._leaves = {id(p): p.detach().requires_grad_() for p in self._chosen.values()}
-        self.leaves = list(self._leaves.values())
+        leaves = {id(p): p.detach().requires_grad_() for p in self._chosen.values()}
+        self.leaves = list(leaves.values())
+        self._applied = _Applied(model)
+        self._stand_ins = {name: leaves.get(id(p), p.detach()) for name, p in _places(self._applied)}
         masks = torch_masks(model)
         self._kept = (
             torch.cat([_kept(masks.get(name), p) for name, p in self._chosen.items()])
@@ -63,8 +69,8 @@ class EmpiricalRisk:
             else None
         )
         self._check_batches()
-        with self.standing_in():
-            self._check_first_loss()
+        with self.standing_in() as call:
+            self._check_first_loss(call)
         self._lengths: list[int] | None = None
 
     @property
@@ -129,9 +135,9 @@ class EmpiricalRisk:
     def gradient(self) -> Tensor:
         """Gradient of the risk, ``(n,)``."""
         total = torch.zeros(self.num_weights, device=self.device, dtype=self.leaves[0].dtype)
-        with self.standing_in():
+        with self.standing_in() as call:
             for batch, share in self.on_device():
-                parts = torch.autograd.grad(self.loss(self.model, batch), self.leaves, materialize_grads=True)
+                parts = torch.autograd.grad(call(self.loss, batch), self.leaves, materialize_grads=True)
                 total.add_(self.flatten(parts), alpha=share)
         return sum_(total)
 
@@ -139,27 +145,34 @@ class EmpiricalRisk:
         """Loss of every piece of at most ``size`` examples, ``(pieces,)`` float64; shorter last pieces are left out."""
         losses: list[float] = []
         lengths: list[float] = []
-        with self.standing_in(), torch.no_grad():
+        with self.standing_in() as call, torch.no_grad():
             for batch in self.batches:
                 for piece in split_batch(move(batch, self.device), size):
-                    losses.append(float(self.loss(self.model, piece)))
+                    losses.append(float(call(self.loss, piece)))
                     lengths.append(batch_length(piece))
         losses, lengths = (list(itertools.chain(*gathered(values))) for values in (losses, lengths))
         longest = max(lengths)
         return torch.tensor([x for x, n in zip(losses, lengths, strict=True) if n == longest], dtype=torch.float64)
 
     @contextmanager
-    def standing_in(self) -> Iterator[None]:
-        """Leaves in the parameters' places, evaluation mode, derivatives of every order; undone on the way out."""
+    def standing_in(self) -> Iterator[Caller]:
+        """Evaluation mode and derivatives of every order; all of it is undone on the way out.
+
+        Yields:
+            ``call(function, batch)``, which returns ``function(model, batch)`` as computed with `leaves` in the places
+            of the parameters under study, and with constants in those of all others.
+        """
         with ExitStack() as stack:
             devices = [self.device] if self.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=devices))
             stack.enter_context(evaluation_mode(self.model))
-            stack.enter_context(_parameters_as(self.model, self._leaves))
+            stack.enter_context(attributes_kept(self.model))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-            yield
+            yield lambda function, batch: functional_call(
+                self._applied, self._stand_ins, (function, batch), tie_weights=False
+            )
 
     def _check_batches(self) -> None:
         if iter(self.all_batches) is self.all_batches:
@@ -167,9 +180,9 @@ class EmpiricalRisk:
         if next(iter(self.all_batches), None) is None:
             raise InputError("batches is empty; pass at least one batch of training data")
 
-    def _check_first_loss(self) -> None:
+    def _check_first_loss(self, call: Caller) -> None:
         batch = move(next(iter(self.all_batches)), self.device)
-        loss = self.loss(self.model, batch)
+        loss = call(self.loss, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise InputError(f"the loss is {what}, not a scalar; return the mean over the batch")
@@ -181,7 +194,7 @@ class EmpiricalRisk:
             raise InputError(
                 f"the loss on the first batch is {float(loss)}; the limit of a diverged model is not defined"
             )
-        loss, again = loss.detach(), self.loss(self.model, batch).detach()
+        loss, again = loss.detach(), call(self.loss, batch).detach()
         if not torch.allclose(loss, again, rtol=1e-4, atol=1e-7):
             raise InputError(
                 f"the model's output changes from call to call (loss {float(loss):.6g}, then {float(again):.6g});"
@@ -207,20 +220,22 @@ def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
     return torch.ones(parameter.numel(), dtype=torch.bool, device=parameter.device) if mask is None else mask.flatten()
 
 
-@contextmanager
-def _parameters_as(model: nn.Module, leaves: dict[int, Tensor]) -> Iterator[None]:
-    """Put leaves where the parameters of those ids are, in every module that shares them; detach all others."""
-    places = [
-        (module, name, parameter)
-        for module in model.modules()
-        for name, parameter in module._parameters.items()
-        if parameter is not None
-    ]
-    try:
-        for module, name, parameter in places:
-            slots: dict[str, Any] = module._parameters
-            slots[name] = leaves.get(id(parameter), parameter.detach())
-        yield
-    finally:
-        for module, name, parameter in places:
-            module._parameters[name] = parameter
+def _places(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every place of a parameter in a module, by one name, whatever names the module has.
+
+    A tied weight has several places. A module that is used twice has two names: given both, as `functional_call` finds
+    them by itself (``tie_weights``), it would put the stand-in back for the parameter (torch 2.13).
+    """
+    for path, module in model.named_modules():
+        yield from module.named_parameters(path, recurse=False, remove_duplicate=False)
+
+
+class _Applied(nn.Module):
+    """A module whose call applies a function to a model: `functional_call` takes no function, only a module."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module, Any], Tensor], batch: Any) -> Tensor:
+        return function(self.model, batch)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from howsparse.matmul import fast_matmul
 
-__all__ = ["device_of", "evaluation_mode"]
+__all__ = ["attributes_kept", "device_of", "evaluation_mode"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -32,3 +33,35 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Put back the tensors that modules hold as plain attributes, neither parameter nor buffer.
+
+    A forward pass may leave some there that hold on to its graph: the weights that `torch.nn.utils.prune` and
+    `torch.nn.utils.weight_norm` compute, recurrent layers' lists of their weights, outputs that a layer keeps.
+    """
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    lists = [
+        (module, list(module._flat_weights), module._flat_weight_refs)
+        for module in model.modules()
+        if isinstance(module, nn.RNNBase)
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            _put_back(vars(module), attributes)
+        for module, weights, references in lists:
+            module._flat_weights, module._flat_weight_refs = weights, references
+
+
+def _put_back(attributes: dict[str, Any], before: dict[str, Any]) -> None:
+    for name in attributes.keys() | before.keys():
+        now, then = attributes.get(name), before.get(name)
+        if now is not then and (isinstance(now, Tensor) or isinstance(then, Tensor)):
+            if name in before:
+                attributes[name] = then
+            else:
+                del attributes[name]
