@@ -1,7 +1,10 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
 from howsparse.matmul import fast_matmul
+from howsparse.risk import EmpiricalRisk, cross_entropy, evaluate
+from howsparse.risk.modes import evaluation_mode
 
 CPU = torch.device("cpu")
 needs_setting = pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="before torch 2.9")
@@ -39,3 +42,25 @@ def test_where_products_would_be_rounded_nothing_changes(monkeypatch: pytest.Mon
     with fast_matmul(CPU):
         inside = left @ left.T
     assert torch.equal(inside, left @ left.T)
+
+
+@needs_setting
+def test_who_computes_switches_it_on_and_evaluation_mode_does_not() -> None:
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    with fast_matmul(CPU):
+        on = settings.fp32_precision
+    off = settings.fp32_precision
+    seen: list[str] = []
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        seen.append(settings.fp32_precision)
+        return cross_entropy(model, batch)
+
+    model, batches = nn.Linear(2, 2), [(torch.eye(2), torch.tensor([0, 1]))]
+    with evaluation_mode(model):
+        loss(model, batches[0])
+    assert seen == [off]
+    evaluate(model, batches, loss)
+    EmpiricalRisk(model, batches, loss).gradient()
+    assert set(seen[1:]) == {on}
+    assert settings.fp32_precision == off

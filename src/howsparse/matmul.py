@@ -11,11 +11,22 @@ __all__ = ["fast_matmul"]
 
 @contextmanager
 def fast_matmul(device: torch.device) -> Iterator[None]:
-    """oneDNN's matrix products in place of MKL's within, where they are as exact; torch's setting is put back.
+    """oneDNN's matrix products in place of MKL's within, where they are as exact.
+
+    The setting belongs to torch and to the whole process, not to a thread. It is put back on the way out, also after an
+    exception. While it is on, float32 products of other threads are oneDNN's too: as exact, with other last bits. Two
+    threads that are within at the same time may leave it on, if the one that entered first leaves first.
 
     On processors by AMD they take half the time (docs/product.md). torch hands float32 products to oneDNN only if it
     may round their factors to bfloat16. Whether it then does depends on the processor (on those with tile instructions
     it does), so that is tried first, once; where it does, nothing changes.
+
+    Args:
+        device: where the products are computed; nothing changes for any but a CPU.
+
+    >>> with fast_matmul(torch.device("cpu")):
+    ...     float(torch.ones(1, 3) @ torch.ones(3, 1))
+    3.0
     """
     if device.type != "cpu" or not _onednn_is_exact():
         yield

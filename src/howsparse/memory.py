@@ -1,19 +1,70 @@
 """How much memory a computation may take."""
 
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import torch
 
 __all__ = ["available_memory"]
 
+_UNKNOWN = 4 << 30  # where the system does not say
 
-def available_memory(device: torch.device) -> int:
-    """Bytes that can be taken on ``device`` now."""
+
+def available_memory(device: torch.device, root: Path = Path("/")) -> int:
+    """Bytes that can be taken on ``device`` now.
+
+    On Linux this is what the machine has available, or less where a control group (that of a container or of a batch
+    job) sets a limit to this process.
+
+    Args:
+        device: a CUDA device, or any other for the machine's own memory.
+        root: of the file system in which Linux describes itself.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if sys.platform == "linux":
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 4 << 30
+    return min((max(0, room) for room in (*_of_machine(root), *_of_groups(root))), default=_UNKNOWN)
+
+
+def _of_machine(root: Path) -> Iterator[int]:
+    for line in _lines(root / "proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
+
+
+def _of_groups(root: Path) -> Iterator[int]:
+    """Room left in each control group with a limit that this process is in, of version 1 or 2."""
+    for line in _lines(root / "proc/self/cgroup"):
+        hierarchy, controllers, path = line.split(":", 2)
+        inside = PurePosixPath(path.lstrip("/"))
+        if hierarchy == "0":
+            base, files = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            base = root / "sys/fs/cgroup/memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # A group's limit holds for those inside it. In a container the path may be the host's, of which only the
+        # last group is mounted, as the base.
+        for group in (inside, *inside.parents):
+            yield from _of_group(base / group, *files)
+
+
+def _of_group(group: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
+    most, used = _number(group / limit), _number(group / usage)
+    if most is not None and used is not None:
+        # Files read a while ago count as used, and make room when it is needed.
+        cached = [int(line.split()[1]) for line in _lines(group / "memory.stat") if line.split()[0] == reclaimable]
+        yield most - used + sum(cached)
+
+
+def _number(file: Path) -> int | None:
+    """The number in a file; None if there is no file, or 'max' in it."""
+    lines = _lines(file)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    except OSError:
+        return []

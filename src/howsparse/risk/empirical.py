@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from howsparse.errors import InputError
+from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, gathered, sum_
 from howsparse.risk.batches import batch_length, move, split_batch
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
@@ -156,7 +157,7 @@ class EmpiricalRisk:
 
     @contextmanager
     def standing_in(self) -> Iterator[Caller]:
-        """Evaluation mode and derivatives of every order; all of it is undone on the way out.
+        """Evaluation mode, derivatives of every order, and `fast_matmul`; all of it is undone on the way out.
 
         Yields:
             ``call(function, batch)``, which returns ``function(model, batch)`` as computed with `leaves` in the places
@@ -166,6 +167,7 @@ class EmpiricalRisk:
             devices = [self.device] if self.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=devices))
             stack.enter_context(evaluation_mode(self.model))
+            stack.enter_context(fast_matmul(self.device))
             stack.enter_context(attributes_kept(self.model))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):

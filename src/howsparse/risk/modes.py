@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from howsparse.matmul import fast_matmul
-
 __all__ = ["attributes_kept", "device_of", "evaluation_mode"]
 
 
@@ -24,8 +22,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     model.eval()
     try:
-        with fast_matmul(device_of(model)):
-            yield
+        yield
     finally:
         for module, mode in modes:
             module.training = mode
