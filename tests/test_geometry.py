@@ -97,11 +97,19 @@ def test_loss_left_by_no_direction_is_the_certificates() -> None:
     assert subspace_loss(eigenvalues, d, g, 1 - 1e-9) == pytest.approx(-np.sum(g**2 / eigenvalues) / 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("eigenvalue", [0.0, -1.0, math.nan])
+def test_loss_left_needs_positive_eigenvalues(eigenvalue: float) -> None:
+    with pytest.raises(InputError, match="is not positive"):
+        subspace_loss([1.0, eigenvalue], [1.0, 1.0], [0.0, 0.0], 0.5)
+
+
 def test_a_ball_is_met_where_elementary_geometry_says() -> None:
     """A ball of radius r at distance R spans a cone of dimension D r^2/R^2; the paper's T has R^2 + r^2 instead."""
     eigenvalues, scale = np.ones(400), 0.3
     assert generic_density(eigenvalues, scale) == pytest.approx(1 - 0.3)
     assert minimal_density(eigenvalues, scale) == pytest.approx(1 / 1.3)
+    small = statistical_dimension(eigenvalues, 1e-6)  # the proxy agrees with the cone for a small ball
+    assert small == pytest.approx(400 * 1e-6, rel=1e-5)
     seen = transitions(eigenvalues, np.r_[np.sqrt(2 / 0.3), np.zeros(399)], 1.0, 40, np.random.default_rng(1))
     assert seen.mean() == pytest.approx(400 * 0.7, abs=6)
 
@@ -193,6 +201,23 @@ def test_existence_bound_of_a_diagonal_hessian() -> None:
 
     assert existence_fixed_point(existence_at, 100, dimensions=0.5) == 0.1
     assert existence_fixed_point(existence_at, 100) == 0.09  # one missing dimension counts as none
+
+
+def test_existence_bound_is_met_where_the_removed_rows_are_zero() -> None:
+    """U(p) = p to the letter, far below p = 1; where no row is zero only p = 1 is left."""
+
+    def fixed(smallest: float) -> float:
+        block = np.full(90, smallest)
+        return existence_fixed_point(
+            lambda p: (
+                existence_density(np.r_[block, np.full(10, 1e9)][: 100 - round(100 * p)], 1.0, p) if p < 1 else 1.0
+            ),
+            num_weights=100,
+            dimensions=0.0,
+        )
+
+    assert fixed(0.0) == 0.1
+    assert fixed(1e-3) == 1.0
 
 
 def test_existence_bound_is_never_below_the_density() -> None:

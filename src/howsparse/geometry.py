@@ -140,7 +140,7 @@ def larsen_interval(eigenvalues: ArrayLike, tolerance: float, radius: float) -> 
     Returns:
         The interval's lower and upper end, both widths.
 
-    Source: Larsen et al. (2022), Eq. 17 of the paper.
+    Source: Larsen et al. (2022).
 
     >>> low, high = larsen_interval([2.0, 0.0], tolerance=1.0, radius=1.0)
     >>> round(low, 6), round(high, 6)
@@ -173,9 +173,26 @@ def effective_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFact
 
 
 def statistical_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFactor = absolute_filter) -> float:
-    r"""Statistical dimension of the cone over the sublevel set: the squared projected width (Theorem 2, within 1).
+    r"""Statistical dimension of the cone over the sublevel set, by the squared projected width of Eq. 16.
 
     .. math:: \sum_i \mu / (|\lambda_i| + \mu) = D - \text{effective dimension}
+
+    The cone's statistical dimension is its squared Gaussian width within 1 (Theorem 2), and Eq. 16 is a proxy for that
+    width. A ball of radius r with its centre at distance R shows by how much: the proxy is :math:`D r^2/(R^2+r^2)`, the
+    cone has :math:`D r^2/R^2`, which is the proxy's limit for small r.
+
+    Args:
+        eigenvalues: shape ``(n,)``, loss per squared weight.
+        scale: :math:`\mu = 2\epsilon/R^2`, same unit, positive.
+        factor: how negative curvature counts.
+
+    Raises:
+        InputError: scale is not positive.
+
+    Source: Theorem 2 with Eq. 16.
+
+    >>> statistical_dimension([1.0, 1.0, 0.0], 1.0)
+    2.0
     """
     return np.asarray(eigenvalues).size - effective_dimension(eigenvalues, scale, factor)
 
@@ -243,6 +260,12 @@ def subspace_loss(eigenvalues: ArrayLike, displacement: ArrayLike, gradient: Arr
         gradient: in the same basis, ``(n,)``.
         density: random directions over dimensions, in (0, 1).
 
+    Returns:
+        The loss left, less the trained network's; below 0 where the gradient allows it.
+
+    Raises:
+        InputError: an eigenvalue is not positive: along it the quadratic model has no minimum, or no unique one.
+
     Source: docs/theory.md.
 
     >>> round(subspace_loss([2.0, 2.0], [1.0, 1.0], [0.0, 0.0], density=0.5), 9)  # half the displacement is undone
@@ -251,6 +274,8 @@ def subspace_loss(eigenvalues: ArrayLike, displacement: ArrayLike, gradient: Arr
     values = np.asarray(eigenvalues, dtype=np.float64)
     d, g = np.asarray(displacement, dtype=np.float64), np.asarray(gradient, dtype=np.float64)
     low, high = float(values.min()), float(values.max())
+    if not low > 0:
+        raise InputError(f"eigenvalue {low:g} is not positive, as a least loss over all directions needs")
     odds = (1 - density) / density
     kappa = float(brentq(lambda k: minimal_density(values, k) - density, low * odds / 2, high * odds * 2, rtol=1e-12))
     resolvent = 1 / (values + kappa)
@@ -338,8 +363,9 @@ def existence_density(
 def existence_fixed_point(existence_at: Callable[[float], float], num_weights: int, dimensions: float = 1.0) -> float:
     """Smallest density p with U(p) - p below ``dimensions / num_weights``, by bisection.
 
-    Taken literally, U(p) = p asks the removed block for no curvature at all, which holds at p = 1 only. A subspace has
-    a whole number of dimensions, so the equation is met as soon as less than one is missing; that is what this finds.
+    Taken literally, U(p) = p asks the removed block for no curvature at all. That holds where the removed rows are
+    exactly zero, and otherwise at p = 1 only. A subspace has a whole number of dimensions, so the equation is met as
+    soon as less than one is missing; that is what this finds.
 
     Args:
         existence_at: U as a function of p.

@@ -5,10 +5,8 @@ from howsparse.linalg.operators import Block, Operator
 from howsparse.linalg.quadrature import (
     Rule,
     Tridiagonal,
-    averaged_gauss,
     gauss,
     gauss_radau,
-    markov_bracket,
     steepest_rule,
 )
 from howsparse.linalg.remembered import Remembered
@@ -24,11 +22,9 @@ __all__ = [
     "Rule",
     "Spectrum",
     "Tridiagonal",
-    "averaged_gauss",
     "gauss",
     "gauss_radau",
     "grow_spectrum",
-    "markov_bracket",
     "sample_rows",
     "steepest_rule",
 ]

@@ -6,8 +6,6 @@ it could be the measure itself; a bracket is the range of an integral over all m
 
 References:
     Golub and Meurant (2010), Matrices, Moments and Quadrature with Applications.
-    Laurie (1996), Anti-Gaussian quadrature formulas, and Ehrich (2002), for the averaged rule.
-    Karlin and Studden (1966), Tchebycheff Systems, for the Chebyshev-Markov-Stieltjes inequalities.
 """
 
 import math
@@ -24,10 +22,8 @@ __all__ = [
     "Integrand",
     "Rule",
     "Tridiagonal",
-    "averaged_gauss",
     "gauss",
     "gauss_radau",
-    "markov_bracket",
     "steepest_rule",
 ]
 
@@ -163,18 +159,6 @@ def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
     return Rule(nodes, rule.masses)
 
 
-def averaged_gauss(tridiagonal: Tridiagonal) -> Rule:
-    """The mean of Gauss with m - 1 nodes and its anti-Gauss rule, whose error is about the opposite.
-
-    Source: Laurie (1996).
-    """
-    if tridiagonal.complete or tridiagonal.size < 2:
-        return gauss(tridiagonal)
-    anti = tridiagonal.off_diagonal.copy()
-    anti[-2] *= np.sqrt(2)
-    return Rule.mean([gauss(Tridiagonal(tridiagonal.diagonal, anti)), gauss(tridiagonal.first(tridiagonal.size - 1))])
-
-
 def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
     r"""Of all rules of the Radau family, the one on which ``f`` is largest.
 
@@ -197,39 +181,3 @@ def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
         method="bounded",
     )
     return max(tridiagonal.member(found.x), coarse[best], key=lambda rule: rule.integrate(f))
-
-
-def markov_bracket(tridiagonal: Tridiagonal, f: Integrand, points: int = 200) -> tuple[float, float]:
-    r"""Chebyshev, Markov and Stieltjes: bounds on the integral of an even f that rises from 0 at the origin.
-
-    A Radau rule with a node at x bounds the mass below x from both sides, by leaving the node out or in. On x and -x
-    that bounds the mass beyond x, and :math:`\int f = \int_0^\infty f'(x)\,\nu(|\lambda| > x)\,dx`. Each x is bounded
-    on its own, so the bracket is wider than need be; `steepest_rule` has the sharp one.
-
-    Args:
-        tridiagonal: of the measure.
-        f: even, 0 at 0, increasing in the absolute value.
-        points: how many x to take; mass between two is counted at the end that keeps the bounds true.
-    """
-    rule = gauss(tridiagonal)
-    if tridiagonal.complete:
-        return rule.integrate(f), rule.integrate(f)
-    largest = float(np.abs(rule.nodes).max()) + float(tridiagonal.off_diagonal[-1])
-    grid = np.geomspace(largest * 1e-9, largest, points)
-    bounds = [_mass_beyond(tridiagonal, x) for x in grid]
-    low, high = np.array([b[0] for b in bounds]), np.array([b[1] for b in bounds])
-    # Mass is monotone in x, which tightens the single bounds.
-    low, high = np.maximum.accumulate(low[::-1])[::-1], np.minimum.accumulate(high)
-    rises = np.diff(f(np.concatenate([[0.0], grid])))
-    tail = 1 - f(grid[-1:])[0]
-    return float(rises @ low), float(rises @ np.concatenate([[1.0], high[:-1]]) + tail * high[-1])
-
-
-def _mass_beyond(tridiagonal: Tridiagonal, x: float) -> tuple[float, float]:
-    """Bounds on the mass with absolute value above x."""
-    right, left = gauss_radau(tridiagonal, x), gauss_radau(tridiagonal, -x)
-    above, below = right.nodes - x, -x - left.nodes
-    slack = 1e-12 * max(1.0, float(np.abs(right.nodes).max()))
-    least = right.masses[above > slack].sum() + left.masses[below > slack].sum()
-    most = right.masses[above > -slack].sum() + left.masses[below > -slack].sum()
-    return float(least), float(min(1.0, most))
