@@ -66,6 +66,19 @@ def test_lanczos_against_a_dense_eigendecomposition() -> None:
     assert rule.masses == pytest.approx((vectors.T @ start.numpy()) ** 2 / float(start @ start), abs=1e-10)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 40), (3, 7), (40, 1), (64, 64)])
+def test_how_the_basis_is_cut_up_does_not_matter(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("howsparse.linalg.lanczos._CHUNK_ROWS", rows)
+    monkeypatch.setattr("howsparse.linalg.lanczos._CPU_COLUMNS", columns)
+    values = torch.from_numpy(np.random.default_rng(0).standard_normal(40))
+    lanczos = Lanczos(lambda v: values * v, torch.ones(40, dtype=torch.float64))
+    while lanczos.step():
+        pass
+    assert lanczos.basis.shape == (40, 40)
+    assert torch.allclose(lanczos.basis @ lanczos.basis.T, torch.eye(40, dtype=torch.float64), atol=1e-13)
+    assert gauss(lanczos.tridiagonal).nodes == pytest.approx(np.sort(values.numpy()), abs=1e-12)
+
+
 def test_basis_stays_orthonormal_in_float32() -> None:
     """Without reorthogonalisation the outliers return as ghosts and the basis is far from orthogonal."""
     nodes = torch.cat([torch.tensor([50.0, 20.0, 10.0]), torch.randn(500, generator=torch.Generator().manual_seed(0))])
