@@ -47,7 +47,7 @@ def adam_and_l1(model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def rate(epoch: int) -> float:
+def factor(epoch: int) -> float:
     return 1 / (1 + epoch)
 
 
@@ -63,14 +63,14 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def results(history: list[Epoch]) -> list[tuple[int, float, float]]:
+def results(history: list[Epoch]) -> list[tuple[int, float, float | None]]:
     return [(epoch.epoch, epoch.loss, epoch.accuracy) for epoch in history]
 
 
 def test_fit_is_the_loop_one_would_write() -> None:
     ours, theirs = network(dropout=0), network(dropout=0)
     our_optimizer = sgd(ours)
-    history = fit(ours, our_optimizer, batches, 4, rate=rate)
+    history = fit(ours, our_optimizer, batches, 4, factor=factor)
 
     their_optimizer = sgd(theirs)
     for epoch in range(4):
@@ -101,20 +101,20 @@ def test_resuming_gives_the_same_bits(
 ) -> None:
     whole = network()
     whole_optimizer = make(whole)
-    history = fit(whole, whole_optimizer, batches, 5, rate=rate, seed=3)
+    history = fit(whole, whole_optimizer, batches, 5, factor=factor, seed=3)
 
     first = network()
-    fit(first, make(first), batches, stop, rate=rate, checkpoint=tmp_path / "c.pt", seed=3)
+    fit(first, make(first), batches, stop, factor=factor, checkpoint=tmp_path / "c.pt", seed=3)
     second = network(seed=99)  # what it starts from must not matter
     optimizer = make(second)
     torch.manual_seed(12345)
-    resumed = fit(second, optimizer, batches, 5, rate=rate, checkpoint=tmp_path / "c.pt", seed=3)
+    resumed = fit(second, optimizer, batches, 5, factor=factor, checkpoint=tmp_path / "c.pt", seed=3)
     assert equal(bits(second, optimizer), bits(whole, whole_optimizer))
     assert results(resumed) == results(history)
 
     other = network()
     other_optimizer = make(other)
-    fit(other, other_optimizer, batches, 5, rate=rate, seed=4)
+    fit(other, other_optimizer, batches, 5, factor=factor, seed=4)
     assert not equal(bits(other, other_optimizer), bits(whole, whole_optimizer))  # dropout does draw
 
 
@@ -124,7 +124,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {folder!r})
-from test_loop import batches, bits, network, rate, results, sgd
+from test_loop import batches, bits, factor, network, results, sgd
 from howsparse.training.loop import fit
 
 checkpoint, output, die = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -146,7 +146,7 @@ if die == "saving":
 
 model = network(seed=os.getpid() if checkpoint.exists() else 0)
 optimizer = sgd(model)
-history = fit(model, optimizer, until, 5, rate=rate, checkpoint=checkpoint, seed=3)
+history = fit(model, optimizer, until, 5, factor=factor, checkpoint=checkpoint, seed=3)
 save((bits(model, optimizer), results(history)), output)
 """
 
@@ -154,7 +154,7 @@ save((bits(model, optimizer), results(history)), output)
 def test_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     model = network()
     optimizer = sgd(model)
-    history = fit(model, optimizer, batches, 5, rate=rate, seed=3)
+    history = fit(model, optimizer, batches, 5, factor=factor, seed=3)
 
     checkpoint, output = tmp_path / "c.pt", tmp_path / "end.pt"
     script = SCRIPT.format(folder=str(Path(__file__).parent))
@@ -187,20 +187,27 @@ def test_checkpoint_is_there_before_on_epoch_and_loads_with_weights_only(tmp_pat
         assert state["optimizer"]["param_groups"][0]["lr"] == 0.1  # not the epoch's own
         seen.append(epoch)
 
-    history = fit(model, sgd(model), batches, 3, rate=rate, checkpoint=path, on_epoch=on_epoch)
+    history = fit(model, sgd(model), batches, 3, factor=factor, checkpoint=path, on_epoch=on_epoch)
     assert seen == history
     assert [epoch.epoch for epoch in history] == [0, 1, 2]
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_checkpoint_of_another_identity_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "text", "other"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
     path, model = tmp_path / "c.pt", network()
-    fit(model, sgd(model), batches, 1, checkpoint=path, identity="this")
-    content, before = path.read_bytes(), copy.deepcopy(model.state_dict())
-    with pytest.raises(InputError, match=r"c\.pt is of another training"):
-        fit(model, sgd(model), batches, 2, checkpoint=path, identity="that")
-    assert path.read_bytes() == content
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    optimizer = sgd(model)
+    fit(model, optimizer, batches, 1, checkpoint=path)
+    content, before = path.read_bytes(), bits(model, optimizer)
+    if damage == "other":  # a file of torch's, but not a checkpoint
+        torch.save({"weight": torch.zeros(3)}, path)
+    else:
+        damaged = {"truncated": content[: len(content) // 2], "empty": b"", "garbage": bytes(range(1, 255)) * 9}
+        path.write_bytes(damaged.get(damage, b"this is a note"))
+    with pytest.raises(InputError, match=r"checkpoint .*c\.pt is damaged .*; remove it") as caught:
+        fit(model, optimizer, batches, 2, checkpoint=path)
+    assert "\n" not in str(caught.value)
+    assert equal(bits(model, optimizer), before)
 
 
 def test_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path: Path) -> None:
@@ -224,7 +231,7 @@ def test_diverging_training_is_an_input_error(tmp_path: Path) -> None:
             yield inputs * (math.inf if epoch == 2 else 1), targets
 
     with pytest.raises(InputError, match=r"training diverged in epoch 3: .*lower the learning rate"):
-        fit(model, optimizer, poisoned, 5, rate=rate, checkpoint=tmp_path / "c.pt")
+        fit(model, optimizer, poisoned, 5, factor=factor, checkpoint=tmp_path / "c.pt")
     assert optimizer.param_groups[0]["lr"] == 0.1
     kept = torch.load(tmp_path / "c.pt", weights_only=True)  # the last good epoch
     assert kept["history"].count('"loss"') == 2
@@ -244,7 +251,7 @@ def test_rates_come_back_for_every_group_even_after_an_interruption() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(model, optimizer, interrupted, 3, rate=rate)
+        fit(model, optimizer, interrupted, 3, factor=factor)
     assert during == [[0.3, 0.2], [0.15, 0.1]]
     assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.2]
 
@@ -253,3 +260,82 @@ def test_an_epoch_without_batches_is_an_error() -> None:
     model = network()
     with pytest.raises(InputError, match="epoch 1 has no batches"):
         fit(model, sgd(model), lambda epoch: iter(()), 1)
+
+
+class Regression:
+    """Mean squared error of dict batches: in one piece, so that nothing is scored."""
+
+    def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        error: Tensor = model(batch["x"]) - batch["y"]
+        return error.square().mean()
+
+
+class Signs(Regression):
+    """The same, split at the output, and scored by signs that are counted on the host."""
+
+    def output(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        output: Tensor = model(batch["x"])
+        return output
+
+    def of_output(self, output: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return (output - batch["y"]).square().mean()
+
+    def score(self, output: Tensor, batch: dict[str, Tensor]) -> tuple[int, int]:
+        return int((output.sign() == batch["y"].sign()).sum()), batch["y"].numel()
+
+
+def measurements(epoch: int) -> Iterator[dict[str, Tensor]]:
+    """Three targets an example, so that there are more predictions than examples."""
+    generator = torch.Generator().manual_seed(epoch)
+    for size in (8, 8, 2):
+        yield {"x": torch.randn(size, 6, generator=generator), "y": torch.randn(size, 3, generator=generator)}
+
+
+@pytest.mark.parametrize("loss", [Regression(), Signs()])
+def test_any_batches_and_any_loss(loss: Regression) -> None:
+    ours, theirs = network(dropout=0), network(dropout=0)
+    history = fit(ours, sgd(ours), measurements, 2, loss=loss)
+    optimizer = sgd(theirs)
+    for epoch in range(2):
+        errors, right = 0.0, 0
+        for batch in measurements(epoch):
+            output = theirs(batch["x"])
+            error = (output - batch["y"]).pow(2)
+            errors += error.sum().item()
+            right += int((output * batch["y"] > 0).sum())
+            optimizer.zero_grad()
+            (error.sum() / error.numel()).backward()
+            optimizer.step()
+        assert history[epoch].loss == pytest.approx(errors / (18 * 3), rel=1e-5)
+        assert history[epoch].accuracy == (pytest.approx(right / (18 * 3)) if isinstance(loss, Signs) else None)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_history_without_accuracy_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
+    model = network()
+    history = fit(model, sgd(model), measurements, 2, loss=Regression(), checkpoint=tmp_path / "c.pt")
+    again = network()
+    assert fit(again, sgd(again), measurements, 2, loss=Regression(), checkpoint=tmp_path / "c.pt") == history
+
+
+def test_a_loss_may_call_any_method_of_the_model() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def encode(self, x: Tensor) -> Tensor:
+            output: Tensor = self.layer(x)
+            return output
+
+    def loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
+        error: Tensor = model.encode(batch["x"]) - batch["y"]
+        return error.square().mean()
+
+    torch.manual_seed(0)
+    model = Encoder()
+    plain = copy.deepcopy(model.layer)
+    fit(model, sgd(model), measurements, 3, loss=loss)
+    fit(plain, sgd(plain), measurements, 3, loss=Regression())
+    assert equal(list(model.parameters()), list(plain.parameters()))

@@ -38,7 +38,7 @@ class Trained:
             "seconds": sum(epoch.seconds for epoch in self.history),
             "history": {
                 "loss": [round(epoch.loss, 6) for epoch in self.history],
-                "accuracy": [round(epoch.accuracy, 6) for epoch in self.history],
+                "accuracy": [None if epoch.accuracy is None else round(epoch.accuracy, 6) for epoch in self.history],
             },
         }
 
@@ -53,7 +53,7 @@ def train_task(
     """Train ``task``'s network from its initialisation.
 
     Raises:
-        InputError: the training diverged, or the checkpoint is of another training.
+        InputError: the training diverged, or the checkpoint is of another model or cannot be read.
     """
     recipe = task.recipe
     model = task.network(seed)
@@ -65,11 +65,10 @@ def train_task(
         optimizer,
         task.epochs(seed),
         recipe.epochs,
-        rate=task.rate,
+        factor=task.rate,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
         seed=seed,
-        identity=f"{recipe.digest()}-{seed}",
     )
     loss, _ = evaluate(model, task.train_batches(1000))
     _, accuracy = evaluate(model, task.test_batches())

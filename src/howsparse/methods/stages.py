@@ -209,13 +209,12 @@ class Stages:
                 optimizer,
                 lambda epoch: batches(epoch + first),
                 epochs,
-                rate=lambda epoch: rate(epoch + first),
+                factor=lambda epoch: rate(epoch + first),
                 checkpoint=checkpoint,
                 save_every=10.0,
                 before_epoch=before_epoch,
                 on_epoch=lambda epoch: self.run.on_epoch(name, epoch),
                 seed=self.seed,
-                identity=identity,
             )
 
     def close(self, name: str, model: nn.Module, mask: Mask, done: list[Epoch]) -> None:

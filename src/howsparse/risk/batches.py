@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["batch_length", "move", "split_batch"]
+__all__ = ["batch_length", "can_split", "examples", "move", "split_batch"]
 
 
 def move(batch: Any, device: torch.device) -> Any:
@@ -29,18 +29,29 @@ def batch_length(batch: Any) -> int:
 def split_batch(batch: Any, size: int) -> list[Any]:
     """The batch in pieces of at most ``size`` examples, or whole if not all its tensors have the same length."""
     length = batch_length(batch)
-    if length <= size or any(t.ndim == 0 or len(t) != length for t in _tensors(batch)):
+    if length <= size or not can_split(batch):
         return [batch]
-    return [_piece(batch, slice(start, start + size)) for start in range(0, length, size)]
+    return [examples(batch, slice(start, start + size)) for start in range(0, length, size)]
 
 
-def _piece(batch: Any, part: slice) -> Any:
+def can_split(batch: Any) -> bool:
+    """Whether all tensors of a batch have the same length, so that its examples can be separated."""
+    length = batch_length(batch)
+    return all(tensor.ndim > 0 and len(tensor) == length for tensor in _tensors(batch))
+
+
+def examples(batch: Any, index: slice) -> Any:
+    """The examples at ``index``: that part of every tensor of the batch; what is not a tensor stays.
+
+    >>> examples({"x": torch.arange(5), "name": "a"}, slice(1, None, 2))
+    {'x': tensor([1, 3]), 'name': 'a'}
+    """
     if isinstance(batch, Tensor):
-        return batch[part]
+        return batch[index]
     if isinstance(batch, Mapping):
-        return {key: _piece(value, part) for key, value in batch.items()}
+        return {key: examples(value, index) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
-        return type(batch)(_piece(value, part) for value in batch)
+        return type(batch)(examples(value, index) for value in batch)
     return batch
 
 

@@ -1,41 +1,73 @@
-"""The forward pass of a training step, as fast as its device gives."""
+"""The loss of a training step, computed as fast as the device allows."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import util
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fast_forward", "in_bfloat16", "same_bits"]
+from howsparse.risk.losses import Loss, SplitLoss
 
-Forward = Callable[[Tensor], Tensor]
+__all__ = ["TrainingLoss", "same_bits", "training_loss"]
 
 
-def fast_forward(model: nn.Module) -> Forward:
-    """What to call in place of ``model``: itself on a CPU; on a GPU it is compiled and multiplies in bfloat16.
+class TrainingLoss(nn.Module):
+    """A model and its loss as one module: a batch goes in, the loss and the model's output come out.
 
-    Its parameters, their gradients and its output stay float32.
+    The output is None where the loss is not split at it. Parameters and gradients keep their type; under
+    ``autocast`` the model's products are computed in bfloat16, and the output and the loss are float32.
+
+    One module of both is what `torch.nn.parallel.DistributedDataParallel` needs: a loss may call any method of the
+    model, not only its ``forward``.
+
+    >>> from howsparse.risk.losses import cross_entropy
+    >>> loss, output = TrainingLoss(nn.Identity(), cross_entropy)((torch.zeros(1, 2), torch.tensor([0])))
+    >>> loss, output
+    (tensor(0.6931), tensor([[0., 0.]]))
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, autocast: bool = False) -> None:
+        super().__init__()
+        self.model, self.loss, self.autocast = model, loss, autocast
+
+    def forward(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        loss = self.loss
+        if not isinstance(loss, SplitLoss):
+            with self._autocast():
+                return self._full_precision(loss(self.model, batch)), None
+        with self._autocast():
+            output = self._full_precision(loss.output(self.model, batch))
+        return loss.of_output(output, batch), output.detach()
+
+    def _autocast(self) -> "torch.autocast | nullcontext[None]":
+        if not self.autocast:
+            return nullcontext()
+        return torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16)
+
+    def _full_precision(self, tensor: Tensor) -> Tensor:
+        return tensor.float() if self.autocast else tensor
+
+
+def training_loss(model: nn.Module, loss: Loss) -> TrainingLoss:
+    """The loss of ``model`` for training: as it is on a CPU; on a GPU compiled, with products in bfloat16.
+
+    >>> from howsparse.risk.losses import cross_entropy
+    >>> model = nn.Linear(2, 2)
+    >>> training_loss(model, cross_entropy).model is model
+    True
     """
     if next(model.parameters()).device.type != "cuda":
-        return model
-    return in_bfloat16(torch.compile(model, dynamic=False) if _can_compile() else model, "cuda")
-
-
-def in_bfloat16(forward: Forward, device_type: str) -> Forward:
-    """``forward`` under autocast, with a float32 output."""
-
-    def lighter(inputs: Tensor) -> Tensor:
-        with torch.autocast(device_type, torch.bfloat16):
-            return forward(inputs).float()
-
-    return lighter
+        return TrainingLoss(model, loss)
+    compiled: Any = torch.compile(model, dynamic=False) if _can_compile() else model
+    return TrainingLoss(compiled, loss, autocast=True)
 
 
 @contextmanager
 def same_bits(device: torch.device) -> Iterator[None]:
-    """Within, a GPU's convolutions give the same bits again: one algorithm each, not the fastest of a race."""
+    """Make a GPU's convolutions give the same bits every time: one fixed algorithm each, not the fastest of several."""
     if device.type != "cuda":
         yield
         return
@@ -44,5 +76,5 @@ def same_bits(device: torch.device) -> Iterator[None]:
 
 
 def _can_compile() -> bool:
-    """Whether there is what torch.compile needs on a GPU; without it, a network runs uncompiled."""
+    """Whether torch.compile has what it needs on a GPU: triton and a C compiler."""
     return util.find_spec("triton") is not None and any(shutil.which(name) for name in ("cc", "gcc", "clang"))

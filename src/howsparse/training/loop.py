@@ -1,11 +1,13 @@
-"""`fit`: one training loop for every task and method, with checkpoints that resume to the same bits."""
+"""`fit`: one training loop for every model, loss and method, with checkpoints that resume to the same bits."""
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,137 +16,185 @@ from howsparse.errors import InputError
 from howsparse.files import save_checkpoint
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import mean_gradients_, rank, same_buffers_, sum_, world_size
-from howsparse.training.forward import Forward, fast_forward, same_bits
+from howsparse.risk.batches import batch_length, examples, move
+from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.training.forward import TrainingLoss, same_bits, training_loss
 
 __all__ = ["Epoch", "fit"]
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the data gave: mean training loss and accuracy (in training mode), seconds taken."""
+    """What one pass over the data gave.
+
+    Attributes:
+        epoch: its number, from 0.
+        loss: mean training loss, of the model in training mode.
+        accuracy: training accuracy, of the model in training mode; None where the loss cannot score predictions.
+        seconds: time taken.
+    """
 
     epoch: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     seconds: float
 
 
 def fit(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    epoch_batches: Callable[[int], Iterable[Batch]],
+    epoch_batches: Callable[[int], Iterable[Any]],
     epochs: int,
     *,
-    rate: Callable[[int], float] = lambda epoch: 1.0,
+    loss: Loss = cross_entropy,
+    factor: Callable[[int], float] = lambda epoch: 1.0,
     checkpoint: Path | None = None,
     save_every: float = 0.0,
     before_epoch: Callable[[int], None] = lambda epoch: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     seed: int = 0,
-    identity: str = "",
 ) -> list[Epoch]:
-    """Train with cross-entropy and return the history; on a GPU compiled, and in bfloat16 under autocast.
+    """Train a model; on a GPU it is compiled, and computes in bfloat16 under autocast.
 
-    An epoch depends on nothing but the state it starts from, ``seed`` and its number, so a run that resumes from
-    ``checkpoint`` ends in the same bits as one that was never stopped.
+    An epoch depends only on the state it starts from, on ``seed`` and on its number. A training that resumes from
+    ``checkpoint`` therefore ends in the same bits as one that was never stopped.
 
     Args:
         model: trained in place; left in training mode.
-        optimizer: holds the parameters to train; l1 terms and masks hang on it as hooks.
-        epoch_batches: ``epoch_batches(e)`` yields the ``(input, target)`` batches of epoch ``e``.
+        optimizer: holds the parameters to train; l1 terms and masks are attached to it as hooks.
+        epoch_batches: ``epoch_batches(e)`` yields the batches of epoch ``e``, in any form that ``loss`` reads.
         epochs: how many epochs in all, those in the checkpoint included.
-        rate: ``rate(e)`` multiplies the optimizer's learning rates in epoch ``e``.
-        checkpoint: file that is written whole after each epoch, and resumed from if it is there.
-        save_every: seconds that pass at least between two writings; the last epoch's is always written.
-        before_epoch: called as each begins; what it changes must follow from the model's state and the number.
-        on_epoch: called after each, for progress.
-        seed: for random numbers the model itself draws (dropout).
-        identity: names the training; a checkpoint of another name is refused.
+        loss: mean loss of a model on a batch; see `howsparse.risk.losses`.
+        factor: ``factor(e)`` multiplies the optimizer's learning rates in epoch ``e``.
+        checkpoint: file that is written after each epoch, and resumed from if it exists. It must belong to this
+            training alone: only the shapes of the model's and the optimizer's state are checked.
+        save_every: least number of seconds between two writings; the last epoch is always written.
+        before_epoch: called before each epoch; what it changes must follow from the model's state and the number.
+        on_epoch: called after each epoch, for progress.
+        seed: for the random numbers that the model itself draws (dropout).
 
     Raises:
-        InputError: the training diverged, or the checkpoint belongs to another model.
+        InputError: the training diverged, an epoch has no batches, or the checkpoint cannot be read or is of another
+            model or optimizer.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> sgd = torch.optim.SGD(layer.parameters(), lr=0.5)
+    >>> history = fit(layer, sgd, lambda epoch: [(torch.eye(2), torch.tensor([0, 1]))], 20)
+    >>> len(history), history[-1].loss < history[0].loss
+    (20, True)
     """
-    base_rates = [group["lr"] for group in optimizer.param_groups]
-    history = _resume(model, optimizer, checkpoint, identity)
-    saved, forward, device = -math.inf, fast_forward(model), next(model.parameters()).device
+    learning_rates = [group["lr"] for group in optimizer.param_groups]
+    history = [] if checkpoint is None or not checkpoint.exists() else _resume(model, optimizer, checkpoint)
+    saved, objective = -math.inf, training_loss(model, loss)
     for epoch in range(len(history), epochs):
         before_epoch(epoch)
-        for group, base in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = base * rate(epoch)
-        try:
-            devices = range(torch.cuda.device_count())
-            with fast_matmul(device), same_bits(device), torch.random.fork_rng(devices=devices):
-                torch.manual_seed(1_000_003 * seed + epoch)
-                done = _one_epoch(model, forward, optimizer, epoch_batches(epoch), epoch)
-        finally:
-            for group, base in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = base
+        with _learning_rates(optimizer, learning_rates, factor(epoch)), _reproducible(model, 1_000_003 * seed + epoch):
+            done = _one_epoch(model, objective, optimizer, epoch_batches(epoch), epoch)
         history.append(done)
         if checkpoint is not None and (epoch == epochs - 1 or time.monotonic() - saved >= save_every):
-            _save(model, optimizer, history, checkpoint, identity)
+            _save(model, optimizer, history, checkpoint)
             saved = time.monotonic()
         on_epoch(done)
     return history
 
 
+@contextmanager
+def _learning_rates(optimizer: torch.optim.Optimizer, learning_rates: list[float], factor: float) -> Iterator[None]:
+    """Multiply the learning rates by ``factor`` within, and put them back after."""
+    for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
+        group["lr"] = learning_rate * factor
+    try:
+        yield
+    finally:
+        for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
+            group["lr"] = learning_rate
+
+
+@contextmanager
+def _reproducible(model: nn.Module, seed: int) -> Iterator[None]:
+    """Seed the random numbers within and fix the algorithms; the random state outside stays as it was."""
+    device, devices = next(model.parameters()).device, range(torch.cuda.device_count())
+    with fast_matmul(device), same_bits(device), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
 def _one_epoch(
     model: nn.Module,
-    forward: Forward,
+    objective: TrainingLoss,
     optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
+    batches: Iterable[Any],
     epoch: int,
 ) -> Epoch:
     model.train()
     device = next(model.parameters()).device
-    began, count = time.perf_counter(), 0
+    began, count, scored = time.perf_counter(), 0, 0
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     own = slice(rank(), None, world_size())
-    for all_inputs, all_targets in batches:
-        inputs, targets = all_inputs[own].to(device), all_targets[own].to(device)
+    for batch in batches:
+        part = move(examples(batch, own), device)
+        length = batch_length(part)
         optimizer.zero_grad(set_to_none=True)
-        if len(targets):  # a process may have none of a last, small batch
-            output = forward(inputs)
-            loss = nn.functional.cross_entropy(output, targets)
+        if length:  # a process may have none of a last, small batch
+            loss, output = objective(part)
             loss.backward()
-            loss_sum += loss.detach() * len(targets)
-            correct += (output.detach().argmax(-1) == targets).sum()
-        mean_gradients_(model, len(targets) / len(all_targets))
+            loss_sum += loss.detach() * length
+            right, of = _score(objective.loss, output, part)
+            correct += right
+            scored += of
+        mean_gradients_(model, length / batch_length(batch))
         optimizer.step()
-        count += len(all_targets)
+        count += batch_length(batch)
     same_buffers_(model)
     loss_sum, correct = sum_(torch.stack([loss_sum, correct]))
     if count == 0:
         raise InputError(f"epoch {epoch + 1} has no batches; epoch_batches(epoch) must give new ones each time")
+    _check_finite(loss_sum, epoch)
+    accuracy = float(correct) / scored if scored else None
+    return Epoch(epoch, float(loss_sum) / count, accuracy, time.perf_counter() - began)
+
+
+def _score(loss: Loss, output: Tensor | None, batch: Any) -> tuple[Tensor | int, int]:
+    """Correct predictions, if possible without waiting for the device, and of how many; (0, 0) if not scored."""
+    if output is None or not isinstance(loss, SplitLoss):
+        return 0, 0
+    if hasattr(loss, "correct"):
+        correct: Tensor = loss.correct(output, batch)
+        return correct.sum(), correct.numel()
+    if hasattr(loss, "score"):
+        right, of = loss.score(output, batch)
+        return right, int(of)
+    return 0, 0
+
+
+def _check_finite(loss_sum: Tensor, epoch: int) -> None:
     if not torch.isfinite(loss_sum):
         raise InputError(
             f"training diverged in epoch {epoch + 1}: the loss is {float(loss_sum)}; lower the learning rate"
         )
-    return Epoch(epoch, float(loss_sum) / count, float(correct) / count, time.perf_counter() - began)
 
 
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch], path: Path, identity: str) -> None:
-    """The history travels as JSON, so that the file loads with ``weights_only``."""
+def _save(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch], path: Path) -> None:
+    """The history is kept as JSON, so that the file loads with ``weights_only``."""
     state: dict[str, object] = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "identity": identity,
         "history": json.dumps([asdict(epoch) for epoch in history]),
     }
     save_checkpoint(state, path)
 
 
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path | None, identity: str) -> list[Epoch]:
-    if path is None or not path.exists():
-        return []
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    if state.get("identity") != identity:
-        raise InputError(f"checkpoint {path} is of another training; remove it, or choose another --output")
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> list[Epoch]:
     try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError) as error:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        history = [Epoch(**epoch) for epoch in json.loads(state["history"])]
+        model_state, optimizer_state = state["model"], state["optimizer"]
+    except Exception as error:  # a damaged file makes the unpickler raise almost anything
+        raise InputError(f"checkpoint {path} is damaged ({type(error).__name__}); remove it to start anew") from error
+    try:
+        model.load_state_dict(model_state)
+        optimizer.load_state_dict(optimizer_state)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"checkpoint {path} is of another model or optimizer: {reason}") from error
-    return [Epoch(**epoch) for epoch in json.loads(state["history"])]
+    return history
