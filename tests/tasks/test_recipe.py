@@ -12,7 +12,7 @@ from howsparse.errors import InputError
 from howsparse.tasks import recipe as module
 from howsparse.tasks.networks import NETWORKS
 from howsparse.tasks.recipe import Recipe, load_recipe, recipe_names
-from howsparse.training.schedule import learning_rate_factor
+from howsparse.training.schedule import Schedule, learning_rate_factors
 
 FILES = {Path(str(file)).stem: file for file in (resources.files("howsparse.tasks") / "recipes").iterdir()}
 
@@ -57,7 +57,7 @@ def test_every_recipe_says_what_its_file_says(name: str) -> None:
     with torch.device("meta"):
         weights = [p for p in NETWORKS[recipe.network]().parameters() if p.ndim > 1]
     assert sum(w.numel() for w in weights) == recipe.num_weights
-    assert 0 < learning_rate_factor(0, recipe.epochs, **recipe.schedule.model_dump()) <= 1
+    assert 0 < learning_rate_factors(Schedule(**recipe.schedule.model_dump()), recipe.epochs)[0] <= 1
 
 
 def test_unknown_task() -> None:

@@ -96,19 +96,19 @@ def test_proximal_solves_the_lasso(momentum: float, dampening: float, nesterov: 
 
 @given(
     start=st.lists(st.floats(-3, 3), min_size=1, max_size=8),
-    rate=st.floats(1e-3, 1.0),
+    learning_rate=st.floats(1e-3, 1.0),
     strength=st.floats(0, 2),
     momentum=st.sampled_from([0.0, 0.5, 0.9]),
 )
 @settings(deadline=None)
-def test_proximal_step_is_optimal(start: list[float], rate: float, strength: float, momentum: float) -> None:
+def test_proximal_step_is_optimal(start: list[float], learning_rate: float, strength: float, momentum: float) -> None:
     # z minimises 1/2 (z - x)^2 + t |z| exactly when x - z lies in t times the subdifferential of |.| at z.
     w = nn.Parameter(torch.tensor(start, dtype=torch.float64))
-    optimizer = torch.optim.SGD([w], lr=rate, momentum=momentum)
+    optimizer = torch.optim.SGD([w], lr=learning_rate, momentum=momentum)
     attach_l1(optimizer, [w], strength, proximal=True)
     w.grad = torch.zeros_like(w)
     optimizer.step()
-    t = rate * strength / (1 - momentum)
+    t = learning_rate * strength / (1 - momentum)
     for x, z in zip(start, w.tolist(), strict=True):
         if z == 0:
             assert abs(x) <= t * (1 + 1e-12)
@@ -119,7 +119,7 @@ def test_proximal_step_is_optimal(start: list[float], rate: float, strength: flo
 
 @pytest.mark.parametrize("optimizer_class", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
 def test_adaptive_optimizers_get_the_decoupled_form(optimizer_class: type[torch.optim.Adam]) -> None:
-    # Without a gradient of the loss only the shrinkage moves the weights: rate * strength a step, then exact zeros.
+    # Without a gradient of the loss only the shrinkage moves the weights: learning rate * strength a step, then exact zeros.
     w = nn.Parameter(torch.tensor([1.0, -0.5, 0.25, -0.1, 0.0]))
     optimizer = optimizer_class([w], lr=0.125, weight_decay=0.0)
     attach_l1(optimizer, [w], 1.0, proximal=True)
@@ -143,7 +143,7 @@ def test_proximal_with_adam_trains_to_exact_zeros() -> None:
     assert all((b != 0).all() and not torch.equal(a, b) for a, b in zip(biases, after, strict=True))
 
 
-def test_each_group_shrinks_at_its_own_present_rate() -> None:
+def test_each_group_shrinks_by_its_own_present_learning_rate() -> None:
     a, b = nn.Parameter(torch.tensor([1.0])), nn.Parameter(torch.tensor([1.0]))
     optimizer = torch.optim.SGD([{"params": [a], "lr": 0.25}, {"params": [b], "lr": 0.5, "momentum": 0.5}], lr=9.0)
     attach_l1(optimizer, [a, b], 0.5, proximal=True)

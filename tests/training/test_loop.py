@@ -238,7 +238,7 @@ def test_diverging_training_is_an_input_error(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in kept["model"].values())
 
 
-def test_rates_come_back_for_every_group_even_after_an_interruption() -> None:
+def test_learning_rates_come_back_for_every_group_even_after_an_interruption() -> None:
     model = network()
     first: dict[str, Any] = {"params": list(model[0].parameters()), "lr": 0.3}
     optimizer = torch.optim.SGD([first, {"params": list(model[4].parameters())}], lr=0.2)

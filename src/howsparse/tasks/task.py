@@ -11,7 +11,7 @@ from howsparse.risk.weights import prunable_weights
 from howsparse.tasks.data import Batches, Images, ShuffledBatches, load_images
 from howsparse.tasks.networks import NETWORKS, kaiming_normal_
 from howsparse.tasks.recipe import Recipe, check_recipe, load_recipe
-from howsparse.training.schedule import learning_rate_factor
+from howsparse.training.schedule import Schedule, learning_rate_factors
 
 __all__ = ["Task", "load_task"]
 
@@ -58,7 +58,8 @@ class Task:
 
     def rate(self, epoch: int) -> float:
         """What the recipe's schedule multiplies the learning rate by."""
-        return learning_rate_factor(epoch, self.recipe.epochs, **self.recipe.schedule.model_dump())
+        factors = learning_rate_factors(Schedule(**self.recipe.schedule.model_dump()), self.recipe.epochs)
+        return factors[min(epoch, len(factors) - 1)]  # a training that goes on longer keeps the last one
 
     def epochs(self, seed: int = 0) -> ShuffledBatches:
         """Training passes: ``epochs(seed)(epoch)`` yields the batches of one."""

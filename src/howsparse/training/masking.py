@@ -13,7 +13,7 @@ __all__ = ["Masking", "attach_mask"]
 class Masking:
     """Sets removed weights to zero after every step of an optimizer; `remove` ends it.
 
-    Whatever the step made of them (momentum, weight decay, an adaptive rate) is gone before the next forward pass.
+    Whatever the step made of them (momentum, weight decay, an adaptive learning rate) is gone before the next forward pass.
     Hooks run in the order they were attached: attach this one last.
     """
 
