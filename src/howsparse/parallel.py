@@ -1,7 +1,7 @@
-"""Several processes, one answer: each takes its share of the data, and sums are over all of them.
+"""Several processes that compute one answer: each takes a part of the data, and sums are taken over all processes.
 
-One process, or none of torch's process groups, is the ordinary case, in which nothing here does anything. `accelerate
-launch` and `torchrun` start several; `join` makes them a group.
+`accelerate launch` and `torchrun` start several processes; `join` makes them a group of `torch.distributed`. Without a
+group there is one process, and the functions here return what they are given.
 """
 
 import os
@@ -11,18 +11,16 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 __all__ = [
     "OwnBatches",
     "gathered",
     "is_first",
     "join",
-    "mean_gradients_",
     "own_count",
     "own_device",
     "rank",
-    "same_buffers_",
     "sum_",
     "summed",
     "world_size",
@@ -30,12 +28,19 @@ __all__ = [
 
 
 def own_device() -> torch.device:
-    """Where this process computes: its GPU, or the CPU if there is none (``CUDA_VISIBLE_DEVICES=`` hides them)."""
+    """The device of this process: its GPU, or the CPU if there is none (``CUDA_VISIBLE_DEVICES=`` hides GPUs).
+
+    >>> own_device().type in ("cpu", "cuda")
+    True
+    """
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def join() -> None:
-    """Join the group that the launcher has started this process for, if it has."""
+    """Join the process group of the launcher; do nothing if this process was not started by one.
+
+    A launcher sets ``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK``. The group uses NCCL on GPUs and Gloo on CPUs.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -43,23 +48,42 @@ def join() -> None:
 
 
 def world_size() -> int:
-    """Processes that share the work."""
+    """How many processes there are.
+
+    >>> world_size()
+    1
+    """
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """This one's number, from 0."""
+    """The number of this process, from 0.
+
+    >>> rank()
+    0
+    """
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks and writes."""
+    """Whether this is process 0, the one that prints and writes files.
+
+    >>> is_first()
+    True
+    """
     return rank() == 0
 
 
 @dataclass(frozen=True)
 class OwnBatches:
-    """This process's batches, re-iterable: every one of as many as there are processes."""
+    """The batches of this process, re-iterable: process r of n has batches r, r + n, r + 2n and so on.
+
+    Attributes:
+        batches: all batches, in the same order in every process.
+
+    >>> list(OwnBatches("abc"))  # one process has them all
+    ['a', 'b', 'c']
+    """
 
     batches: Iterable[Any]
 
@@ -68,19 +92,44 @@ class OwnBatches:
 
 
 def own_count(count: int) -> int:
-    """How many of the first ``count`` batches are this process's."""
+    """How many of ``count`` batches (or examples) this process has, where `OwnBatches` deals them out.
+
+    >>> own_count(3)
+    3
+    """
     return len(range(rank(), count, world_size()))
 
 
 def sum_(tensor: Tensor) -> Tensor:
-    """The sum over all processes, in place, the same bits in each."""
+    """Sum a tensor over all processes, in place; every process gets the same bits.
+
+    Args:
+        tensor: of the same shape in every process.
+
+    Returns:
+        The tensor itself.
+
+    >>> sum_(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
     if world_size() > 1:
         distributed.all_reduce(tensor)
     return tensor
 
 
 def summed(values: list[float], device: torch.device) -> list[float]:
-    """The sums over all processes of a few numbers; ``device`` is one that the group can send from."""
+    """Sum each of a few numbers over all processes.
+
+    Args:
+        values: as many in every process.
+        device: a device that the group can send from.
+
+    Returns:
+        The sums, in the order of ``values``.
+
+    >>> summed([1.0, 2.0], torch.device("cpu"))
+    [1.0, 2.0]
+    """
     if world_size() == 1:
         return values
     found: list[float] = sum_(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
@@ -88,26 +137,19 @@ def summed(values: list[float], device: torch.device) -> list[float]:
 
 
 def gathered(values: list[float]) -> list[list[float]]:
-    """Every process's values, by rank."""
+    """Collect the values of all processes.
+
+    Args:
+        values: of this process.
+
+    Returns:
+        A list for each process, in the order of their ranks.
+
+    >>> gathered([1.0, 2.0])
+    [[1.0, 2.0]]
+    """
     if world_size() == 1:
         return [values]
     found: list[Any] = [None] * world_size()
     distributed.all_gather_object(found, values)
     return found
-
-
-def mean_gradients_(model: nn.Module, share: float) -> None:
-    """Gradients of a batch's mean loss from those of the parts; ``share`` is this part's of the examples."""
-    if world_size() > 1:
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                sum_(parameter.grad.mul_(share))
-
-
-def same_buffers_(model: nn.Module) -> None:
-    """The first process's buffers (a norm's statistics) in all of them."""
-    if world_size() > 1:
-        for buffer in model.buffers():
-            distributed.broadcast(buffer, 0)

@@ -119,7 +119,7 @@ def test_proximal_step_is_optimal(start: list[float], learning_rate: float, stre
 
 @pytest.mark.parametrize("optimizer_class", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
 def test_adaptive_optimizers_get_the_decoupled_form(optimizer_class: type[torch.optim.Adam]) -> None:
-    # Without a gradient of the loss only the shrinkage moves the weights: learning rate * strength a step, then exact zeros.
+    # Without a gradient of the loss only the shrinkage moves the weights: by learning rate * strength a step, to zero.
     w = nn.Parameter(torch.tensor([1.0, -0.5, 0.25, -0.1, 0.0]))
     optimizer = optimizer_class([w], lr=0.125, weight_decay=0.0)
     attach_l1(optimizer, [w], 1.0, proximal=True)

@@ -15,9 +15,18 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.files import save_checkpoint
 from howsparse.matmul import fast_matmul
-from howsparse.parallel import mean_gradients_, rank, same_buffers_, sum_, world_size
-from howsparse.risk.batches import batch_length, examples, move
+from howsparse.parallel import sum_, summed
+from howsparse.risk.batches import move
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.training.data_parallel import (
+    Norm,
+    broadcast_buffers,
+    data_parallel,
+    needs_whole_batches,
+    own_share,
+    synchronised,
+    synchronised_norms,
+)
 from howsparse.training.forward import TrainingLoss, same_bits, training_loss
 
 __all__ = ["Epoch", "fit"]
@@ -59,6 +68,10 @@ def fit(
     An epoch depends only on the state it starts from, on ``seed`` and on its number. A training that resumes from
     ``checkpoint`` therefore ends in the same bits as one that was never stopped.
 
+    Several processes (see `howsparse.parallel`) give the answer of one. Each computes its own examples of a batch, and
+    gradients are averaged. BatchNorm is synchronised on GPUs; on CPUs it cannot be, so there every process computes
+    the whole batch of a model with BatchNorm. A batch of fewer examples than processes is computed whole, too.
+
     Args:
         model: trained in place; left in training mode.
         optimizer: holds the parameters to train; l1 terms and masks are attached to it as hooks.
@@ -66,8 +79,7 @@ def fit(
         epochs: how many epochs in all, those in the checkpoint included.
         loss: mean loss of a model on a batch; see `howsparse.risk.losses`.
         factor: ``factor(e)`` multiplies the optimizer's learning rates in epoch ``e``.
-        checkpoint: file that is written after each epoch, and resumed from if it exists. It must belong to this
-            training alone: only the shapes of the model's and the optimizer's state are checked.
+        checkpoint: file of this training alone, written after each epoch, and resumed from if it exists.
         save_every: least number of seconds between two writings; the last epoch is always written.
         before_epoch: called before each epoch; what it changes must follow from the model's state and the number.
         on_epoch: called after each epoch, for progress.
@@ -86,10 +98,11 @@ def fit(
     learning_rates = [group["lr"] for group in optimizer.param_groups]
     history = [] if checkpoint is None or not checkpoint.exists() else _resume(model, optimizer, checkpoint)
     saved, objective = -math.inf, training_loss(model, loss)
+    norms = synchronised_norms(objective)
     for epoch in range(len(history), epochs):
         before_epoch(epoch)
         with _learning_rates(optimizer, learning_rates, factor(epoch)), _reproducible(model, 1_000_003 * seed + epoch):
-            done = _one_epoch(model, objective, optimizer, epoch_batches(epoch), epoch)
+            done = _one_epoch(model, objective, norms, optimizer, epoch_batches(epoch), epoch)
         history.append(done)
         if checkpoint is not None and (epoch == epochs - 1 or time.monotonic() - saved >= save_every):
             _save(model, optimizer, history, checkpoint)
@@ -122,35 +135,36 @@ def _reproducible(model: nn.Module, seed: int) -> Iterator[None]:
 def _one_epoch(
     model: nn.Module,
     objective: TrainingLoss,
+    norms: list[Norm],
     optimizer: torch.optim.Optimizer,
     batches: Iterable[Any],
     epoch: int,
 ) -> Epoch:
     model.train()
     device = next(model.parameters()).device
-    began, count, scored = time.perf_counter(), 0, 0
-    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    own = slice(rank(), None, world_size())
+    began, batch_count, count, scored = time.perf_counter(), 0, 0, 0
+    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+    forward, whole = data_parallel(objective), needs_whole_batches(objective)
     for batch in batches:
-        part = move(examples(batch, own), device)
-        length = batch_length(part)
+        share = own_share(batch, whole)
+        part = move(share.batch, device)
         optimizer.zero_grad(set_to_none=True)
-        if length:  # a process may have none of a last, small batch
-            loss, output = objective(part)
-            loss.backward()
-            loss_sum += loss.detach() * length
+        with synchronised(norms, share):
+            loss, output = forward(part)
+        (loss if share.scale == 1 else loss * share.scale).backward()
+        optimizer.step()
+        batch_count += 1
+        if share.count:
+            loss_sum += loss.detach() * share.count
             right, of = _score(objective.loss, output, part)
             correct += right
-            scored += of
-        mean_gradients_(model, length / batch_length(batch))
-        optimizer.step()
-        count += batch_length(batch)
-    same_buffers_(model)
-    loss_sum, correct = sum_(torch.stack([loss_sum, correct]))
-    if count == 0:
+            count, scored = count + share.count, scored + of
+    if batch_count == 0:
         raise InputError(f"epoch {epoch + 1} has no batches; epoch_batches(epoch) must give new ones each time")
-    _check_finite(loss_sum, epoch)
-    accuracy = float(correct) / scored if scored else None
+    broadcast_buffers(model)
+    _check_finite(sum_(loss_sum), epoch)
+    count, scored, right = (int(n) for n in summed([count, scored, float(correct)], device))
+    accuracy = right / scored if scored else None
     return Epoch(epoch, float(loss_sum) / count, accuracy, time.perf_counter() - began)
 
 

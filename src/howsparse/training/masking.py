@@ -13,8 +13,8 @@ __all__ = ["Masking", "attach_mask"]
 class Masking:
     """Sets removed weights to zero after every step of an optimizer; `remove` ends it.
 
-    Whatever the step made of them (momentum, weight decay, an adaptive learning rate) is gone before the next forward pass.
-    Hooks run in the order they were attached: attach this one last.
+    Momentum and weight decay may move a removed weight within the step; it is zero again before the next forward pass.
+    Hooks run in the order in which they were attached: attach this one last.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> None:

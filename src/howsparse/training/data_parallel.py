@@ -1,0 +1,146 @@
+"""Several processes train one model: each computes its own examples of every batch.
+
+torch's ``DistributedDataParallel`` averages the gradients. This module decides which examples a process computes and
+how its loss is scaled, so that several processes take the steps that one would take.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from howsparse.parallel import is_first, own_count, rank, world_size
+from howsparse.risk.batches import batch_length, can_split, examples
+from howsparse.training.forward import TrainingLoss
+
+__all__ = [
+    "Norm",
+    "Share",
+    "broadcast_buffers",
+    "data_parallel",
+    "needs_whole_batches",
+    "own_share",
+    "synchronised",
+    "synchronised_norms",
+]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of one batch that this process computes.
+
+    Attributes:
+        batch: its examples.
+        scale: factor of their mean loss. The mean of the scaled losses over all processes is the batch's mean loss.
+        count: number of examples that this process adds to the statistics of the epoch. Of a batch that every process
+            computes whole, the first process adds all and the others none.
+        whole: whether these are all examples of the batch.
+    """
+
+    batch: Any
+    scale: float
+    count: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A BatchNorm layer, and the layer that replaces it where processes share a batch.
+
+    Attributes:
+        parent, name: where it is: ``getattr(parent, name)``.
+        own: the model's layer.
+        synchronised: a SyncBatchNorm with the same parameters and buffers.
+    """
+
+    parent: nn.Module
+    name: str
+    own: nn.Module
+    synchronised: nn.Module
+
+
+def own_share(batch: Any, whole: bool = False) -> Share:
+    """The part of ``batch`` that this process computes: every example of as many as there are processes.
+
+    Args:
+        batch: in any form that `howsparse.risk.batches` reads.
+        whole: every process computes all examples. This is also done where a batch has fewer examples than there are
+            processes, or where its tensors differ in length and cannot be split.
+
+    >>> own_share((torch.ones(3, 2), torch.tensor([0, 1, 0]))).count
+    3
+    """
+    total, world = batch_length(batch), world_size()
+    if world == 1 or whole or total < world or not can_split(batch):
+        return Share(batch, 1.0, total if is_first() else 0, True)
+    count = own_count(total)
+    return Share(examples(batch, slice(rank(), None, world)), count * world / total, count, False)
+
+
+def data_parallel(objective: TrainingLoss) -> nn.Module:
+    """``objective`` with gradients that are averaged over all processes; itself where there is one process.
+
+    Make a new one for each epoch: torch may sum in another order after the first step, so an epoch gives the same
+    bits after a resume only if each begins anew. It also takes in parameters that have been frozen or unfrozen.
+    """
+    if world_size() == 1:
+        return objective
+    if not _on_gpu(objective.model):
+        # torch writes a warning if it looks for unused parameters and finds none, so there is always this one. A GPU
+        # would have to be waited for in every step because of it.
+        objective.register_parameter("unused", nn.Parameter(torch.zeros(())))
+    # A model may leave out parameters, and other ones for other examples.
+    return DistributedDataParallel(objective, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def needs_whole_batches(objective: TrainingLoss) -> bool:
+    """Whether every process has to compute all examples: with BatchNorm on a CPU, where SyncBatchNorm does not run."""
+    return (
+        world_size() > 1
+        and not _on_gpu(objective.model)
+        and any(isinstance(m, _BatchNorm) for m in objective.modules())
+    )
+
+
+def synchronised_norms(objective: TrainingLoss) -> list[Norm]:
+    """A SyncBatchNorm for each BatchNorm, where several processes train on GPUs; the model keeps its own for now."""
+    if world_size() == 1 or not _on_gpu(objective.model):
+        return []
+    return [
+        Norm(parent, name, child, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        for parent in objective.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, _BatchNorm)
+    ]
+
+
+@contextmanager
+def synchronised(norms: list[Norm], share: Share) -> Iterator[None]:
+    """Put SyncBatchNorm layers in place within, unless the process has the whole batch; the model's own come back."""
+    if share.whole:
+        yield
+        return
+    try:
+        for norm in norms:
+            norm.synchronised.train(norm.own.training)
+            setattr(norm.parent, norm.name, norm.synchronised)
+        yield
+    finally:
+        for norm in norms:
+            setattr(norm.parent, norm.name, norm.own)
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give all processes the first one's buffers (for example running statistics that a layer of its own keeps)."""
+    if world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)
+
+
+def _on_gpu(module: nn.Module) -> bool:
+    return next(module.parameters()).device.type == "cuda"
