@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def answers(folder: Path) -> dict[str, object]:
 
 
 def work(number: int, compute: Callable[[Path], dict[str, object]], folder: str, port: int) -> None:
+    warnings.simplefilter("error")  # as pytest does in this process
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=number, world_size=2)
     torch.save(compute(Path(folder)), f"{folder}/{number}.pt")

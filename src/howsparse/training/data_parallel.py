@@ -95,7 +95,7 @@ def data_parallel(objective: TrainingLoss) -> nn.Module:
         # would have to be waited for in every step because of it.
         objective.register_parameter("unused", nn.Parameter(torch.zeros(())))
     # A model may leave out parameters, and other ones for other examples.
-    return DistributedDataParallel(objective, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(objective, find_unused_parameters=True)
 
 
 def needs_whole_batches(objective: TrainingLoss) -> bool:
