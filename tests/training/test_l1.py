@@ -187,6 +187,9 @@ def test_errors() -> None:
     optimizer = torch.optim.SGD([weight], lr=0.1)
     with pytest.raises(InputError, match=r"l1 strength -0\.5 is negative"):
         attach_l1(optimizer, [weight], -0.5)
+    for strength in (float("nan"), float("inf"), float("-inf")):
+        with pytest.raises(InputError, match=rf"l1 strength {strength} is not a finite number"):
+            attach_l1(optimizer, [weight], strength)
     with pytest.raises(InputError, match="does not hold every weight"):
         attach_l1(optimizer, [weight, other], 0.5)
     weight.grad = torch.zeros(2, 2)

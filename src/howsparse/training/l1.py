@@ -1,5 +1,6 @@
-"""The l1 term of Eq. 2, attached to any torch optimizer; the training loop stays as it is."""
+"""The l1 term of Eq. 2, added to any torch optimizer by a hook, so that no training loop needs to know of it."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,14 +13,20 @@ __all__ = ["L1", "attach_l1"]
 
 
 class L1:
-    r"""Adds :math:`\lambda \|w\|_1` to what an optimizer minimises; `remove` takes it away again.
+    r"""Adds :math:`\lambda \|w\|_1` to the loss that an optimizer minimises, until `remove` is called.
 
-    Subgradient (the paper): :math:`\lambda\,\mathrm{sign}(w)` joins the gradient before each step, so weights hover
-    near zero. Proximal: after each step weights move towards zero by :math:`\eta\lambda(1-\tau)/(1-\beta)`,
-    where :math:`\eta` is the learning rate, :math:`\beta` the momentum and :math:`\tau` its dampening (0 where the
-    optimizer has none), and stop there: exact zeros. The factor makes both forms share their stationary points under
-    SGD; adaptive optimizers get the decoupled form, as AdamW's weight decay is. Weights without a gradient stay as
-    they are, as they do in the optimizer's own step.
+    There are two forms. The subgradient form (the paper's) adds :math:`\lambda\,\mathrm{sign}(w)` to the gradient
+    before each step. Weights then come close to zero, but are seldom exactly zero. The proximal form moves weights
+    towards zero after each step by :math:`\eta\lambda(1-\tau)/(1-\beta)`, where :math:`\eta` is the learning rate,
+    :math:`\beta` the momentum and :math:`\tau` its dampening (0 where the optimizer has none). A weight that would
+    change its sign becomes exactly zero.
+
+    With SGD both forms have the same stationary points, because of the factor. With adaptive optimizers the proximal
+    form is decoupled from the gradient's scale, as weight decay is in AdamW. A weight without a gradient is not
+    changed, as in the optimizer's own step.
+
+    Attributes:
+        strength: :math:`\lambda`, loss per absolute weight.
     """
 
     def __init__(
@@ -38,12 +45,12 @@ class L1:
             self._handle = optimizer.register_step_pre_hook(self._before_step)
 
     def remove(self) -> None:
-        """Detach from the optimizer."""
+        """Stop adding the term."""
         self._handle.remove()
 
     @torch.no_grad()
     def penalty(self) -> float:
-        r""":math:`\lambda\|w\|_1` of the weights as they are."""
+        r"""The term :math:`\lambda\|w\|_1` of the present weights."""
         return self.strength * sum(float(w.abs().sum()) for group in self._groups() for w in group[1])
 
     def _groups(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
@@ -53,7 +60,7 @@ class L1:
     def _before_step(
         self, _: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """A closure computes the gradient inside the step, so there the term must join it after the closure."""
+        """Add the subgradient; if a closure computes the gradient inside the step, add it at the end of the closure."""
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._add_subgradient()
@@ -70,7 +77,7 @@ class L1:
     def _add_subgradient(self) -> None:
         for _group, weights in self._groups():
             gradients = {w: w.grad for w in weights if w.grad is not None}
-            if gradients:  # all at once, which spares a GPU as many launches as there are weights
+            if gradients:  # all in one call, because a GPU is slow to start many small operations
                 signs = torch._foreach_sign(list(gradients))
                 torch._foreach_add_(list(gradients.values()), signs, alpha=self.strength)
 
@@ -86,16 +93,19 @@ class L1:
 def attach_l1(
     optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter], strength: float, *, proximal: bool = False
 ) -> L1:
-    """Attach an l1 term to ``optimizer`` for ``weights``.
+    """Add an l1 term for ``weights`` to what ``optimizer`` minimises.
 
     Args:
         optimizer: any torch optimizer that holds the weights.
         weights: parameters to penalise, for example ``howsparse.prunable_weights(model).values()``.
-        strength: loss per absolute weight, at least 0.
+        strength: loss per absolute weight: finite, and at least 0.
         proximal: soft-threshold after the step instead of adding the subgradient before it.
 
+    Returns:
+        The attached term; its ``remove()`` takes it away.
+
     Raises:
-        InputError: a negative strength, or a weight the optimizer does not hold.
+        InputError: the strength is negative, infinite or not a number, or the optimizer does not hold a weight.
 
     Source: Eq. 2 of the paper; Parikh and Boyd (2014), Proximal algorithms, for the second form.
 
@@ -108,6 +118,8 @@ def attach_l1(
     0
     """
     weights = list(weights)
+    if not math.isfinite(strength):
+        raise InputError(f"l1 strength {strength:g} is not a finite number")
     if strength < 0:
         raise InputError(f"l1 strength {strength:g} is negative")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -1,4 +1,4 @@
-"""Pruned weights stay exactly zero through training, by a hook on the optimizer; the loop stays as it is."""
+"""Keep pruned weights at exactly zero in training, by a hook on the optimizer, so that any training loop will do."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ __all__ = ["Masking", "attach_mask"]
 
 
 class Masking:
-    """Sets removed weights to zero after every step of an optimizer; `remove` ends it.
+    """Sets removed weights to zero after every step of an optimizer, until `remove` is called.
 
     Momentum and weight decay may move a removed weight within the step; it is zero again before the next forward pass.
     Hooks run in the order in which they were attached: attach this one last.
@@ -24,7 +24,7 @@ class Masking:
 
     @property
     def mask(self) -> Mask:
-        """What is held; a new one takes effect at once."""
+        """The present mask. Setting another one sets its removed weights to zero immediately."""
         return self._mask
 
     @mask.setter
@@ -35,7 +35,7 @@ class Masking:
         self._removed = [(weight, where) for weight, where in removed if where.any()]
 
     def remove(self) -> None:
-        """Detach from the optimizer."""
+        """Stop holding weights at zero."""
         self._handle.remove()
 
     @torch.no_grad()
@@ -46,6 +46,14 @@ class Masking:
 
 def attach_mask(optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> Masking:
     """Hold the weights that ``mask`` removes at exactly zero while ``optimizer`` trains ``model``.
+
+    Args:
+        optimizer: holds every weight that the mask names. Attach l1 terms before the mask.
+        model: its removed weights are set to zero immediately.
+        mask: which weights to keep.
+
+    Returns:
+        The attached mask; setting its ``mask`` exchanges it, ``remove()`` takes it away.
 
     Raises:
         InputError: the mask does not fit the model, or the optimizer does not hold a weight it names.
