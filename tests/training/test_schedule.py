@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from howsparse.training.schedule import Schedule, learning_rate_factors
 
@@ -57,3 +58,13 @@ def test_rises_to_one_then_never_rises(epochs: int, kind: str, warmup: int, mile
     head, tail = factors[:warmup], factors[warmup:]
     assert head == sorted(head)
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(tail))
+
+
+def test_hooks_on_all_optimizers_see_no_steps() -> None:
+    steps: list[object] = []
+    handle = register_optimizer_step_post_hook(lambda *arguments: steps.append(arguments))
+    try:
+        learning_rate_factors(Schedule("steps", 2, (3,)), 6)
+    finally:
+        handle.remove()
+    assert steps == []

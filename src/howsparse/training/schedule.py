@@ -45,12 +45,11 @@ def learning_rate_factors(schedule: Schedule, epochs: int) -> list[float]:
     optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
     factors = []
     with warnings.catch_warnings():
-        # Older versions of torch warn of an argument that SequentialLR itself passes.
-        warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step", UserWarning)
+        # The optimizer takes no steps, because hooks on all optimizers would see them; torch warns of that.
+        warnings.simplefilter("ignore", UserWarning)
         scheduler = _scheduler(schedule, epochs, optimizer)
         for _ in range(epochs):
             factors.append(float(optimizer.param_groups[0]["lr"]))
-            optimizer.step()
             scheduler.step()
     return _with_passed_milestones(factors, schedule)
 
