@@ -5,10 +5,11 @@ from pathlib import Path
 
 import howsparse
 
-ROOMS = """
-    errors parallel files matmul memory geometry linalg risk pruning limit training records tasks methods loading
-    experiments report paper cli
-""".split()
+ROOMS = [
+    *("errors", "parallel", "files", "matmul", "memory", "store"),
+    *("geometry", "linalg", "risk", "pruning", "limit", "training"),
+    *("problem", "methods", "records", "tasks", "loading", "experiments", "report", "paper", "cli"),
+]
 PACKAGE = Path(howsparse.__file__).parent
 
 

@@ -5,16 +5,19 @@ group there is one process, and the functions here return what they are given.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+Value = TypeVar("Value")
+
 __all__ = [
     "OwnBatches",
+    "from_first",
     "gathered",
     "is_first",
     "join",
@@ -134,6 +137,16 @@ def summed(values: list[float], device: torch.device) -> list[float]:
         return values
     found: list[float] = sum_(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
     return found
+
+
+def from_first(compute: Callable[[], Value]) -> Value:
+    """What ``compute`` gives in the first process, in all of them; the others do not call it."""
+    if world_size() == 1:
+        return compute()
+    found: list[Any] = [compute() if is_first() else None]
+    distributed.broadcast_object_list(found)
+    value: Value = found[0]
+    return value
 
 
 def gathered(values: list[float]) -> list[list[float]]:

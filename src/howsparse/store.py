@@ -1,0 +1,199 @@
+"""The only cache: trainings, products, limits and studies, each computed once and kept in a folder.
+
+A store is a folder of entries. An entry's name is the digest of everything that decides its value: its kind, the
+version of its format, its inputs and every option. If one of these changes, the entry is another one. Locks, whole
+writes, checks of what is read and the places for unfinished work are here and nowhere else.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import filelock
+import torch
+from torch import Tensor
+
+from howsparse.errors import InputError
+from howsparse.parallel import from_first, is_first
+
+__all__ = ["Kind", "Store", "digest"]
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Value]):
+    """A kind of value that is kept, and how it is written and read.
+
+    Attributes:
+        name: what entries of this kind are called, for example "training".
+        version: of the format; entries of other versions are computed again.
+        write: ``write(value, path)`` writes one file.
+        read: ``read(path)`` gives back what was written.
+    """
+
+    name: str
+    version: int
+    write: Callable[[Value, Path], object]
+    read: Callable[[Path], Value]
+
+
+class Store:
+    """A folder in which computed values are kept; without a folder, nothing is.
+
+    Args:
+        folder: made when the first value is kept.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> number = Kind("number", 1, lambda value, path: path.write_text(str(value)), lambda path: int(path.read_text()))
+    >>> with TemporaryDirectory() as folder:
+    ...     store = Store(Path(folder))
+    ...     [store.get(number, {"base": 2}, {"power": 3}, compute) for compute in (lambda work: 8, lambda work: 1 // 0)]
+    [8, 8]
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(
+        self,
+        kind: Kind[Value],
+        inputs: Mapping[str, object],
+        options: object,
+        compute: Callable[[Path | None], Value],
+    ) -> Value:
+        """The value of these inputs and options, read if it is kept, else computed and kept.
+
+        One process computes an entry while others that want it wait. Several processes of one group (`torchrun`)
+        compute together; the first of them reads and writes for all.
+
+        Args:
+            kind: of the value.
+            inputs: what it is computed from, by name: tensors, numbers, strings, and mappings, lists and dataclasses of
+                these.
+            options: how it is computed, of the same types.
+            compute: ``compute(workspace)`` gives the value. The workspace is a folder for unfinished work, which the
+                next call with the same inputs and options finds again, and which is removed once the value is kept. It
+                is None if nothing is kept.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        if self.folder is None:
+            return compute(None)
+        entry = self.folder / f"{kind.name}-{digest([kind.name, kind.version, inputs, options])[:32]}"
+        with _locked(entry):
+            found = from_first(lambda: _read(kind, entry))
+            if found is not None:
+                return found[0]
+            workspace = entry.with_name(f"{entry.name}.unfinished")
+            value = compute(workspace)
+            if is_first():
+                _write(kind, value, entry)
+                shutil.rmtree(workspace, ignore_errors=True)
+            return value
+
+
+def digest(value: object) -> str:
+    """SHA-256 of a value by its content, in hexadecimal; the same in every process and on every device.
+
+    Args:
+        value: a tensor, number, string, path, None, or mappings, sequences and dataclasses of these.
+
+    Raises:
+        TypeError: something else is in it.
+
+    >>> digest({"a": 1, "b": torch.ones(2)}) == digest({"b": torch.ones(2), "a": 1})
+    True
+    >>> digest(torch.ones(2)) == digest(torch.ones(2, 1))
+    False
+    """
+    state = hashlib.sha256()
+    for piece in _pieces(value):
+        state.update(len(piece).to_bytes(8, "little"))
+        state.update(piece)
+    return state.hexdigest()
+
+
+def _pieces(value: object) -> Iterator[bytes]:
+    """The value as bytes, each piece led by its type, so that different values never give the same pieces."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, Tensor):
+        yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)}".encode()
+        for key in sorted(value, key=str):
+            yield from _pieces(str(key))
+            yield from _pieces(value[key])
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield f"dataclass {type(value).__qualname__}".encode()
+        yield from _pieces({field.name: getattr(value, field.name) for field in fields(value)})
+    elif isinstance(value, list | tuple):
+        yield f"sequence {len(value)}".encode()
+        for item in value:
+            yield from _pieces(item)
+    elif value is None or isinstance(value, bool | int | float | str | Path):
+        yield f"{'str' if isinstance(value, Path) else type(value).__name__} {value}".encode()
+    else:
+        raise TypeError(f"a {type(value).__name__} has no digest")
+
+
+@contextmanager
+def _locked(entry: Path) -> Iterator[None]:
+    """Wait until no other process is at work on the entry. The lock is the system's and ends with its process."""
+    with ExitStack() as stack:
+        if is_first():
+            folder = entry.parent / ".locks"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(filelock.FileLock(folder / f"{entry.name}.lock"))
+            except NotImplementedError:
+                pass  # this disk has no locks: work may be done twice, never wrongly
+            except OSError as error:
+                raise InputError(f"cannot write to {entry.parent}: {error.strerror}") from error
+        yield
+
+
+def _read(kind: Kind[Value], entry: Path) -> tuple[Value] | None:
+    """What is kept there; None if nothing is, or if it is not what was written."""
+    try:
+        about = json.loads((entry / "entry.json").read_text())
+        file = entry / "value"
+        if about != _about(kind, file):
+            return None
+        return (kind.read(file),)
+    except (OSError, ValueError):
+        return None
+
+
+def _write(kind: Kind[Value], value: Value, entry: Path) -> None:
+    """Write an entry beside its place and move it there in one step."""
+    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{kind.name}-") as folder:
+        made = Path(folder) / "made"
+        made.mkdir()
+        kind.write(value, made / "value")
+        (made / "entry.json").write_text(json.dumps(_about(kind, made / "value")))
+        for file in made.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        shutil.rmtree(entry, ignore_errors=True)  # a damaged one
+        made.replace(entry)
+
+
+def _about(kind: Kind[Value], file: Path) -> dict[str, object]:
+    with file.open("rb") as content:
+        return {
+            "kind": kind.name,
+            "version": kind.version,
+            "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
+        }

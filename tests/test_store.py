@@ -1,0 +1,175 @@
+"""The store: one value for one key, whoever asks, and never a damaged or a foreign one."""
+
+import multiprocessing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from howsparse.errors import InputError
+from howsparse.store import Kind, Store, digest
+
+TEXT = Kind[str]("text", 1, lambda value, path: path.write_text(value), lambda path: path.read_text())
+
+
+class Counted:
+    """Computes a text, and counts how often."""
+
+    def __init__(self, text: str = "made") -> None:
+        self.text, self.calls = text, 0
+
+    def __call__(self, workspace: Path | None) -> str:
+        self.calls += 1
+        return self.text
+
+
+@dataclass(frozen=True)
+class Options:
+    a: int = 1
+    b: float | None = None
+
+
+def entries(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def kept_as(folder: Path, asked: dict[str, Any], text: str) -> str:
+    found: str = Store(folder).get(asked["kind"], asked["inputs"], asked["options"], Counted(text))
+    return found
+
+
+def test_a_value_is_computed_once(tmp_path: Path) -> None:
+    compute = Counted()
+    for _ in range(3):
+        assert Store(tmp_path).get(TEXT, {"x": torch.ones(3)}, Options(), compute) == "made"
+    assert compute.calls == 1
+    assert len(entries(tmp_path)) == 1
+
+
+def test_without_a_folder_nothing_is_kept() -> None:
+    compute = Counted()
+    for _ in range(2):
+        assert Store(None).get(TEXT, {}, {}, compute) == "made"
+    assert compute.calls == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": replace(TEXT, name="other")},
+        {"kind": replace(TEXT, version=2)},
+        {"inputs": {"x": torch.tensor([1.0, 2.0])}},
+        {"inputs": {"x": torch.tensor([1, 3])}},
+        {"inputs": {"x": torch.tensor([[1], [2]])}},
+        {"inputs": {"y": torch.tensor([1, 2])}},
+        {"options": Options(2)},
+        {"options": Options(1, 0.0)},
+        {"options": {"a": 1, "b": None}},
+    ],
+)
+def test_kind_version_inputs_and_every_option_make_another_entry(change: dict[str, object], tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"kind": TEXT, "inputs": {"x": torch.tensor([1, 2])}, "options": Options()}
+    assert kept_as(tmp_path, asked, "first") == "first"
+    assert kept_as(tmp_path, asked | change, "second") == "second"
+    assert kept_as(tmp_path, asked, "third") == "first"
+
+
+simple = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, 1.0, 2.0]) | st.text("a1 ", max_size=3)
+values = st.recursive(
+    simple, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text("ab", max_size=2), v, max_size=2)
+)
+
+
+@given(values, values)
+def test_digests_differ_where_values_do(one: object, other: object) -> None:
+    assert (digest(one) == digest(other)) == (repr(one) == repr(other) or _same_mapping(one, other))
+
+
+def _same_mapping(one: object, other: object) -> bool:
+    """Equal up to the order of keys, with types told apart."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same_mapping(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same_mapping, one, other))
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+def test_what_has_no_content_has_no_digest() -> None:
+    with pytest.raises(TypeError, match="a object has no digest"):
+        digest([object()])
+
+
+def test_every_flipped_byte_is_seen(tmp_path: Path) -> None:
+    Store(tmp_path).get(TEXT, {}, {}, Counted("0123456789"))
+    (entry,) = entries(tmp_path)
+    for name in ("value", "entry.json"):
+        whole = (entry / name).read_bytes()
+        for place in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1
+            (entry / name).write_bytes(damaged)
+            compute = Counted("0123456789")
+            assert Store(tmp_path).get(TEXT, {}, {}, compute) == "0123456789"
+            assert compute.calls == 1, (name, place)
+            assert (entry / name).read_bytes() == whole
+
+
+def test_an_entry_that_was_cut_short_or_is_another_is_made_again(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        Store(tmp_path).get(TEXT, {"name": text}, {}, Counted(text))
+    one, two = sorted(entries(tmp_path), key=lambda entry: (entry / "value").read_text())
+    (one / "value").write_bytes((two / "value").read_bytes())
+    assert Store(tmp_path).get(TEXT, {"name": "one"}, {}, Counted("one")) == "one"
+    (two / "value").write_text("")
+    assert Store(tmp_path).get(TEXT, {"name": "two"}, {}, Counted("two")) == "two"
+
+
+def test_unfinished_work_is_found_again_and_removed_in_the_end(tmp_path: Path) -> None:
+    def stopped(workspace: Path | None) -> str:
+        assert workspace is not None
+        workspace.mkdir()
+        (workspace / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    def rest(workspace: Path | None) -> str:
+        assert workspace is not None
+        return (workspace / "half").read_text() + " and the rest"
+
+    with pytest.raises(KeyboardInterrupt):
+        Store(tmp_path).get(TEXT, {}, {}, stopped)
+    assert Store(tmp_path).get(TEXT, {}, {}, rest) == "half and the rest"
+    (entry,) = entries(tmp_path)
+    assert sorted(file.name for file in entry.iterdir()) == ["entry.json", "value"]
+
+
+def count_calls(folder: Path, barrier: "multiprocessing.synchronize.Barrier") -> None:
+    def compute(workspace: Path | None) -> str:
+        with (folder / "calls").open("a") as file:
+            file.write("x")
+        return "made"
+
+    barrier.wait()
+    assert Store(folder / "store").get(TEXT, {}, {}, compute) == "made"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_of_several_processes_one_computes(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=count_calls, args=(tmp_path, barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write to"):
+        Store(tmp_path / "file" / "store").get(TEXT, {}, {}, Counted())
