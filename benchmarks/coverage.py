@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 import howsparse
 from benchmarks.exact import dense_hessian
+from benchmarks.problems import train_images
 from howsparse.geometry import Magnitudes, absolute_filter, clipped_filter, fixed_point, minimal_density
-from howsparse.limit.compute import Curvature, Negative
-from howsparse.records import append_record, provenance
+from howsparse.limit.options import Curvature, Negative
+from howsparse.records import Measurement, append_record, provenance
 from howsparse.risk.curvature import GGN
 from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.tasks import load_task
@@ -35,7 +36,6 @@ def main() -> None:
     inside = [case["low"] <= case["exact"] <= case["high"] for case in cases]
     misses = [case for case, held in zip(cases, inside, strict=True) if not held]
     result: dict[str, Any] = {
-        "kind": "coverage",
         "cases": len(cases),
         "inside": sum(inside),
         "share": sum(inside) / len(cases),
@@ -44,13 +44,14 @@ def main() -> None:
         "misses": misses,
     }
     if options.record is not None:
-        append_record(result | provenance() | {"command": "python -m benchmarks.coverage"}, options.record)
+        made = provenance("python -m benchmarks.coverage")
+        append_record(Measurement(kind="coverage", made=made, **result), options.record)
     print(json.dumps(result, indent=2))
 
 
 def one_case(seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
-    images = load_task("digits").train.first(int(rng.integers(150, 400)))
+    images = train_images(load_task("digits")).first(int(rng.integers(150, 400)))
     inputs, targets = images.normalised(images.pixels), images.labels
     model = trained(inputs, targets, seed, rng)
     curvature: Curvature = "hessian" if rng.random() < 0.75 else "ggn"

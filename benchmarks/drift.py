@@ -3,8 +3,8 @@
     python -m benchmarks.drift --weights runs/fc5-seed0.safetensors --data FOLDER_OR_HUB_NAME
         [--record results/drift.jsonl] [--table docs/drift.md]
 
-Same probes, same tolerance and same Lanczos steps for every number of images, so that only the data
-differ. This is what the sampling error of `howsparse.limit.bracket` is modelled on.
+Probe, tolerance and Lanczos steps are the same for every number of images, so that only the data differ. The sampling
+error of `howsparse.limit.bracket` is modelled on these numbers.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from howsparse.limit.bracket import solve_bracket
 from howsparse.limit.compute import default_tolerance
 from howsparse.linalg.spectrum import grow_spectrum
 from howsparse.loading import load_weights
-from howsparse.records import append_record, provenance, read_records
+from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk.curvature import GGN, Hessian
 from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.tasks import load_task
@@ -34,19 +34,18 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=Path("results/drift.jsonl"))
     parser.add_argument("--table", type=Path, default=Path("docs/drift.md"))
     options = parser.parse_args()
-    task = load_task("fc5-cifar10", options.data)
-    model = task.network()
+    problem = load_task("fc5-cifar10", options.data)
+    model = problem.initial()
     load_weights(model, options.weights)
-    tolerance = default_tolerance(EmpiricalRisk(model, task.train_batches(1000)))[0]
+    tolerance = default_tolerance(EmpiricalRisk(model, problem.study_batches()))[0]
     for curvature, make in CURVATURES.items():
         for images in IMAGES:
-            operator = make(EmpiricalRisk(model, task.train_batches(1000, images)))
+            operator = make(EmpiricalRisk(model, problem.study_batches(images)))
             middles = middle_by_steps(operator, tolerance)
-            record = {"kind": "drift", "curvature": curvature, "images": images, "tolerance": tolerance}
-            append_record(
-                record | {"middle": middles} | provenance() | {"command": "python -m benchmarks.drift"}, options.record
-            )
-    write_whole(options.table, lambda file: file.write_text(table(read_records(options.record))))
+            found: dict[str, Any] = {"curvature": curvature, "images": images, "tolerance": tolerance}
+            made = provenance("python -m benchmarks.drift")
+            append_record(Measurement(kind="drift", made=made, middle=middles, **found), options.record)
+    write_whole(options.table, lambda file: file.write_text(table(read_lines(options.record))))
     print(options.table.read_text())
 
 
@@ -68,8 +67,9 @@ def table(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Drift with the data",
         "",
-        "Made by `python -m benchmarks.drift`; records in `results/drift.jsonl`. FC5 on CIFAR-10, middle of the",
-        "limit's bracket; same probe, tolerance and steps for every number of images.",
+        "Made by `python -m benchmarks.drift`; the records are in `results/drift.jsonl`. The numbers are the middle of",
+        "the limit's bracket for FC5 on CIFAR-10. Probe, tolerance and Lanczos steps are the same for every number of",
+        "images. The last column shows by how much the limit moves when the number of images doubles.",
         "",
         "| curvature | steps | " + " | ".join(f"{n:,} images" for n in IMAGES) + " | moved by each doubling |",
         "|---" * (len(IMAGES) + 3) + "|",

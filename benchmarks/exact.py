@@ -1,25 +1,28 @@
-"""The bracket, the certificate and the measured threshold against the exact spectrum, on digits.
+"""The bracket, the predicted and the measured threshold against the exact spectrum, on digits.
 
     python -m benchmarks.exact [--seeds 6] [--record results/exact.jsonl] [--table docs/exact.md]
 
-Trains 64-64-32-10 ReLU networks at four l1 strengths, writes each one's Hessian out in float64 with torch.func (not
-this project's products), and solves for the exact 1 - T. Runs that are recorded already are not run again.
+Trains 64-64-32-10 ReLU networks with four strengths of l1, computes the dense Hessian of each in float64 with
+torch.func (not with this package's products), and solves for the exact 1 - T. Recorded runs are not run again.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import howsparse
-from howsparse.experiments.train import train_task
+from benchmarks.problems import train_dense, train_images
 from howsparse.files import write_whole
 from howsparse.geometry import Magnitudes, fixed_point, minimal_density
-from howsparse.records import append_record, provenance, read_records
-from howsparse.tasks import Task, load_task
+from howsparse.problem import Problem
+from howsparse.records import Measurement, append_record, provenance, read_lines
+from howsparse.tasks import load_task
+from howsparse.tasks.data import Batches
 
 STRENGTHS = (1e-3, 3e-4, 1e-4, 0.0)
 
@@ -30,31 +33,32 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=Path("results/exact.jsonl"))
     parser.add_argument("--table", type=Path, default=Path("docs/exact.md"))
     options = parser.parse_args()
-    task = load_task("digits")
-    done = {(r["l1"], r["seed"]) for r in read_records(options.record)}
+    done = {(r["l1"], r["seed"]) for r in read_lines(options.record)}
     for seed in range(options.seeds):
         for l1 in STRENGTHS:
             if (l1, seed) not in done:
-                record = one_case(task.with_recipe(l1=l1), seed)
-                append_record(record | provenance() | {"command": "python -m benchmarks.exact"}, options.record)
-    write_whole(options.table, lambda file: file.write_text(table(read_records(options.record))))
+                found = one_case(load_task("digits", l1=l1), seed)
+                made = provenance("python -m benchmarks.exact")
+                append_record(Measurement(kind="exact", made=made, **found), options.record)
+    write_whole(options.table, lambda file: file.write_text(table(read_lines(options.record))))
     print(options.table.read_text())
 
 
-def one_case(task: Task, seed: int) -> dict[str, object]:
+def one_case(problem: Problem, seed: int) -> dict[str, Any]:
     """Train, compute with 128 products in float32, and compare with the float64 spectrum."""
-    model = train_task(task, seed).model
-    batches = task.train_batches(128)
+    model, images = train_dense(problem, seed), train_images(problem)
+    batches = Batches(images, 128)
     limit = howsparse.pruning_limit(model, batches, max_products=128, precision=0.0, seed=seed)
     measured = howsparse.measure(model, batches, tolerance=limit.tolerance)
-    inputs, targets = next(iter(task.train_batches(len(task.train))))
+    inputs, targets = images.normalised(images.pixels), images.labels
     eigenvalues = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()
-    magnitudes = Magnitudes(np.concatenate([w.detach().numpy().ravel() for w in weights(model).values()]))
+    magnitudes = Magnitudes(
+        np.concatenate([w.detach().numpy().ravel() for w in howsparse.prunable_weights(model).values()])
+    )
     exact = 1 - fixed_point(lambda scale: minimal_density(eigenvalues, scale), magnitudes, limit.tolerance)
-    print(f"l1 {task.recipe.l1:g} seed {seed}: {exact:.4f} in {limit.bracket}", file=sys.stderr)
+    print(f"l1 {problem.l1:g} seed {seed}: {exact:.4f} in {limit.bracket}", file=sys.stderr)
     return {
-        "kind": "exact",
-        "l1": task.recipe.l1,
+        "l1": problem.l1,
         "seed": seed,
         "num_weights": limit.num_weights,
         "tolerance": limit.tolerance,
@@ -62,7 +66,7 @@ def one_case(task: Task, seed: int) -> dict[str, object]:
         "limit": limit.sparsity,
         "limit_low": limit.bracket[0],
         "limit_high": limit.bracket[1],
-        "certified": limit.certified,
+        "predicted": limit.predicted,
         "measured": measured.sparsity,
         "products": limit.num_products,
         "zero_rows": limit.spectrum.num_zero,
@@ -72,7 +76,7 @@ def one_case(task: Task, seed: int) -> dict[str, object]:
 def dense_hessian(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """The Hessian of the mean loss in the prunable weights, float64, ``(D, D)``."""
     fixed = {name: p.detach().double() for name, p in model.named_parameters()}
-    studied = weights(model)
+    studied = howsparse.prunable_weights(model)
     sizes, shapes = [w.numel() for w in studied.values()], [w.shape for w in studied.values()]
     at = torch.cat([fixed[name].flatten() for name in studied])
 
@@ -86,20 +90,17 @@ def dense_hessian(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     return (dense + dense.T) / 2
 
 
-def weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    return howsparse.prunable_weights(model)
-
-
 def table(records: list[dict[str, float]]) -> str:
     """The page in docs: one row per strength, mean and worst over seeds."""
     rows = [
         "# Against the exact spectrum",
         "",
-        "Made by `python -m benchmarks.exact`; one line per network in `results/exact.jsonl`. Digits, 64-64-32-10,",
-        "products in float32, at most 128 in all; the exact value is from the dense Hessian in float64.",
+        "Made by `python -m benchmarks.exact`; `results/exact.jsonl` has one line for each network. The networks have",
+        "the sizes 64-64-32-10 and are trained on digits. howsparse takes at most 128 products in float32; the exact",
+        "value comes from the eigenvalues of the dense Hessian in float64.",
         "",
         "| l1 | networks | exact 1 - T, mean | exact in bracket | bracket width, mean (widest) |"
-        " error of the limit, mean (worst) | certified - measured, mean (worst) | products, most |",
+        " error of the limit, mean (worst) | predicted - measured, mean (worst) | products, most |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for l1 in STRENGTHS:
@@ -109,7 +110,7 @@ def table(records: list[dict[str, float]]) -> str:
         inside = sum(r["limit_low"] <= r["exact"] <= r["limit_high"] for r in cases)
         widths = np.array([r["limit_high"] - r["limit_low"] for r in cases])
         errors = np.abs([r["limit"] - r["exact"] for r in cases])
-        gaps = np.array([r["certified"] - r["measured"] for r in cases])
+        gaps = np.array([r["predicted"] - r["measured"] for r in cases])
         rows.append(
             f"| {l1:g} | {len(cases)} | {np.mean([r['exact'] for r in cases]):.4f} | {inside} of {len(cases)}"
             f" | {widths.mean():.4f} ({widths.max():.4f}) | {errors.mean():.4f} ({errors.max():.4f})"

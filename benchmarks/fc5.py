@@ -1,88 +1,117 @@
-"""FC5 on CIFAR-10, trained with the paper's settings: the page in docs, from the records of its runs.
+"""FC5 on CIFAR-10, trained with the paper's settings: the page in docs and its picture, from the records of its runs.
 
 howsparse train fc5-cifar10 --data DATA --seed 0 --output runs/fc5-seed0.safetensors --record results/train.jsonl
 howsparse limit fc5-cifar10 --weights runs/fc5-seed0.safetensors --data DATA --curvature hessian
     --record results/limit.jsonl        (and once more with --curvature ggn)
-python -m benchmarks.fc5 [--table docs/fc5.md]
+howsparse run fc5-cifar10 --data DATA --seed 0 --record results/runs.jsonl        (for the picture)
+python -m benchmarks.fc5 [--results results] [--docs docs]
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from matplotlib.figure import Figure
 
 from howsparse.files import write_whole
-from howsparse.records import read_records
+from howsparse.paper.numbers import paper_tasks
+from howsparse.records import AnswerRecord, CaseRecord, TrainRecord, read_records
+from howsparse.report.plots import plot_answer, save_figure
+
+TASK = "fc5-cifar10"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--table", type=Path, default=Path("docs/fc5.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
     options = parser.parse_args()
-    train = [r for r in read_records(options.results / "train.jsonl") if r["task"] == "fc5-cifar10"][-1]
-    limits = {r["curvature"]: r for r in read_records(options.results / "limit.jsonl") if r["model"] == "fc5-cifar10"}
-    write_whole(options.table, lambda file: file.write_text(page(train, limits["hessian"], limits["ggn"])))
-    print(options.table.read_text())
+    results, docs = options.results, options.docs
+    train = [r for r in read_records(TrainRecord, ("train",), results / "train.jsonl") if r.problem == TASK][-1]
+    limits = {
+        r.answer["curvature"]: r
+        for r in read_records(AnswerRecord, ("limit",), results / "limit.jsonl")
+        if r.model == TASK
+    }
+    text = page(train, limits["hessian"], limits["ggn"])
+    write_whole(docs / "fc5.md", lambda file: file.write_text(text))
+    save_figure(picture(read_records(CaseRecord, ("run",), results / "runs.jsonl")), docs / "fc5-seed0.png")
+    print(text)
 
 
-def page(train: dict[str, Any], hessian: dict[str, Any], ggn: dict[str, Any]) -> str:
-    whole = "all 50,000"
+def picture(runs: list[CaseRecord]) -> Figure:
+    """Loss and accuracy of the pruned network, from the study of seed 0."""
+    study = next(r.study for r in runs if r.key.problem == TASK and r.key.seed == 0 and r.study is not None)
+    return plot_answer(study.answer, study.curves, "FC5 on CIFAR-10, trained with l1, seed 0")
+
+
+def page(train: TrainRecord, hessian: AnswerRecord, ggn: AnswerRecord) -> str:
+    """The page in docs."""
+    paper, answer, gauss_newton = paper_tasks()[TASK], hessian.answer, ggn.answer
+    images = "all 50,000" if hessian.examples is None else format(hessian.examples, ",")
     rows = [
-        ("limit, negative curvature a wall (the paper's)", interval(hessian, "limit"), "paper: 97.9 ± 0.25"),
+        ("limit, negative curvature a wall (the paper's)", interval(hessian, "limit"), f"paper: {paper.limit}"),
         ("limit, negative curvature unbounded (clipped H)", interval(hessian, "limit_unbounded"), ""),
         ("limit, Gauss-Newton", interval(ggn, "limit"), ""),
-        ("upper bound 1 - U(T), Hessian", percent(hessian["upper_bound"]), "paper: T and U 0.25 ± 0.09 apart"),
-        ("certified, Hessian", percent(hessian["certified"]), ""),
-        ("certified, Gauss-Newton", percent(ggn["certified"]), ""),
-        ("measured: training loss within its tolerance", percent(hessian["measured"]), ""),
+        ("upper bound 1 - U(T), Hessian", percent(answer["upper_bound"]), f"paper: T and U {paper.bounds} apart"),
+        ("predicted, Hessian", percent(answer["predicted"]), ""),
+        ("predicted, Gauss-Newton", percent(gauss_newton["predicted"]), ""),
+        ("measured: training loss within its tolerance", percent(answer["measured"]), ""),
         (
             "measured: test accuracy at least the dense one's",
-            percent(hessian["measured_by_accuracy"]),
-            "paper: 98.3 ± 0.12",
+            percent(answer["measured_by_accuracy"]),
+            f"paper: {paper.measured}",
         ),
     ]
     lines = [
         "# FC5 on CIFAR-10",
         "",
-        "Made by `python -m benchmarks.fc5` from `results/train.jsonl` and `results/limit.jsonl`. The network and the",
-        f"training are the paper's: {train['recipe']['epochs']} epochs of SGD at {train['recipe']['learning_rate']}"
-        f" with l1 {train['recipe']['l1']:g}, seed {train['seed']}. Dense test accuracy"
-        f" {percent(train['dense_accuracy'])}, training loss {train['train_loss']:.4f}, tolerance"
-        f" {hessian['tolerance']:.4f} (deviation over mini-batches of 128 of all training images). Curvature over"
-        f" {whole if hessian['images'] is None else format(hessian['images'], ',')} training images; the interval"
-        " covers quadrature, probe and sampling.",
+        "Made by `python -m benchmarks.fc5` from `results/train.jsonl` and `results/limit.jsonl`. The network and its",
+        f"training are the paper's: {train.settings['epochs']} epochs of SGD with learning rate"
+        f" {train.settings['fit']['learning_rate']} and l1 {train.settings['l1']:g}; the seed is {train.seed}.",
+        "",
+        f"The dense network has test accuracy {percent(train.dense_accuracy)} % and training loss"
+        f" {train.train_loss:.4f}.",
+        f"The tolerance is {answer['tolerance']:.4f}: the standard deviation of the loss over mini-batches of 128 of",
+        f"all training images. The curvature is taken over {images} training images. Square brackets hold the limit's",
+        "bracket, which covers the errors of quadrature, probe and sampling.",
         "",
         "| sparsity, % | here | the paper |",
         "|---|---|---|",
         *(f"| {what} | {here} | {paper} |" for what, here, paper in rows),
         "",
-        "What leaves the limit open, half-widths in points of sparsity:",
+        "The parts of the bracket, as half-widths in points of sparsity:",
         "",
         "| curvature | quadrature | probe | data | products |",
         "|---|---|---|---|---|",
         *(
             f"| {name} | {100 * r['error_quadrature']:.2f} | {100 * r['error_probe']:.2f} | {100 * r['error_data']:.2f}"
             f" | {r['products']} |"
-            for name, r in (("Hessian", hessian), ("Gauss-Newton", ggn))
+            for name, r in (("Hessian", answer), ("Gauss-Newton", gauss_newton))
         ),
         "",
         "Commands:",
         "",
         "```",
-        *dict.fromkeys(r["command"] for r in (train, hessian, ggn)),
+        *dict.fromkeys(r.made.command for r in (train, hessian, ggn)),
         "```",
         "",
-        "![Hessian](fc5-seed0.png)",
+        "Loss and accuracy against sparsity, drawn from `results/runs.jsonl`. That run trained the network once more",
+        "with the same settings and the same seed, so that its numbers differ a little from those above:",
+        "",
+        "![Loss and accuracy of FC5 against sparsity](fc5-seed0.png)",
     ]
     return "\n".join(lines) + "\n"
 
 
-def interval(record: dict[str, Any], name: str) -> str:
-    return f"{percent(record[name])} [{percent(record[f'{name}_low'])}, {percent(record[f'{name}_high'])}]"
+def interval(record: AnswerRecord, name: str) -> str:
+    """A number with its bracket."""
+    value, low, high = (percent(record.answer[key]) for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value} [{low}, {high}]"
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.2f}"
+def percent(share: float | None) -> str:
+    """A fraction in per cent."""
+    return "-" if share is None else f"{100 * share:.2f}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 
 import howsparse
 from howsparse.files import write_whole
-from howsparse.records import append_record, provenance, read_records
+from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.tasks.networks import kaiming_normal_, mlp
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
@@ -42,14 +42,15 @@ def main() -> None:
         return
     wanted = [(size, FIXED_IMAGES) for size in SIZES if size <= options.largest]
     wanted += [(FIXED_SIZE, images) for images in IMAGES if images != FIXED_IMAGES]
-    done = {(r["asked"], r["images"]) for r in read_records(options.record)}
+    done = {(r["asked"], r["images"]) for r in read_lines(options.record)}
     for size, images in wanted:
         if (size, images) not in done:
             command = [sys.executable, "-m", "benchmarks.growth", "--case", str(size), str(images)]
             answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(answer, file=sys.stderr)
-            append_record(answer | provenance() | {"command": "python -m benchmarks.growth"}, options.record)
-    write_whole(options.table, lambda file: file.write_text(table(read_records(options.record))))
+            made = provenance("python -m benchmarks.growth")
+            append_record(Measurement(kind="growth", made=made, **answer), options.record)
+    write_whole(options.table, lambda file: file.write_text(table(read_lines(options.record))))
     print(options.table.read_text())
 
 
@@ -65,7 +66,6 @@ def one_case(size: int, images: int) -> dict[str, Any]:
     began = time.perf_counter()
     limit = howsparse.pruning_limit(model, batches, max_products=PRODUCTS, precision=0.0, tolerance=0.1)
     return {
-        "kind": "growth",
         "asked": size,
         "num_weights": limit.num_weights,
         "images": images,
@@ -86,8 +86,9 @@ def table(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Growth",
         "",
-        "Made by `python -m benchmarks.growth`; records in `results/growth.jsonl`. Two hidden layers, random images,",
-        f"at most {PRODUCTS} products in float32, one process a case; peak memory is the process's, model and all.",
+        "Made by `python -m benchmarks.growth`; the records are in `results/growth.jsonl`. The networks have two",
+        f"hidden layers, the images are random, and a limit takes at most {PRODUCTS} products in float32. Each case",
+        "runs in its own process; peak memory is that of the whole process, including the model.",
         "",
         "| weights | images | products | seconds | peak memory, GiB |",
         "|---|---|---|---|---|",

@@ -2,9 +2,10 @@
 
     python -m benchmarks.predictors [--seeds 3] [--record results/predictors.jsonl] [--table docs/predictors.md]
 
-Trains a 64-64-32-10 ReLU network and a small convnet with BatchNorm on digits, each with five l1 strengths, with weight
-decay and with nothing, and compares every prediction with the measured sparsity at which the training loss leaves the
-tolerance. Runs recorded already are not run again; those of `howsparse limit fc5-cifar10` in results/limit.jsonl join.
+Trains a 64-64-32-10 ReLU network and a small convnet with BatchNorm on digits: with five strengths of l1, with weight
+decay, and with neither. Compares every prediction with the measured sparsity, up to which the training loss stays
+within the tolerance. Recorded runs are not run again. The records of `howsparse limit fc5-cifar10` in
+results/limit.jsonl are added to the page.
 """
 
 import argparse
@@ -15,18 +16,20 @@ from typing import Any
 import numpy as np
 
 import howsparse
-from howsparse.experiments.train import train_task
+from benchmarks.problems import train_dense, train_images
 from howsparse.files import write_whole
-from howsparse.records import append_record, provenance, read_records
-from howsparse.tasks import Task, load_task
+from howsparse.records import AnswerRecord, Measurement, append_record, provenance, read_lines, read_records
+from howsparse.risk import evaluate
+from howsparse.tasks import load_task
+from howsparse.tasks.data import Batches
 
 REGIMES = [(3e-3, 0.0), (1e-3, 0.0), (3e-4, 0.0), (1e-4, 0.0), (3e-5, 0.0), (0.0, 5e-4), (0.0, 0.0)]
 PREDICTORS = {
     "wall": "limit, absolute H",
     "unbounded": "limit, clipped H",
     "ggn": "limit, GGN",
-    "certified": "certificate, H",
-    "certified_ggn": "certificate, GGN",
+    "predicted": "predicted, H",
+    "predicted_ggn": "predicted, GGN",
 }
 
 Record = dict[str, Any]
@@ -38,50 +41,47 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=Path("results/predictors.jsonl"))
     parser.add_argument("--table", type=Path, default=Path("docs/predictors.md"))
     options = parser.parse_args()
-    done = {(r["task"], r["l1"], r["weight_decay"], r["seed"]) for r in read_records(options.record)}
+    done = {(r["task"], r["l1"], r["weight_decay"], r["seed"]) for r in read_lines(options.record)}
     for name in ("digits", "digits-convnet"):
-        task = load_task(name)
         for seed in range(options.seeds):
             for l1, decay in REGIMES:
                 if (name, l1, decay, seed) not in done:
-                    record = one_network(task.with_recipe(l1=l1, weight_decay=decay), seed)
-                    append_record(
-                        record | provenance() | {"command": "python -m benchmarks.predictors"}, options.record
-                    )
-    write_whole(options.table, lambda file: file.write_text(table(read_records(options.record) + fc5_records())))
+                    made = provenance("python -m benchmarks.predictors")
+                    found = one_network(name, l1, decay, seed)
+                    append_record(Measurement(kind="predictors", made=made, **found), options.record)
+    write_whole(options.table, lambda file: file.write_text(table(read_lines(options.record) + fc5_records())))
     print(options.table.read_text())
 
 
-def one_network(task: Task, seed: int) -> dict[str, object]:
+def one_network(name: str, l1: float, decay: float, seed: int) -> Record:
     """Train one network and make every prediction for it."""
-    trained = train_task(task, seed)
-    batches = task.train_batches(128)
-    hessian = howsparse.pruning_limit(trained.model, batches, seed=seed)
-    ggn = howsparse.pruning_limit(trained.model, batches, curvature="ggn", seed=seed)
-    measured = howsparse.measure(trained.model, batches, tolerance=hessian.tolerance)
-    print(f"{task.recipe.name} l1 {task.recipe.l1:g} seed {seed}: measured {measured.sparsity:.4f}", file=sys.stderr)
+    problem = load_task(name, l1=l1, weight_decay=decay)
+    model, batches = train_dense(problem, seed), Batches(train_images(problem), 128)
+    hessian = howsparse.pruning_limit(model, batches, seed=seed)
+    ggn = howsparse.pruning_limit(model, batches, curvature="ggn", seed=seed)
+    measured = howsparse.measure(model, batches, tolerance=hessian.tolerance)
+    print(f"{name} l1 {l1:g} seed {seed}: measured {measured.sparsity:.4f}", file=sys.stderr)
     return {
-        "kind": "predictors",
-        "task": task.recipe.name,
-        "l1": task.recipe.l1,
-        "weight_decay": task.recipe.weight_decay,
+        "task": name,
+        "l1": l1,
+        "weight_decay": decay,
         "seed": seed,
-        "dense_accuracy": trained.accuracy,
+        "dense_accuracy": evaluate(model, problem.test)[1],
         "tolerance": hessian.tolerance,
         "measured": measured.sparsity,
         "wall": hessian.sparsity,
         "wall_bracket": hessian.bracket,
         "unbounded": hessian.at(negative="unbounded").sparsity,
         "ggn": ggn.sparsity,
-        "certified": hessian.certified,
-        "certified_ggn": ggn.certified,
+        "predicted": hessian.predicted,
+        "predicted_ggn": ggn.predicted,
     }
 
 
 def fc5_records() -> list[Record]:
     """FC5's predictions, gathered from the records of its limits."""
-    rows = [r for r in read_records(Path("results/limit.jsonl")) if r["model"] == "fc5-cifar10"]
-    by_curvature = {r["curvature"]: r for r in rows}
+    records = read_records(AnswerRecord, ("limit",), Path("results/limit.jsonl"))
+    by_curvature = {r.answer["curvature"]: r.answer for r in records if r.model == "fc5-cifar10"}
     if not {"hessian", "ggn"} <= by_curvature.keys():
         return []
     hessian, ggn = by_curvature["hessian"], by_curvature["ggn"]
@@ -94,8 +94,8 @@ def fc5_records() -> list[Record]:
             "wall": hessian["limit"],
             "unbounded": hessian["limit_unbounded"],
             "ggn": ggn["limit"],
-            "certified": hessian["certified"],
-            "certified_ggn": ggn["certified"],
+            "predicted": hessian["predicted"],
+            "predicted_ggn": ggn["predicted"],
         }
     ]
 
@@ -106,8 +106,11 @@ def table(records: list[Record]) -> str:
     lines = [
         "# Which curvature predicts best?",
         "",
-        "Made by `python -m benchmarks.predictors`; one line per network in `results/predictors.jsonl`, FC5's in",
-        "`results/limit.jsonl`. Sparsities; means over seeds. Measured: the training loss leaves its tolerance.",
+        "Made by `python -m benchmarks.predictors`; `results/predictors.jsonl` has one line for each network, and",
+        "FC5's numbers are in `results/limit.jsonl`. The numbers are sparsities, as means over the seeds. *Measured*",
+        "is the sparsity up to which the training loss stays within its tolerance. *Limit* is 1 - T with three",
+        "readings of the curvature. *Predicted* is the sparsity up to which the local model g'd + ½d'Hd stays within",
+        "the tolerance.",
         *head,
         "|---" * (4 + len(PREDICTORS)) + "|",
     ]

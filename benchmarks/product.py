@@ -1,10 +1,10 @@
-"""What one curvature product costs by every way torch has, in gradients of the same batches.
+"""What one curvature product costs, for every way that torch has: its time divided by that of a gradient.
 
     python -m benchmarks.product --data FOLDER_OR_HUB_NAME [--images 4000] [--record results/product.jsonl]
         [--table docs/product.md]
 
-FC5 at initialisation on CIFAR-10, float32. All ways are checked against the same product in float64 first, and then
-take turns in one process, so that a slow spell of the machine falls on all of them; ratios are of medians.
+FC5 at initialisation on CIFAR-10, float32. All ways are first checked against the same product in float64. Then they
+take turns in one process, so that a slow phase of the machine affects all of them. Ratios are of medians.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch.func import functional_call, grad, jvp, linearize, vmap
 
 from howsparse.files import write_whole
 from howsparse.matmul import fast_matmul
-from howsparse.records import append_record, provenance
+from howsparse.records import Measurement, append_record, provenance
 from howsparse.risk.curvature import GGN, Hessian
 from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.tasks import load_task
@@ -44,8 +44,8 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=None)
     parser.add_argument("--table", type=Path, default=None)
     options = parser.parse_args()
-    task = load_task("fc5-cifar10", options.data)
-    risk = EmpiricalRisk(task.network(), list(task.train_batches(1000, options.images)))
+    problem = load_task("fc5-cifar10", options.data)
+    risk = EmpiricalRisk(problem.initial(), list(problem.study_batches(options.images)))
     vector = torch.randn(risk.num_weights, generator=torch.Generator().manual_seed(0))
     ways = hessian_ways(risk, vector)
     errors = check_agreement(risk, vector, ways)
@@ -56,17 +56,17 @@ def main() -> None:
     seconds = interleaved(turns, options.rounds)
     seconds[VMAPPED] /= VECTORS
     ratios = {name: round(taken / seconds["gradient"], 3) for name, taken in seconds.items()}
-    result: dict[str, Any] = {
-        "kind": "product",
+    found: dict[str, Any] = {
         "images": options.images,
         "threads": torch.get_num_threads(),
         "product_gradients": ratios,
         "errors": errors,
         "seconds": {name: round(taken, 4) for name, taken in seconds.items()},
     }
-    result |= provenance() | {"command": "python -m benchmarks.product"}
+    record = Measurement(kind="product", made=provenance("python -m benchmarks.product"), **found)
+    result = record.model_dump(mode="json")
     if options.record is not None:
-        append_record(result, options.record)
+        append_record(record, options.record)
     if options.table is not None:
         write_whole(options.table, lambda file: file.write_text(page(result)))
     print(json.dumps(result, indent=2))
@@ -155,14 +155,16 @@ def check_agreement(risk: EmpiricalRisk, vector: Tensor, ways: dict[str, Way]) -
 def page(result: dict[str, Any]) -> str:
     """The page in docs."""
     ratios, errors = result["product_gradients"], result["errors"]
+    processor = result["made"]["machine"]["processor"]
     rows = [f"| {name} | {ratio:.2f} | {show(errors.get(name))} |" for name, ratio in ratios.items()]
     text = f"""# What a product costs
 
-Made by `python -m benchmarks.product` on {result["images"]:,} images, {result["threads"]} threads of an
-{result["machine"]["processor"]}; record in `results/product.jsonl`. FC5 at initialisation, float32, in gradients of the
-same batches with oneDNN's matrix products, which howsparse takes where they do not round (`howsparse/matmul.py`); MKL's
-are torch's default. The error is against the same product in float64; where it is much above 1e-6, rounding has put one
-unit on one image on the other side of its ReLU.
+Made by `python -m benchmarks.product` on {result["images"]:,} images, with {result["threads"]} threads on an
+{processor} processor; the record is in `results/product.jsonl`. FC5 at initialisation, float32. *Gradients*: the time
+of a product divided by the time of a gradient of the same batches. The gradient uses oneDNN's matrix products, which
+howsparse takes where they do not round (`howsparse/matmul.py`); torch's default are MKL's, marked "MKL". The error is
+relative to the same product in float64. Errors much above 1e-6 come from one unit that, on one image, rounding puts on
+the other side of its ReLU.
 
 | way | gradients | relative error |
 |---|---|---|

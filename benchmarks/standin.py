@@ -1,14 +1,16 @@
-"""A small folder in the schema of a task's data, to show its recipe whole where its data, or a GPU, are not at hand.
+"""A small folder in the schema of a task's data, to run the task's recipe where its data, or a GPU, are not at hand.
 
     python -m benchmarks.standin TASK FOLDER [--data D] [--images 256]
 
-With data, the first images of them; without, scikit-learn's digits, 8 pixels wide and grey in three channels; a quarter
-as many to test on. A run on them is a rehearsal: tables say how many images there were, and keep such runs apart.
+With --data, the folder gets the first images of these data; without it, scikit-learn's digits, 8 pixels wide and grey
+in three channels. The test split has a quarter as many images. A run on such a folder is a rehearsal: the paper's
+tables say how many images it had, and show it in a row of its own.
 """
 
 import argparse
 from pathlib import Path
 
+from benchmarks.problems import test_images, train_images
 from howsparse.tasks import load_recipe, load_task
 from howsparse.tasks.data import Images
 from howsparse.tasks.recipe import Data
@@ -24,8 +26,8 @@ def main() -> None:
     recipe = load_recipe(options.task)
     source = load_task("digits") if options.data is None else load_task(options.task, options.data)
     options.folder.mkdir(parents=True, exist_ok=False)
-    splits = {recipe.data.train: source.train.first(options.images)}
-    splits |= {recipe.data.test: source.test.first(options.images // 4)}
+    splits = {recipe.data.train: train_images(source).first(options.images)}
+    splits |= {recipe.data.test: test_images(source).first(options.images // 4)}
     for split, images in splits.items():
         write_split(images, options.folder / f"{split}-00000-of-00001.parquet", recipe.data)
     print(f"{options.folder}: {options.images} images for {options.task}")

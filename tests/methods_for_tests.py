@@ -1,6 +1,5 @@
 """A task small enough to run every method on, and its training written by hand."""
 
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -8,20 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.matmul import fast_matmul
+from howsparse.problem import Problem, Training
 from howsparse.risk.weights import prunable_weights
-from howsparse.tasks import Task, load_task
+from howsparse.tasks import load_task
+from howsparse.tasks.data import Batches, ShuffledBatches
 
 WEIGHTS = 6464  # of the 64-64-32-10 network
 
 Kept = dict[str, Tensor]
 
-loaded = functools.cache(load_task)
 
-
-def small(name: str = "digits", **recipe: object) -> Task:
+def small(name: str = "digits", images: int = 300, **recipe: object) -> Problem:
     """300 images, five epochs of three steps."""
-    task = loaded(name).with_recipe(**{"epochs": 5} | recipe)
-    return replace(task, train=task.train.first(300))
+    task = load_task(name, None, **{"epochs": 5} | recipe)
+    assert isinstance(task.train, ShuffledBatches)
+    first = task.train.images.first(images)
+    return replace(task, train=replace(task.train, images=first), study=Batches(first, 1000))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -62,7 +63,7 @@ def zero(model: nn.Module, kept: Kept) -> None:
 
 
 def train_by_hand(
-    task: Task,
+    task: Problem,
     model: nn.Module,
     kept: Callable[[int], Kept],
     epochs: Iterable[int],
@@ -70,13 +71,14 @@ def train_by_hand(
     rate: Callable[[int], float] = lambda epoch: 1.0,
 ) -> None:
     """SGD on the task's batches; what ``kept(epoch)`` leaves out is zero before every forward pass."""
-    recipe = task.recipe
-    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum)
+    settings = task.fit
+    assert isinstance(settings, Training)
+    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, settings.momentum)
     model.train()
     for epoch in epochs:
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate(epoch)
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * rate(epoch)
         stays = kept(epoch)
-        for inputs, targets in task.epochs(0)(epoch):
+        for inputs, targets in task.epoch_batches(0)(epoch):
             zero(model, stays)
             with fast_matmul(torch.device("cpu")):
                 optimizer.zero_grad()

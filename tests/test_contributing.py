@@ -13,7 +13,7 @@ def test_the_method_shown_works() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     made: dict[str, Any] = {}
     exec(code, made)
-    task = load_task("digits").with_recipe(epochs=2)
+    task = load_task("digits", epochs=2)
     ticket = made["layerwise"](task, 0.75, fine_tune=1)
     assert ticket.epochs == 3
     assert all(density == 0.25 for density in ticket.mask.layer_densities().values())

@@ -19,6 +19,7 @@ from howsparse.risk.curvature import Hessian
 from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.weights import prunable_weights
+from howsparse.store import Store
 from howsparse.tasks.networks import digits_convnet
 from howsparse.training import attach_l1, attach_mask, fit
 
@@ -50,10 +51,10 @@ def answers(folder: Path) -> dict[str, object]:
     risk = EmpiricalRisk(mlp, batches)
     vector = torch.linspace(-1, 1, risk.num_weights, dtype=torch.float64)
     # Each process its own folder, as on another machine: what the first one finds serves both.
-    remembered = [Remembered(Hessian(risk), folder / str(rank()), "mlp") @ vector for _ in range(2)]
+    remembered = [Remembered(Hessian(risk), Store(folder / str(rank())), "mlp") @ vector for _ in range(2)]
     default = pruning_limit(model, [(x[:100], y[:100]) for x, y in batches], max_products=32)
     return {
-        "limit": [*limit.bracket, limit.upper_bound, limit.certified, limit.errors.data],
+        "limit": [*limit.bracket, limit.upper_bound, limit.predicted, limit.errors.data],
         "ggn": [*ggn.bracket, float(ggn.rank_bound or 0)],
         "tolerance": [default.tolerance],
         "losses": [point.loss for point in curve],
@@ -96,7 +97,7 @@ def check_two_as_one(compute: Callable[[Path], dict[str, object]], folder: Path)
 @needs_gloo
 def test_two_processes_answer_as_one(tmp_path: Path) -> None:
     check_two_as_one(answers, tmp_path)
-    assert len(list((tmp_path / "0").iterdir())) == 1
+    assert len(list((tmp_path / "0").glob("product-*"))) == 1
     assert not (tmp_path / "1").exists()
 
 

@@ -1,8 +1,12 @@
 """How sparse can a neural network be pruned before it gets worse? Computed, not swept for."""
 
+from howsparse import methods
 from howsparse.errors import InputError
-from howsparse.limit.compute import PruningLimit, pruning_limit
+from howsparse.limit.compute import pruning_limit
 from howsparse.limit.measure import Measured, measure
+from howsparse.limit.options import LimitOptions
+from howsparse.limit.result import PruningLimit
+from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
 from howsparse.pruning.prune import prune
 from howsparse.risk.losses import CrossEntropy, cross_entropy
@@ -14,16 +18,28 @@ __version__ = "0.1.0"
 __all__ = [
     "CrossEntropy",
     "InputError",
+    "LimitOptions",
     "Mask",
     "Measured",
+    "Problem",
     "PruningLimit",
+    "Training",
     "attach_l1",
     "cross_entropy",
     "layerwise_mask",
+    "load_task",
     "magnitude_mask",
     "measure",
+    "methods",
     "prunable_weights",
     "prune",
     "pruning_limit",
     "random_mask",
 ]
+
+
+def load_task(name: str, source: str | None = None, **changes: object) -> Problem:
+    """One of this package's tasks as a problem, its data loaded; see `howsparse.tasks.load_task`."""
+    from howsparse.tasks import load_task as load  # tasks need packages that the rest does not
+
+    return load(name, source, **changes)

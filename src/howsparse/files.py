@@ -1,24 +1,38 @@
-"""Files that are written whole or not at all, and never over something a user has."""
+"""Files that are written whole or not at all, say what they are, and never replace what a user has."""
 
-import fcntl
+import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from howsparse.errors import InputError
 from howsparse.parallel import is_first
 
-__all__ = ["one_at_a_time", "refuse_to_overwrite", "save_checkpoint", "save_tensors", "write_whole"]
+__all__ = [
+    "load_document",
+    "refuse_to_overwrite",
+    "save_checkpoint",
+    "save_document",
+    "save_tensors",
+    "write_whole",
+]
+
+_ABOUT = "howsparse"  # where a document's header stands among the metadata of safetensors
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step; one process does."""
+    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
+
+    Of several processes that share the work, the first writes.
+    """
     if not is_first():
         return
     path = Path(path)
@@ -33,28 +47,68 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-@contextmanager
-def one_at_a_time(path: Path | None) -> Iterator[None]:
-    """Wait until no other process is within for the same file, so that what it makes is found and not made twice.
+def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors; a tensor under two names (tied weights) is written twice.
 
-    The lock is the system's and falls with its process. Where a disk has none, work may be done twice, never wrongly.
+    Args:
+        tensors: by name, of any shape and on any device.
+        path: of the file.
+        metadata: texts for the file's header.
     """
-    if path is None or not is_first():
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def save_tensors(tensors: dict[str, Tensor], path: str | Path) -> None:
-    """Write tensors as safetensors; a tensor under two names (tied weights) is written twice."""
     whole = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    write_whole(path, lambda file: save_file(whole, file))
+    write_whole(path, lambda file: save_file(whole, file, metadata))
+
+
+def save_document(
+    path: str | Path, kind: str, version: int, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write numbers and tensors as one safetensors file whose header says what it is.
+
+    Args:
+        path: of the file.
+        kind: what the file holds, for example "limit".
+        version: of the kind's schema.
+        fields: everything that is no tensor, as JSON takes it.
+        tensors: by name.
+    """
+    about = {"kind": kind, "schema_version": version, "fields": dict(fields)}
+    header = json.dumps(about | {"sha256": _content(about, tensors)})
+    save_tensors(tensors, path, {_ABOUT: header})
+
+
+def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `save_document` wrote: the fields and the tensors. Nothing in the file is run.
+
+    Args:
+        path: of the file.
+        kind: what it should hold.
+        version: the newest version of the kind's schema that is understood.
+
+    Raises:
+        InputError: no such file, it holds something else or a newer version, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable file of tensors: {str(error).splitlines()[0]}") from error
+    if not isinstance(header, dict) or header.get("kind") != kind:
+        what = f"a {header['kind']}" if isinstance(header, dict) and "kind" in header else "something else"
+        raise InputError(f"{path} holds {what}, not a {kind}")
+    if not header["schema_version"] <= version:
+        raise InputError(
+            f"{path} was written by a newer howsparse (schema version {header['schema_version']}); upgrade"
+        )
+    found = header.pop("sha256", None)
+    if found != _content(header, tensors):
+        raise InputError(f"{path} is damaged: its content is not what was written; restore it or make it again")
+    return header["fields"], tensors
 
 
 def save_checkpoint(state: dict[str, object], path: str | Path) -> None:
@@ -70,6 +124,16 @@ def refuse_to_overwrite(path: Path, force: bool) -> None:
     """
     if path.exists() and not force:
         raise InputError(f"{path} exists; choose another --output, or say --force to replace it")
+
+
+def _content(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a document's header and tensors."""
+    state = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
 
 
 def _umask() -> int:

@@ -288,13 +288,16 @@ class Magnitudes:
     Args:
         weights: the weights, any shape and sign.
 
+    Attributes:
+        sizes: their absolute values in increasing order, ``(n,)``.
+
     >>> Magnitudes([3.0, -1.0, 2.0]).radius(density=1 / 3) == 5**0.5
     True
     """
 
     def __init__(self, weights: ArrayLike) -> None:
-        squares = np.sort(np.square(np.asarray(weights, dtype=np.float64)).ravel())
-        self._removed = np.concatenate([[0.0], np.cumsum(squares)])
+        self.sizes = np.sort(np.abs(np.asarray(weights)).ravel())
+        self._removed = np.concatenate([[0.0], np.cumsum(np.square(self.sizes, dtype=np.float64))])
 
     @property
     def num_weights(self) -> int:

@@ -1,10 +1,12 @@
-"""Models and data named on a command line; files are read as data and never run."""
+"""Problems, models and data named on a command line; files are read as data and never run."""
 
 import importlib
 import pickle
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,57 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
+from howsparse.problem import Problem
+from howsparse.tasks import load_task
 
-__all__ = ["array_batches", "load_batches", "load_factory", "load_weights", "read_tensors"]
+__all__ = [
+    "array_batches",
+    "importing_from_here",
+    "load_batches",
+    "load_model",
+    "load_named",
+    "load_problem",
+    "load_weights",
+    "read_tensors",
+]
 
 
-def load_factory(spec: str) -> Any:
-    """What ``package.module:name`` names, imported; the working directory comes first, as it does for python -m.
+def load_problem(spec: str, source: str | None = None, **changes: Any) -> Problem:
+    """The problem that is named: a task, or ``package.module:name`` for a `Problem` or a function that returns one.
+
+    Args:
+        spec: the name.
+        source: for a task, a hub name or a folder with its data.
+        **changes: fields to change: of the recipe for a task, else ``epochs`` or ``l1`` of the problem.
 
     Raises:
-        InputError: not of that form, no such module, or no such name in it.
+        InputError: nothing of that name, something that is no problem, or a field that cannot be changed.
+    """
+    if ":" not in spec:
+        return load_task(spec, source, **changes)
+    if source is not None:
+        raise InputError(f"--data is for tasks; the problem '{spec}' brings its own data")
+    made = load_named(spec)
+    made = made() if not isinstance(made, Problem) and callable(made) else made
+    if not isinstance(made, Problem):
+        raise InputError(f"'{spec}' gives a {type(made).__name__}, not a howsparse.Problem")
+    known = [field.name for field in fields(Problem) if field.name in ("epochs", "l1")]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise InputError(f"problem '{spec}' has no field '{unknown[0]}' to change; it has: {', '.join(known)}")
+    named = spec if made.name == "problem" else made.name
+    return replace(made, name=named, **changes)
+
+
+def load_named(spec: str) -> Any:
+    """What ``package.module:name`` names, imported.
+
+    Raises:
+        InputError: not of that form, no such module, a package that it needs is missing, or no such name in it.
     """
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise InputError(f"'{spec}' is not of the form package.module:name")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -37,6 +75,31 @@ def load_factory(spec: str) -> Any:
     if not hasattr(module, attribute):
         raise InputError(f"module '{module_name}' has no '{attribute}', asked for as '{spec}'")
     return getattr(module, attribute)
+
+
+@contextmanager
+def importing_from_here() -> Iterator[None]:
+    """Within, modules of the working directory are found first, as for ``python -m``; the path is put back."""
+    before = list(sys.path)
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def load_model(spec: str) -> nn.Module:
+    """The module that ``package.module:name`` names, or that the function of this name returns.
+
+    Raises:
+        InputError: as for `load_named`, or something else than a module.
+    """
+    made = load_named(spec)
+    made = made() if not isinstance(made, nn.Module) and callable(made) else made
+    if not isinstance(made, nn.Module):
+        raise InputError(f"'{spec}' gives a {type(made).__name__}, not a torch.nn.Module")
+    return made
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -100,7 +163,7 @@ def load_batches(spec: str, batch_size: int) -> tuple[Iterable[Any], Iterable[An
         return _load_npz(path, batch_size)
     if ":" not in spec:
         raise InputError(f"--data '{spec}' is neither an .npz file nor package.module:name")
-    made = load_factory(spec)
+    made = load_named(spec)
     made = made() if callable(made) else made
     if isinstance(made, tuple) and len(made) == 2 and not isinstance(made[0], Tensor):
         return made[0], made[1]

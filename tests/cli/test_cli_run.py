@@ -40,16 +40,18 @@ def test_a_run_that_was_stopped_goes_on_and_is_made_once(
         assert run(*arguments, monkeypatch=monkeypatch) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith("stopped; the same command goes on from runs/compare-digits\n")
+    assert captured.err.endswith("stopped; the same command goes on from runs\n")
     assert not Path("runs.jsonl").exists()
     with monkeypatch.context() as patch:
-        stop_at(whole["study"]["products"] + 8, patch)  # more than there is left, with the eight rows of a study
+        stop_at(
+            whole["study"]["answer"]["products"] + 8, patch
+        )  # more than there is left, with the eight rows of a study
         assert run(*arguments, monkeypatch=monkeypatch) == 0
     resumed = json.loads(capsys.readouterr().out)
-    for name in ("limit_low", "limit_high", "upper_bound", "certified", "measured", "products", "curves", "rows"):
+    for name in ("answer", "measured", "curves", "rows"):
         assert resumed["study"][name] == whole["study"][name], name
     assert (resumed["accuracy"], resumed["hash"]) == (whole["accuracy"], whole["hash"])
-    assert list(Path("runs").rglob("*.products")) == []
+    assert list(Path("runs").rglob("product-*")) == []
 
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     assert "recorded already in runs.jsonl" in capsys.readouterr().err
@@ -66,9 +68,12 @@ def test_a_limit_goes_on_where_it_is_told_to_keep(
         stop_at(10, patch)
         assert run(*arguments, monkeypatch=monkeypatch) == 130
     assert capsys.readouterr().err.endswith("stopped; the same command goes on from kept\n")
-    assert len(list(Path("kept").iterdir())) == 9
+    assert len(list(Path("kept").rglob("product-*/value"))) == 9
     with monkeypatch.context() as patch:
         stop_at(24, patch)  # 32 in all at most, nine of them known
         assert run(*arguments, monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)["products"] <= 32
-    assert not Path("kept").exists()
+    assert list(Path("kept").rglob("product-*")) == []
+    with monkeypatch.context() as patch:
+        stop_at(1, patch)  # the limit itself is kept
+        assert run(*arguments, monkeypatch=monkeypatch) == 0

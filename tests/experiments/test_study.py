@@ -1,6 +1,7 @@
 """A whole run on digits: the study agrees with what the library says of the same network, and is not done twice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from howsparse import magnitude_mask, prunable_weights, pruning_limit
-from howsparse.experiments.compare import Case, find_record, run_whole
+from howsparse.experiments.compare import Case, case_key, find_record, run_case
 from howsparse.experiments.study import study
 from howsparse.geometry import Magnitudes, absolute_filter
 from howsparse.limit.bracket import solve_bracket
+from howsparse.limit.options import LimitOptions
 from howsparse.linalg.rows import sample_rows
 from howsparse.methods import Run, Stages
 from howsparse.pruning.prune import pruned
@@ -26,21 +28,23 @@ def flat_weights(model: nn.Module) -> Tensor:
 
 
 def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
-    task = load_task("digits").with_recipe(epochs=6)
-    run = Run(tmp_path, max_products=40)
-    record = json.loads(json.dumps(run_whole(task, Case("one_shot", "limit", 0), run), allow_nan=False))
+    task = load_task("digits", epochs=6)
+    run = Run(tmp_path, limit=LimitOptions(max_products=40))
+    made = run_case(task, Case("one_shot", "limit", 0), run, whole=True)
+    record = json.loads(json.dumps(made.model_dump(mode="json"), allow_nan=False))
     studied = record["study"]
+    answer = studied["answer"]
 
-    model = task.network(0)
-    Stages(task, 0, run).train("again", model, l1=task.recipe.l1)
-    limit = pruning_limit(model, task.train_batches(1000), max_products=40, tolerance=studied["tolerance"])
-    assert studied["limit"] == limit.sparsity
-    assert (studied["limit_low"], studied["limit_high"]) == limit.bracket
-    assert studied["upper_bound"] == limit.upper_bound
+    model = task.initial(0)
+    Stages(task, 0, run).train("again", model, l1=task.l1)
+    limit = pruning_limit(model, task.study_batches(), max_products=40, tolerance=answer["tolerance"])
+    assert answer["limit"] == limit.sparsity
+    assert (answer["limit_low"], answer["limit_high"]) == limit.bracket
+    assert answer["upper_bound"] == limit.upper_bound
     assert record["sparsity"] == pytest.approx(limit.sparsity, abs=1 / 6464)
     with pruned(model, magnitude_mask(model, limit.sparsity)):
-        assert record["accuracy"] == evaluate(model, task.test_batches())[1]
-    assert studied["dense_accuracy"] == evaluate(model, task.test_batches())[1]
+        assert record["accuracy"] == evaluate(model, task.test)[1]
+    assert studied["dense_accuracy"] == evaluate(model, task.test)[1]
 
     weights = torch.cat([p.detach().flatten() for p in model.parameters() if p.ndim > 1]).abs().sort().values.double()
     for density, squared in zip(
@@ -59,18 +63,36 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
     assert scaled["limit_high"][thrice] == pytest.approx(same_spectrum.high, abs=1e-4)
     assert scaled["limit"][0] == limit.sparsity
 
-    rows = sample_rows(Hessian(EmpiricalRisk(model, task.train_batches(1000))), flat_weights(model), 10)
+    rows = sample_rows(Hessian(EmpiricalRisk(model, task.study_batches())), flat_weights(model), 10)
     assert studied["rows"] == {"percentile": rows.percentiles.tolist(), "norm": pytest.approx(rows.norms)}
 
     again = Case("one_shot", "limit", 0)
-    assert find_record([record], task, again, run, kind="run") == record
-    assert find_record([record], task, again, run) is None
-    assert find_record([record], task, Case("one_shot", "limit", 1), run, kind="run") is None
-    assert find_record([record], task.with_recipe(epochs=7), again, run, kind="run") is None
+    assert find_record([made], case_key(task, again, run, "run")) == made
+    others = [
+        case_key(task, again, run, "method"),
+        case_key(task, Case("one_shot", "limit", 1), run, "run"),
+        case_key(load_task("digits", epochs=7), again, run, "run"),
+        case_key(task, again, replace(run, examples=1000), "run"),
+        case_key(task, again, replace(run, limit=LimitOptions(max_products=40, precision=0.1)), "run"),
+    ]
+    assert [find_record([made], key) for key in others] == [None] * len(others)
 
 
 def test_a_study_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = load_task("digits").with_recipe(epochs=2)
-    first = study(task, 0, Run(tmp_path, max_products=32))
-    monkeypatch.delattr("howsparse.experiments.study.assess")
-    assert study(task, 0, Run(tmp_path, max_products=32)) == json.loads(json.dumps(first))
+    task = load_task("digits", epochs=2)
+    run = Run(tmp_path, limit=LimitOptions(max_products=32))
+    first = study(task, 0, run)
+    monkeypatch.delattr("howsparse.experiments.study.limit_of")
+    assert study(task, 0, run) == first
+
+
+def test_a_sample_has_one_target_whatever_ran_before(tmp_path: Path) -> None:
+    """With a sample of the examples, study and methods find the same limit, in either order."""
+    task, run = load_task("digits", epochs=2), Run(examples=1100, limit=LimitOptions(max_products=40))
+    alone = run_case(task, Case("random", "limit", 0), replace(run, folder=tmp_path / "alone"))
+    after = replace(run, folder=tmp_path / "after")
+    studied = study(task, 0, after)
+    assert studied.answer.error_data is not None
+    assert studied.answer.error_data > 0
+    assert run_case(task, Case("random", "limit", 0), after).sparsity == alone.sparsity
+    assert alone.sparsity == pytest.approx(studied.answer.limit, abs=1 / 6464)

@@ -5,18 +5,17 @@ import signal
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from howsparse.errors import InputError
 from howsparse.experiments.sweep import Job, jobs_of, load_sweep, run_jobs
-from howsparse.records import read_records
+from howsparse.records import CaseRecord, read_records
 
 SWEEP = """
 tasks:
   - {task: digits, recipe: {epochs: EPOCHS}}
-methods: [dense, random, "lottery_ticket:rate=0.6"]
+methods: [dense, random, "lottery_ticket:fraction=0.6"]
 sparsities: [0.5, 0.75]
 seeds: 2
 """
@@ -28,8 +27,12 @@ def jobs(folder: Path, epochs: int = 2) -> list[Job]:
     return jobs_of(load_sweep(file), folder / "runs.jsonl", folder / "runs")
 
 
-def names(records: list[dict[str, Any]]) -> Counter[tuple[str, object, int]]:
-    return Counter((r["method"], r["target"], r["seed"]) for r in records)
+def names(records: list[CaseRecord]) -> Counter[tuple[str, object, int]]:
+    return Counter((r.key.method, r.key.target, r.key.seed) for r in records)
+
+
+def recorded(folder: Path) -> list[CaseRecord]:
+    return read_records(CaseRecord, ("method", "run"), folder / "runs.jsonl")
 
 
 def test_every_run_once_and_a_second_sweep_runs_none(tmp_path: Path) -> None:
@@ -40,17 +43,17 @@ def test_every_run_once_and_a_second_sweep_runs_none(tmp_path: Path) -> None:
     written = (tmp_path / "runs.jsonl").read_bytes()
     again = list(run_jobs(wanted))
     assert (tmp_path / "runs.jsonl").read_bytes() == written
-    assert sorted(map(str, again)) == sorted(map(str, read_records(tmp_path / "runs.jsonl")))
+    assert sorted(map(str, again)) == sorted(map(str, recorded(tmp_path)))
 
 
 def test_two_processes_give_the_records_of_one(tmp_path: Path) -> None:
     for workers in (1, 2):
         (tmp_path / str(workers)).mkdir()
         list(run_jobs(jobs(tmp_path / str(workers)), workers))
-    one, two = (read_records(tmp_path / str(workers) / "runs.jsonl") for workers in (1, 2))
+    one, two = (recorded(tmp_path / str(workers)) for workers in (1, 2))
     assert names(one) == names(two)
-    key = ("method", "target", "seed", "accuracy", "loss", "sparsity", "epochs")
-    assert sorted(str([r[k] for k in key]) for r in one) == sorted(str([r[k] for k in key]) for r in two)
+    same = {"key", "accuracy", "loss", "sparsity", "epochs"}
+    assert sorted(str(r.model_dump(include=same)) for r in one) == sorted(str(r.model_dump(include=same)) for r in two)
 
 
 def test_a_cluster_that_loses_a_worker_loses_no_run(tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_a_cluster_that_loses_a_worker_loses_no_run(tmp_path: Path) -> None:
                 threading.Thread(target=kill).start()
     expected = Counter((j.case.method, j.case.target, j.case.seed) for j in wanted)
     assert names(records) == expected
-    assert names(read_records(tmp_path / "runs.jsonl")) == expected
+    assert names(recorded(tmp_path)) == expected
 
 
 def test_a_computed_sparsity_gives_records_for_the_tables_and_one_study_of_a_network(tmp_path: Path) -> None:
@@ -89,12 +92,12 @@ def test_a_computed_sparsity_gives_records_for_the_tables_and_one_study_of_a_net
     )
     wanted = jobs_of(load_sweep(file), tmp_path / "runs.jsonl", tmp_path / "runs")
     list(run_jobs(wanted, workers=2))
-    records = read_records(tmp_path / "runs.jsonl")
+    records = recorded(tmp_path)
     assert names(records) == Counter({("dense", 0.0, 0): 1, ("one_shot", "limit", 0): 1, ("random", "limit", 0): 1})
-    assert {record["kind"] for record in records} == {"run"}
+    assert {record.kind for record in records} == {"run"}
     # Measured to the clock: had each worker studied the network on its own, these would differ.
-    assert len({str(record["study"]) for record in records}) == 1
-    assert list(run_jobs(wanted)) == sorted(records, key=lambda r: [j.case.method for j in wanted].index(r["method"]))
+    assert len({str(record.study) for record in records}) == 1
+    assert list(run_jobs(wanted)) == sorted(records, key=lambda r: [j.case.method for j in wanted].index(r.key.method))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_a_computed_sparsity_gives_records_for_the_tables_and_one_study_of_a_net
         ("tasks: [", "is not YAML"),
         ("- 1", "field 'the file'"),
         ("{tasks: [], methods: [dense], sparsities: [0.5]}", "field 'tasks'"),
-        ("{tasks: [{task: digits}], methods: [dense], sparsities: [half]}", "field 'sparsities.0"),
+        ("{tasks: [{task: digits}], methods: [dense], sparsities: [half]}", "sparsity 'half' is neither"),
         ("{tasks: [{task: digits}], methods: [dense], sparsities: [1.5]}", "sparsity 1.5 is outside"),
         ("{tasks: [{task: digit}], methods: [dense], sparsities: [0.5]}", "no task is called 'digit'"),
         ("{tasks: [{task: digits}], methods: [magic], sparsities: [0.5]}", "no method is called 'magic'"),

@@ -14,7 +14,6 @@ from howsparse.geometry import (
     clipped_filter,
     existence_density,
     fixed_point,
-    larsen_interval,
     minimal_density,
     projected_width,
 )
@@ -69,8 +68,8 @@ def test_bracket_holds_the_exact_limit(seed: int, kind: tuple[str, str], toleran
     limit = pruning_limit(
         model,
         batches,
-        curvature=kind[0],  # type: ignore[arg-type]
-        negative=kind[1],  # type: ignore[arg-type]
+        curvature=kind[0],
+        negative=kind[1],
         tolerance=tolerance,
         probes=probes,
         max_products=32 * probes,
@@ -91,8 +90,9 @@ def test_numbers_fit_together() -> None:
     assert limit.scale == pytest.approx(2 * limit.tolerance / limit.radius**2)
     width = projected_width(np.zeros(56), limit.tolerance, limit.radius)  # a flat well: every direction counts
     assert width**2 == pytest.approx(56)
-    low, high = larsen_interval(np.full(56, limit.scale), limit.tolerance, limit.radius)
-    assert limit.larsen_interval == pytest.approx((low**2 / 28 * limit.sparsity, high**2 / 28 * limit.sparsity))
+    low, high = limit.larsen_interval
+    assert high == limit.sparsity
+    assert 2 / np.pi * high < low < high  # at its own fixed point fewer weights are removed, and the set is nearer
     assert limit.effective_dimension == pytest.approx((1 - limit.sparsity) * 56)
 
 
@@ -115,7 +115,7 @@ def test_another_tolerance_needs_no_new_work() -> None:
     moved = first.at(tolerance=0.05)
     assert moved.bracket == pytest.approx(fresh.bracket, abs=1e-9)
     assert moved.num_products == first.num_products
-    assert moved.certified == pytest.approx(fresh.certified, abs=0.003)
+    assert moved.predicted == pytest.approx(fresh.predicted, abs=0.003)
     unbounded = first.at(negative="unbounded")
     assert unbounded.tolerance == first.tolerance
     assert unbounded.sparsity >= first.sparsity
@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     model, batches = trained_case(3)
     first, second = (pruning_limit(model, batches, seed=5, max_products=40) for _ in range(2))
     assert first.bracket == second.bracket
-    assert first.certified == second.certified
+    assert first.predicted == second.predicted
     assert first.upper_bound == second.upper_bound
 
 
@@ -187,12 +187,12 @@ def test_takes_the_steps_that_memory_has_room_for(monkeypatch: pytest.MonkeyPatc
     model, batches = wide_case()
     whole = pruning_limit(model, batches, precision=0.0, max_products=64)
     vector = whole.num_weights * 2  # bytes, in half precision
-    monkeypatch.setattr("howsparse.limit.compute.available_memory", lambda device: 16 * vector * 3 // 2)
+    monkeypatch.setattr("howsparse.limit.budget.available_memory", lambda device: 16 * vector * 3 // 2)
     less = pruning_limit(model, batches, precision=0.0, max_products=64)
     assert less.stopped == "memory"
     assert less.spectrum.num_steps == 16
     assert less.errors.width > whole.errors.width
-    monkeypatch.setattr("howsparse.limit.compute.available_memory", lambda device: 4 * vector)
+    monkeypatch.setattr("howsparse.limit.budget.available_memory", lambda device: 4 * vector)
     with pytest.raises(InputError, match="of free memory hold 2 Lanczos steps"):
         pruning_limit(model, batches)
 
@@ -211,7 +211,7 @@ def test_certificate_is_the_quadratic_model_of_the_mask() -> None:
         step[order[:removed]] = -weights[order[:removed]]
         increases.append(float(gradient @ step + step @ hessian @ step / 2))
     within = max(removed for removed in range(57) if increases[removed] <= tolerance)
-    assert within / 56 - 1e-9 <= limit.certified <= (within + 1) / 56 + 1e-9
+    assert within / 56 - 1e-9 <= limit.predicted <= (within + 1) / 56 + 1e-9
     at_edges = np.interp([0.0, 1.0], limit.losses.sparsities, limit.losses.increases)
     assert at_edges == pytest.approx([0.0, increases[-1]], abs=1e-12)
 

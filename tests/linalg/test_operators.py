@@ -13,6 +13,7 @@ from howsparse.linalg.operators import Block, Operator
 from howsparse.linalg.remembered import Remembered
 from howsparse.risk.curvature import GGN, Hessian, Sample
 from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.store import Store
 from networks_for_tests import exact_curvature, mlp_case
 
 KINDS = ["hessian", "ggn", "sample", "block", "remembered"]
@@ -30,7 +31,7 @@ def case(kind: str, folder: Path) -> tuple[Operator, Tensor]:
     if kind == "block":
         chosen = torch.rand(56, generator=torch.Generator().manual_seed(0)) < 0.5
         return Block(whole, chosen), hessian[chosen][:, chosen]
-    return (Remembered(whole, folder, "test"), hessian) if kind == "remembered" else (whole, hessian)
+    return (Remembered(whole, Store(folder), "test"), hessian) if kind == "remembered" else (whole, hessian)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,15 +1,17 @@
 """Products that outlive a process: the same bits, none taken twice, none of another network."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from howsparse import pruning_limit
-from howsparse.limit.compute import PruningLimit
+from howsparse.limit.result import PruningLimit
 from howsparse.linalg.remembered import Remembered
 from howsparse.risk.curvature import Hessian
 from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.store import Store
 from networks_for_tests import mlp_case
 
 
@@ -40,8 +42,12 @@ def limit(folder: Path | None, stop_in: str = "", after: int = 0, seed: int = 0)
     return pruning_limit(model, batches, max_products=40, population=400, keep=folder, progress=progress)
 
 
+def products(folder: Path) -> list[Path]:
+    return list(folder.rglob("product-*/value"))
+
+
 @pytest.mark.parametrize(
-    ("stage", "after"), [("bracket", 7), ("half the data", 2), ("upper bound", 2), ("certificate", 3)]
+    ("stage", "after"), [("bracket", 7), ("half the data", 2), ("upper bound", 2), ("prediction", 3)]
 )
 def test_a_limit_that_was_stopped_goes_on(stage: str, after: int, taken: list[int], tmp_path: Path) -> None:
     whole = limit(None)
@@ -50,42 +56,49 @@ def test_a_limit_that_was_stopped_goes_on(stage: str, after: int, taken: list[in
     with pytest.raises(Stopped):
         limit(tmp_path / "kept", stage, after)
     assert 0 < len(taken) < len(needed)
-    assert len(list((tmp_path / "kept").iterdir())) == len(taken)
+    assert len(products(tmp_path)) == len(taken)
     again = limit(tmp_path / "kept")
     assert sorted(taken) == needed  # together no more than at one go
-    assert (again.bracket, again.upper_bound, again.certified) == (whole.bracket, whole.upper_bound, whole.certified)
-    assert again.num_products == whole.num_products
-    assert not (tmp_path / "kept").exists()
+    assert again.summary() == whole.summary()
+    assert products(tmp_path) == []
+    taken.clear()
+    assert limit(tmp_path / "kept").summary() == whole.summary()  # the limit itself is kept
+    assert taken == []
 
 
-def test_another_network_takes_its_own(taken: list[int], tmp_path: Path) -> None:
+def test_another_network_or_option_takes_its_own(taken: list[int], tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         limit(tmp_path / "kept", "bracket", 5, seed=0)
     other = limit(tmp_path / "kept", seed=1)
     assert other.bracket == limit(None, seed=1).bracket
-    taken.clear()
-    limit(None, seed=0)
-    needed = len(taken)
-    taken.clear()
-    limit(tmp_path / "kept", seed=0)
-    assert len(taken) == needed - 6  # the first network's are still there: five steps, and the look for zero rows
-    assert not (tmp_path / "kept").exists()
+    assert len(products(tmp_path)) == 6  # the first network's are still there: five steps, and the look for zero rows
+    model, batches = mlp_case(0)
+    options: list[dict[str, Any]] = [
+        {},
+        {"seed": 1},
+        {"tolerance": 0.01},
+        {"negative": "unbounded"},
+        {"precision": 0.1},
+    ]
+    brackets = [pruning_limit(model, batches, max_products=40, **option).bracket for option in options]
+    for option, bracket in zip(options, brackets, strict=True):
+        assert pruning_limit(model, batches, max_products=40, keep=tmp_path / "kept", **option).bracket == bracket
 
 
 def test_a_file_that_is_cut_short_counts_for_nothing(taken: list[int], tmp_path: Path) -> None:
     model, batches = mlp_case()
     risk = EmpiricalRisk(model, batches)
     vector = torch.ones(risk.num_weights, dtype=torch.float64)
-    product = Remembered(Hessian(risk), tmp_path, "mlp") @ vector
-    (file,) = tmp_path.iterdir()
+    product = Remembered(Hessian(risk), Store(tmp_path), "mlp") @ vector
+    (file,) = products(tmp_path)
     file.write_bytes(file.read_bytes()[:-100])
-    assert torch.equal(Remembered(Hessian(risk), tmp_path, "mlp") @ vector, product)
+    assert torch.equal(Remembered(Hessian(risk), Store(tmp_path), "mlp") @ vector, product)
     assert len(taken) == 2
-    assert torch.equal(Remembered(Hessian(risk), tmp_path, "mlp") @ vector, product)
+    assert torch.equal(Remembered(Hessian(risk), Store(tmp_path), "mlp") @ vector, product)
     assert len(taken) == 2
 
 
 def test_what_it_did_not_make_stays(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     limit(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"

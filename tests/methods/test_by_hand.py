@@ -1,18 +1,21 @@
 """Methods against the same thing written by hand, to the bit; and their limits against the networks they are of."""
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from torch import nn
 
 from howsparse import pruning_limit
-from howsparse.methods import Limits, Run, Sparsity, Stage, Ticket, load_method
+from howsparse.limit.options import LimitOptions
+from howsparse.limit.result import LimitSummary
+from howsparse.methods import Run, Sparsity, Stage, Ticket, load_method
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import prune
 from howsparse.risk.weights import torch_masks
-from howsparse.tasks.data import Batches
 from methods_for_tests import WEIGHTS, Kept, all_kept, always, largest_kept, same, small, state, train_by_hand, zero
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +30,7 @@ def check(ticket: Ticket, model: nn.Module, kept: Kept) -> None:
 def test_one_training_under_one_mask(name: str) -> None:
     task = small()
     ticket = load_method(name)(task, 0.9)
-    model, kept = task.network(0), dict(ticket.mask)
+    model, kept = task.initial(0), dict(ticket.mask)
     train_by_hand(task, model, always(kept), range(5))
     check(ticket, model, kept)
 
@@ -35,7 +38,7 @@ def test_one_training_under_one_mask(name: str) -> None:
 @pytest.mark.parametrize("fine_tune", [0, 2])
 def test_one_shot(fine_tune: int) -> None:
     task = small(l1=3e-3)
-    model = task.network(0)
+    model = task.initial(0)
     train_by_hand(task, model, always(all_kept(model)), range(5), l1=3e-3)
     kept = largest_kept(model, 646)
     zero(model, kept)
@@ -46,10 +49,10 @@ def test_one_shot(fine_tune: int) -> None:
 @pytest.mark.parametrize(
     ("options", "sparsity", "rewind", "left"),
     [
-        ("rate=0.5", 0.8, 0, [3232, 1616, 1293]),
-        ("rate=0.5,rewind=2", 0.8, 2, [3232, 1616, 1293]),
+        ("fraction=0.5", 0.8, 0, [3232, 1616, 1293]),
+        ("fraction=0.5,rewind=2", 0.8, 2, [3232, 1616, 1293]),
         ("", 0.5, 0, [5171, 4137, 3310, 3232]),  # 0.8, 0.64, 0.512 and at last 0.5 of 6464
-        ("rate=0.5,rewind=1", 0.0, 1, []),
+        ("fraction=0.5,rewind=1", 0.0, 1, []),
     ],
 )
 def test_lottery_ticket(options: str, sparsity: float, rewind: int, left: list[int]) -> None:
@@ -59,7 +62,7 @@ def test_lottery_ticket(options: str, sparsity: float, rewind: int, left: list[i
     def rate(epoch: int) -> float:
         return 0.1 if epoch >= 3 else 1.0
 
-    model = task.network(0)
+    model = task.initial(0)
     kept = all_kept(model)
     train_by_hand(task, model, always(kept), range(rewind), rate=rate)
     start = state(model)
@@ -88,7 +91,7 @@ def test_lottery_ticket(options: str, sparsity: float, rewind: int, left: list[i
 )
 def test_gradual(options: str, epochs: int, left: list[int]) -> None:
     task = small(epochs=epochs)
-    model = task.network(0)
+    model = task.initial(0)
     train_by_hand(task, model, lambda epoch: largest_kept(model, left[epoch]), range(epochs))
     kept = largest_kept(model, 646)
     zero(model, kept)
@@ -99,29 +102,32 @@ def test_limit_guided_removes_what_the_limits_say(monkeypatch: pytest.MonkeyPatc
     # 0.5 of all, then the least of 0.1 in place of 0.02, then 0.3, and 0.6 would be too much.
     script, asked = [0.5, 0.02, 0.3, 0.6], list[tuple[int, int, int, int]]()
 
-    def scripted(model: nn.Module, batches: Batches, *, max_products: int, seed: int, keep: None) -> SimpleNamespace:
+    def summary(limit: float) -> LimitSummary:
+        return LimitSummary(limit, limit - 0.01, limit + 0.01, predicted=0.3, products=9)
+
+    def scripted(model: nn.Module, batches: Iterable[Any], *, options: LimitOptions, **_: object) -> SimpleNamespace:
         limit = script[len(asked)]
-        asked.append((Mask(torch_masks(model)).num_kept, len(batches.images), max_products, seed))
-        return SimpleNamespace(
-            sparsity=limit, bracket=(limit - 0.01, limit + 0.01), upper_bound=0.4, certified=0.3, num_products=9
-        )
+        examples = sum(len(targets) for _, targets in batches)
+        asked.append((Mask(torch_masks(model)).num_kept, examples, options.max_products, options.seed))
+        assert options.population == 300
+        return SimpleNamespace(sparsity=limit, summary=lambda: summary(limit))
 
     monkeypatch.setattr("howsparse.methods.stages.pruning_limit", scripted)
     task = small()
-    ticket = load_method("limit_guided")(task, 0.8, 0, Run(images=256, max_products=77))
+    ticket = load_method("limit_guided")(task, 0.8, 0, Run(examples=256, limit=LimitOptions(max_products=77)))
     left = [3232, 2909, 2036, 1293]  # 0.5, 0.45, 0.315 and 0.2 of 6464
     assert asked == [(count, 256, 77, 0) for count in [WEIGHTS, *left[:-1]]]
     assert [stage.limits for stage in ticket.history] == [
-        *(Limits(limit, limit - 0.01, limit + 0.01, 0.4, 0.3, 9) for limit in script),
+        *(summary(limit) for limit in script),
         None,
     ]
 
-    model = task.network(0)
+    model = task.initial(0)
     kept = all_kept(model)
     for count in left:
         train_by_hand(task, model, always(kept), range(5))
         kept = largest_kept(model, count)
-        model.load_state_dict(task.network(0).state_dict())
+        model.load_state_dict(task.initial(0).state_dict())
     train_by_hand(task, model, always(kept), range(5))
     check(ticket, model, kept)
 
@@ -131,44 +137,42 @@ def test_limit_guided_asks_for_the_limit_of_the_weights_that_are_left() -> None:
 
     def look(stage: Stage, model: nn.Module, mask: Mask) -> None:
         left = prune(copy.deepcopy(model), mask)
-        found.append(pruning_limit(left, task.train_batches(1000), max_products=32, seed=0))
+        found.append(pruning_limit(left, task.study_batches(), max_products=32, seed=0))
 
-    ticket = load_method("limit_guided")(task, 0.9, 0, Run(max_products=32, on_stage=look))
+    ticket = load_method("limit_guided")(task, 0.9, 0, Run(limit=LimitOptions(max_products=32), on_stage=look))
     assert len(ticket.history) > 2
     left = WEIGHTS
     for stage, limit in zip(ticket.history[:-1], found, strict=False):
-        assert stage.limits == Limits(
-            limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products
-        )
+        assert stage.limits == limit.summary()
         assert limit.num_weights == left == round((1 - stage.sparsity) * WEIGHTS)
         left = max(round(left * (1 - max(limit.sparsity, 0.1))), 646)
     assert ticket.mask.num_kept == left == 646
 
 
-@pytest.mark.parametrize("word", ["limit", "certified"])
+@pytest.mark.parametrize("word", ["limit", "predicted"])
 def test_words_mean_the_dense_l1_network(word: Sparsity, tmp_path: Path) -> None:
     task = small(l1=3e-3)
-    model = task.network(0)
+    model = task.initial(0)
     train_by_hand(task, model, always(all_kept(model)), range(5), l1=3e-3)
-    limit = pruning_limit(model, task.train_batches(1000), max_products=32, seed=0)
-    share = limit.sparsity if word == "limit" else limit.certified
+    limit = pruning_limit(model, task.study_batches(), max_products=32, seed=0)
+    share = limit.sparsity if word == "limit" else limit.predicted
     count = round((1 - share) * WEIGHTS)
     assert 0 < count < WEIGHTS
 
     # ... which one_shot has trained itself
     stages: list[str] = []
-    run = Run(tmp_path, max_products=32, on_epoch=lambda stage, _: stages.append(stage))
+    run = Run(tmp_path, limit=LimitOptions(max_products=32), on_epoch=lambda stage, _: stages.append(stage))
     ticket = load_method("one_shot")(task, word, run=run)
     kept = largest_kept(model, count)
     assert same(dict(ticket.mask), kept)
     assert [stage.name for stage in ticket.history] == ["dense with l1"]
     limits = ticket.history[0].limits
     assert limits is not None
-    assert (limits.limit, limits.certified) == (limit.sparsity, limit.certified)
+    assert (limits.limit, limits.predicted) == (limit.sparsity, limit.predicted)
     assert stages == ["dense with l1"] * 5
 
     stages.clear()
-    for name in ("gradual", "limit_guided", "lottery_ticket:rate=0.5", "random", "rare_gems"):
+    for name in ("gradual", "limit_guided", "lottery_ticket:fraction=0.5", "random", "rare_gems"):
         ticket = load_method(name)(task, word, run=run)
         assert ticket.mask.num_kept == count
         assert ticket.history[0].name == "dense with l1, for the limit"
@@ -176,12 +180,12 @@ def test_words_mean_the_dense_l1_network(word: Sparsity, tmp_path: Path) -> None
 
 
 def test_limits_are_kept_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, run = small(), Run(tmp_path, max_products=32)
+    task, run = small(), Run(tmp_path, limit=LimitOptions(max_products=32))
     first = load_method("limit_guided")(task, 0.9, run=run)
     monkeypatch.setattr("howsparse.methods.stages.pruning_limit", None)
     second = load_method("limit_guided")(task, 0.9, run=run)
     assert first.history == second.history
     with pytest.raises(TypeError):  # other limits are asked for
-        load_method("limit_guided")(task, 0.9, run=Run(tmp_path, max_products=40))
+        load_method("limit_guided")(task, 0.9, run=Run(tmp_path, limit=LimitOptions(max_products=40)))
     with pytest.raises(TypeError):
-        load_method("limit_guided")(task, 0.9, run=Run(tmp_path, images=256, max_products=32))
+        load_method("limit_guided")(task, 0.9, run=Run(tmp_path, examples=256, limit=LimitOptions(max_products=32)))

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from howsparse.errors import InputError
-from howsparse.methods import Stage, Ticket, load_method, method_names
+from howsparse.limit.options import LimitOptions
+from howsparse.methods import METHODS, Stage, Ticket, load_method
 from howsparse.methods.stages import Run, Stages
+from howsparse.problem import Problem
 from howsparse.pruning.masks import Mask
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.weights import prunable_weights
-from howsparse.tasks import Task
 from howsparse.training import Epoch
 from methods_for_tests import WEIGHTS, all_kept, same, small, state
 
@@ -23,7 +24,7 @@ VARIANTS = {
     "dense": ["dense"],
     "gradual": ["gradual", "gradual:begin=0.2,end=1"],
     "limit_guided": ["limit_guided"],
-    "lottery_ticket": ["lottery_ticket:rate=0.5", "lottery_ticket:rate=0.5,rewind=1"],
+    "lottery_ticket": ["lottery_ticket:fraction=0.5", "lottery_ticket:fraction=0.5,rewind=1"],
     "one_shot": ["one_shot", "one_shot:fine_tune=2"],
     "random": ["random", "random:layers=erk"],
     "rare_gems": ["rare_gems", "rare_gems:l2=0,period=2"],
@@ -38,16 +39,16 @@ every_method = pytest.mark.parametrize("name", ALL)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def task_for(name: str) -> Task:
+def task_for(name: str) -> Problem:
     return small("digits-convnet" if name == "smart_ratio" else "digits")
 
 
 def ticket(name: str, sparsity: float = TARGET, seed: int = 0, run: Run = Run()) -> Ticket:
-    return load_method(name)(task_for(name), sparsity, seed, replace(run, max_products=32))
+    return load_method(name)(task_for(name), sparsity, seed, replace(run, limit=LimitOptions(max_products=32)))
 
 
 def test_no_method_is_left_out() -> None:
-    assert list(VARIANTS) == method_names()
+    assert list(VARIANTS) == list(METHODS)
 
 
 @every_method
@@ -71,8 +72,8 @@ def test_sparsity_is_exact_and_removed_weights_are_zero(name: str, sparsity: flo
 @every_method
 def test_a_ticket_says_what_its_network_does(name: str) -> None:
     task, found = task_for(name), ticket(name)
-    loss, _ = evaluate(found.model, task.train_batches(1000))
-    _, accuracy = evaluate(found.model, task.test_batches())
+    loss, _ = evaluate(found.model, task.study_batches())
+    _, accuracy = evaluate(found.model, task.test)
     assert (found.loss, found.accuracy) == (loss, accuracy)
     assert found.epochs == sum(stage.epochs for stage in found.history) >= 5
     if name != "one_shot":  # which prunes after its last training
@@ -222,7 +223,7 @@ def test_methods_share_the_trainings_that_are_the_same(tmp_path: Path) -> None:
     ticket("dense", run=run)
     assert set(stages) == {"dense"}
     stages.clear()
-    ticket("lottery_ticket:rate=0.5", run=run)
+    ticket("lottery_ticket:fraction=0.5", run=run)
     assert set(stages) == {"round 2", "round 3", "final training"}
     stages.clear()
     ticket("limit_guided", run=run)
@@ -236,11 +237,11 @@ def test_what_is_another_training_is_not_taken_for_it(change: str, tmp_path: Pat
     load_method("dense")(task, run=Run(tmp_path))
     run = Run(tmp_path, on_epoch=lambda stage, _: stages.append(stage))
     if change == "recipe":
-        load_method("dense")(task.with_recipe(momentum=0.8), run=run)
+        load_method("dense")(small(momentum=0.8), run=run)
     elif change == "images":
-        load_method("dense")(replace(task, train=task.train.first(299)), run=run)
+        load_method("dense")(small(images=299), run=run)
     else:  # the seed orders the batches, whatever the network starts from
-        Stages(task, 1, run).train("dense", task.network(0))
+        Stages(task, 1, run).train("dense", task.initial(0))
     assert len(stages) == 5
 
 
@@ -250,7 +251,7 @@ def test_callbacks_tell_what_happens() -> None:
         on_epoch=lambda stage, epoch: told.append(f"{stage} {epoch.epoch}"),
         on_stage=lambda stage, model, mask: told.append(f"{stage.name} ends, {mask.num_kept} left"),
     )
-    load_method("lottery_ticket:rate=0.5")(small(epochs=2), 0.7, run=run)
+    load_method("lottery_ticket:fraction=0.5")(small(epochs=2), 0.7, run=run)
     assert told == [
         *("round 1 0", "round 1 1", f"round 1 ends, {WEIGHTS} left"),
         *("round 2 0", "round 2 1", "round 2 ends, 3232 left"),

@@ -123,7 +123,7 @@ def test_clip() -> None:
     assert made.scores()[0].flatten().tolist() == pytest.approx([1.0, 0.0, 1.0, 0.9, 0.2, 0.6])
 
 
-@pytest.mark.parametrize("options", ["", "l2=0,period=2", "l2=0.01,rate=0.5,period=1"])
+@pytest.mark.parametrize("options", ["", "l2=0,period=2", "l2=0.01,learning_rate=0.5,period=1"])
 def test_the_whole_search(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gems: list[Gem] = []
 
@@ -134,7 +134,7 @@ def test_the_whole_search(options: str, monkeypatch: pytest.MonkeyPatch) -> None
     module = importlib.import_module("howsparse.methods.rare_gems")
     monkeypatch.setattr(module, "Gem", watched)
     task, masks, moved = small("digits-convnet"), [], []
-    initial, inputs = prunable_weights(task.network(0)), next(iter(task.test_batches()))[0]
+    initial, inputs = prunable_weights(task.initial(0)), next(iter(task.test))[0]
     end: dict[str, Tensor] = {}
 
     def look(*_: object) -> None:
@@ -164,7 +164,7 @@ def test_the_whole_search(options: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert not torch.equal(moved[0], moved[-1])
     assert same(dict(gems[0].mask()), dict(ticket.mask))
 
-    model, kept = task.network(0), dict(ticket.mask)  # fine-tuning starts from what was found, statistics and all
+    model, kept = task.initial(0), dict(ticket.mask)  # fine-tuning starts from what was found, statistics and all
     model.load_state_dict(end)
     train_by_hand(task, model, always(kept), range(5))
     assert same(ticket.model, model)

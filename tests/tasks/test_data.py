@@ -1,5 +1,6 @@
 """Images against the bytes they were written from, crops and flips against every window there is."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,13 +87,14 @@ def test_other_splits_and_columns(tmp_path: Path) -> None:
 def test_a_task_reads_a_folder(tmp_path: Path) -> None:
     train, _ = write(tmp_path / "set", 32, 32, 3)
     task = load_task("fc5-cifar10", str(tmp_path / "set"))
-    assert [len(targets) for _, targets in task.train_batches(size=4)] == [4, 4, 3]
-    assert [len(targets) for _, targets in task.train_batches(size=4, images=5)] == [4, 1]
-    inputs, targets = next(iter(task.test_batches()))
+    assert [len(targets) for _, targets in task.study_batches()] == [11]
+    assert [len(targets) for _, targets in task.study_batches(5)] == [5]
+    assert [len(targets) for _, targets in task.epoch_batches(0)(0)] == [11]
+    inputs, targets = next(iter(task.test))
     assert (inputs.shape, targets.tolist()) == ((4, 3, 32, 32), [9, 8, 7, 6])
-    recipe = task.recipe.data
+    recipe = load_recipe("fc5-cifar10").data
     exact = (train / 255.0 - np.array(recipe.mean)) / np.array(recipe.std)
-    found = torch.cat([inputs for inputs, _ in task.train_batches(size=4)])
+    found = torch.cat([inputs for inputs, _ in task.study_batches()])
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), exact, atol=2e-6)
 
@@ -194,9 +196,9 @@ def test_crop_and_flip_give_windows_of_the_padded_image_and_all_of_them() -> Non
         windows.append(found)
 
     seen: Counter[tuple[int, int, bool]] = Counter()
-    batches = ShuffledBatches(images, size=16, seed=0, augment=True)
+    batches = ShuffledBatches(images, size=16, augment=True)
     for epoch in range(60):
-        for inputs, targets in batches(epoch):
+        for inputs, targets in batches(0, epoch):
             whole = inputs.round()
             assert torch.allclose(inputs, whole, atol=1e-3)
             for image, target in zip(whole.to(torch.uint8).numpy(), targets.tolist(), strict=True):
@@ -222,15 +224,15 @@ def test_an_epoch_depends_on_seed_and_number_alone(
 ) -> None:
     images = numbered(count, channels=1)
     torch.manual_seed(elsewhere)
-    batches = ShuffledBatches(images, size, seed, augment)
-    first = list(batches(epoch))
+    batches = ShuffledBatches(images, size, augment)
+    first = list(batches(seed, epoch))
     state = torch.get_rng_state()
-    for _ in batches(elsewhere):
+    for _ in batches(seed, elsewhere):
         break
     assert torch.equal(torch.get_rng_state(), state)
-    again = list(ShuffledBatches(numbered(count, channels=1), size, seed, augment)(epoch))
+    again = list(ShuffledBatches(numbered(count, channels=1), size, augment)(seed, epoch))
 
-    assert len(first) == len(again) == len(batches)
+    assert len(first) == len(again) == math.ceil(count / size)
     for (inputs, targets), (other_inputs, other_targets) in zip(first, again, strict=True):
         assert torch.equal(inputs, other_inputs)
         assert torch.equal(targets, other_targets)
@@ -245,7 +247,7 @@ def test_an_epoch_depends_on_seed_and_number_alone(
 def test_epochs_and_seeds_differ() -> None:
     images = numbered(30, channels=1)
     orders = {
-        tuple(torch.cat([targets for _, targets in ShuffledBatches(images, 8, seed)(epoch)]).tolist())
+        tuple(torch.cat([targets for _, targets in ShuffledBatches(images, 8)(seed, epoch)]).tolist())
         for seed in range(5)
         for epoch in range(5)
     }

@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
+from howsparse.problem import Problem
 from howsparse.risk.weights import prunable_weights
 from howsparse.tasks.data import Images
 from howsparse.tasks.networks import NETWORKS, digits_mlp, fc5, kaiming_normal_, mlp, resnet
 from howsparse.tasks.recipe import load_recipe
-from howsparse.tasks.task import Task
+from howsparse.tasks.task import RecipeNetwork, task_problem
 
 
-def task(name: str = "digits") -> Task:
+def task(name: str = "digits") -> Problem:
     images = Images(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), (0.0,), (1.0,))
-    return Task(load_recipe(name), images, images)
+    return task_problem(load_recipe(name), images, images)
 
 
 def test_fc5_is_the_papers() -> None:
@@ -106,18 +107,18 @@ def test_network_depends_on_its_seed_alone_and_leaves_the_random_state() -> None
     digits = task()
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = digits.network(seed=5)
+    first = digits.initial(seed=5)
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    again, other = digits.network(seed=5), digits.network(seed=6)
+    again, other = digits.initial(seed=5), digits.initial(seed=6)
     for a, b, c in zip(first.parameters(), again.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
         assert a.ndim == 1 or not torch.equal(a, c)  # biases start at zero whatever the seed
 
 
 def test_a_network_of_another_size_than_its_recipe_is_refused() -> None:
-    with pytest.raises(InputError, match="digits: the network has 6,464 weights"):
-        task().with_recipe(num_weights=6465).network()
+    with pytest.raises(InputError, match="network digits_mlp has 6,464 weights"):
+        RecipeNetwork("digits_mlp", 6465, torch.device("cpu"))()
 
 
 def test_digits_mlp_takes_the_digits() -> None:

@@ -43,7 +43,7 @@ def test_networks_compile_as_one_graph_in_the_layout_of_a_gpu(name: str) -> None
 
 def test_training_through_a_compiled_network_ends_in_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop sees new weights, the mask, training mode, and a last batch of another size."""
-    task = load_task("digits-convnet").with_recipe(epochs=2, batch_size=300, l1=1e-3)
+    task = load_task("digits-convnet", epochs=2, batch_size=300, l1=1e-3)
     plain = one_shot(task, 0.5, run=Run(), fine_tune=1)
     compiled: list[nn.Module] = []
 

@@ -4,12 +4,22 @@ import io
 import sys
 
 from howsparse import parallel
-from howsparse.cli import experiments, networks
+from howsparse.cli import experiments, networks, paper
 from howsparse.cli.app import app
 from howsparse.cli.terminal import console, note
 from howsparse.errors import InputError
+from howsparse.loading import importing_from_here
 
-__all__ = ["app", "experiments", "main", "networks"]
+__all__ = ["app", "experiments", "main", "networks", "paper"]
+
+_EXTRAS = {
+    "datasets": "tasks",
+    "joblib": "tasks",
+    "matplotlib": "plots",
+    "PIL": "tasks",
+    "sklearn": "tasks",
+    "yaml": "tasks",
+}
 
 
 def main() -> None:
@@ -19,10 +29,13 @@ def main() -> None:
         if not parallel.is_first():
             console.quiet = True
             sys.stdout = io.StringIO()
-        app()
+        with importing_from_here():
+            app()
     except InputError as error:
         note(f"howsparse: {error}")
         sys.exit(2)
     except ModuleNotFoundError as error:
-        note(f"howsparse: this needs the package '{error.name}'; pip install 'howsparse[all]' brings it")
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        mend = f"pip install 'howsparse[{extra}]' brings it" if extra else "install it in this environment"
+        note(f"howsparse: the package '{error.name}' is missing; {mend}")
         sys.exit(2)

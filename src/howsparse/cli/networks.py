@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from torch import nn
@@ -12,21 +12,17 @@ from torch import nn
 from howsparse.cli.app import app
 from howsparse.cli.options import (
     BatchOption,
-    CurvatureOption,
     DataOption,
     ForceOption,
     ImagesOption,
     JsonOption,
     KeepOption,
     ModelArgument,
-    NegativeOption,
     PlotOption,
-    PrecisionOption,
-    ProductsOption,
     RecordOption,
     SeedOption,
-    ToleranceOption,
     WeightsOption,
+    with_dataclass_options,
 )
 from howsparse.cli.terminal import (
     check_output,
@@ -39,10 +35,13 @@ from howsparse.cli.terminal import (
     stage_bars,
 )
 from howsparse.errors import InputError
-from howsparse.limit.compute import MAX_PRODUCTS
+from howsparse.limit.options import Answer, LimitOptions
+from howsparse.risk.losses import Loss, cross_entropy
 
 if TYPE_CHECKING:
-    from howsparse.tasks.data import Batches
+    from howsparse.limit.assess import Assessment
+    from howsparse.limit.measure import Point
+    from howsparse.pruning.masks import Mask
 
 
 @app.command()
@@ -54,35 +53,41 @@ def demo(
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Train a small network on scikit-learn's digits, predict its limit, prune it, and check."""
-    from howsparse.experiments.train import train_task
-    from howsparse.report.plots import plot_assessment, save_figure
+    """Train a small network on scikit-learn's digits, say how far it can be pruned, prune it, and check."""
+    from howsparse.methods import Run, Stages
     from howsparse.tasks import load_task
+    from howsparse.tasks.data import Batches, ShuffledBatches
+    from howsparse.training import Epoch
 
     output = free_name(Path("howsparse-demo.png")) if output is None else output
     check_output(output, force)
     task = load_task("digits")
+    model = task.initial(seed)
     with progress_bar() as bar:
-        row = bar.add_task("training on digits", total=task.recipe.epochs)
-        trained = train_task(task, seed, on_epoch=lambda epoch: bar.update(row, completed=epoch.epoch + 1))
-    subject = Subject(trained.model, task.train_batches(), task.test_batches())
-    report(subject, "certified", seed=seed, as_json=as_json, options={}, about={"task": "digits", "seed": seed})
-    save_figure(plot_assessment(subject.answer, "Digits, 64-64-32-10 ReLU network trained with l1"), output)
-    note(f"picture: {output}")
+        row = bar.add_task("training on digits", total=task.epochs)
+
+        def show(stage: str, epoch: Epoch) -> None:
+            bar.update(row, completed=epoch.epoch + 1)
+
+        Stages(task, seed, Run(on_epoch=show)).train("digits", model, l1=task.l1)
+    # Whole mini-batches of 128: the tolerance is the deviation of their losses.
+    assert isinstance(task.train, ShuffledBatches)
+    subject = Subject("digits", model, Batches(task.train.images, 128), task.test)
+    answer = subject.assess(LimitOptions(seed=seed))
+    _, after = pruned_to(subject, answer, Answer.PREDICTED)
+    show_answer(answer, after, as_json, {"task": "digits", "seed": seed})
+    draw(answer, "Digits, 64-64-32-10 ReLU network trained with l1", output)
 
 
 @app.command()
+@with_dataclass_options
 def limit(
     model: ModelArgument,
+    options: LimitOptions,
     weights: WeightsOption = None,
     data: DataOption = None,
     images: ImagesOption = None,
     batch_size: BatchOption = 1000,
-    curvature: CurvatureOption = "hessian",
-    negative: NegativeOption = "wall",
-    tolerance: ToleranceOption = None,
-    precision: PrecisionOption = 0.002,
-    max_products: ProductsOption = MAX_PRODUCTS,
     keep: KeepOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -94,33 +99,28 @@ def limit(
     if plot is not None:
         check_output(plot, force)
     subject = load_subject(model, weights, data, images, batch_size)
-    about = {"kind": "limit", "model": model, "seed": seed, "images": images}
-    options = limit_options(curvature, negative, tolerance, precision, max_products, keep)
-    report(subject, "certified", seed=seed, as_json=as_json, options=options, about=about, record=record)
+    answer = subject.assess(replace(options, seed=seed), keep)
+    _, after = pruned_to(subject, answer, Answer.PREDICTED)
+    write_record("limit", subject, answer, after, seed, images, record)
+    show_answer(answer, after, as_json, {"kind": "limit", "model": model, "seed": seed, "images": images})
     if plot is not None:
-        from howsparse.report.plots import plot_assessment, save_figure
-
-        save_figure(plot_assessment(subject.answer, model), plot)
-        note(f"picture: {plot}")
+        draw(answer, model, plot)
 
 
 @app.command()
+@with_dataclass_options
 def prune(
     model: ModelArgument,
+    options: LimitOptions,
     output: Annotated[Path, typer.Option(help="Where the pruned weights go (safetensors, removed weights exactly 0).")],
     weights: WeightsOption = None,
     data: DataOption = None,
     sparsity: Annotated[
-        str, typer.Option(help="A fraction such as 0.95, or: certified, measured, limit.")
-    ] = "certified",
+        str, typer.Option(help="A fraction such as 0.95, or: predicted, measured, limit.")
+    ] = Answer.PREDICTED.value,
     mask: Annotated[Path | None, typer.Option(help="Write the mask to this file, too.")] = None,
     images: ImagesOption = None,
     batch_size: BatchOption = 1000,
-    curvature: CurvatureOption = "hessian",
-    negative: NegativeOption = "wall",
-    tolerance: ToleranceOption = None,
-    precision: PrecisionOption = 0.002,
-    max_products: ProductsOption = MAX_PRODUCTS,
     keep: KeepOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -130,135 +130,170 @@ def prune(
     """Prune a trained network by magnitude, as far as its limit says or to a given sparsity, and check it."""
     from howsparse.files import save_tensors
 
-    check_sparsity_word(sparsity)
-    check_output(output, force)
-    if mask is not None:
-        check_output(mask, force)
+    target = parse_target(sparsity)
+    for path in [output] if mask is None else [output, mask]:
+        check_output(path, force)
     subject = load_subject(model, weights, data, images, batch_size)
+    answer = subject.assess(replace(options, seed=seed), keep)
+    found, after = pruned_to(subject, answer, target)
+    write_record("prune", subject, answer, after, seed, images, record, output)
     about = {"kind": "prune", "model": model, "seed": seed, "images": images, "weights": str(output)}
-    options = limit_options(curvature, negative, tolerance, precision, max_products, keep)
-    kept = report(subject, sparsity, seed=seed, as_json=as_json, options=options, about=about, record=record)
-    kept.apply_(subject.model)
+    show_answer(answer, after, as_json, about)
+    found.apply_(subject.model)
     save_tensors(subject.model.state_dict(), output)
     if mask is not None:
-        kept.save(mask)
-    note(f"{kept.num_weights - kept.num_kept:,} of {kept.num_weights:,} weights set to zero; written to {output}")
+        found.save(mask)
+    note(f"{found.num_weights - found.num_kept:,} of {found.num_weights:,} weights set to zero; written to {output}")
 
 
 @dataclass
 class Subject:
-    """The network a command is about, its data, and, once computed, its answer."""
+    """The network that a command is about, and its data.
 
+    Attributes:
+        name: as it was typed.
+        model: with its weights.
+        train, test: re-iterable batches.
+        loss: of the model on a batch.
+        whole: all training batches, where ``train`` are some of them.
+        population: examples in ``whole``.
+    """
+
+    name: str
     model: nn.Module
     train: Iterable[Any]
     test: Iterable[Any]
-    whole: "Batches | None" = None  # all of a task's training data, where train may be a part
-    answer: Any = None
+    loss: Loss = cross_entropy
+    whole: Iterable[Any] | None = None
+    population: int | None = None
+
+    def assess(self, options: LimitOptions, keep: Path | None = None) -> "Assessment":
+        """The whole answer, with progress on stderr."""
+        from howsparse.limit.assess import assess
+        from howsparse.limit.compute import default_tolerance
+        from howsparse.risk import EmpiricalRisk
+
+        if self.whole is not None:
+            tolerance = options.tolerance
+            if tolerance is None:
+                tolerance = default_tolerance(EmpiricalRisk(self.model, self.whole, self.loss))[0]
+            options = replace(options, population=self.population, tolerance=tolerance)
+        with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
+            return assess(self.model, self.train, self.test, loss=self.loss, options=options, keep=keep, progress=show)
 
 
 def load_subject(model: str, weights: Path | None, data: str | None, images: int | None, batch_size: int) -> Subject:
-    """The named network with its weights and data."""
-    from howsparse.loading import load_batches, load_factory, load_weights
+    """The named network with its weights and data.
+
+    Raises:
+        InputError: something is missing, or is not what it should be.
+    """
+    from howsparse.loading import load_batches, load_named, load_problem, load_weights
+    from howsparse.problem import Problem
+    from howsparse.tasks import load_recipe
 
     if ":" not in model:
-        from howsparse.tasks import load_recipe, load_task
-
         load_recipe(model)
         if weights is None:
             raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
         if not weights.is_file():
             raise InputError(f"no weights file at {weights}; `howsparse train {model} --output {weights}` makes one")
-        task = load_task(model, data)
-        train, whole = task.train_batches(batch_size, images), task.train_batches(batch_size)
-        subject = Subject(task.network(), train, task.test_batches(), whole)
+    made = load_problem(model, data) if ":" not in model else load_named(model)
+    made = made() if callable(made) and not isinstance(made, nn.Module | Problem) else made
+    if isinstance(made, Problem):
+        subject = subject_of(made, model, images)
+    elif not isinstance(made, nn.Module):
+        raise InputError(f"'{model}' gives a {type(made).__name__}, not a torch.nn.Module or a howsparse.Problem")
+    elif data is None:
+        raise InputError("give --data: an .npz file of inputs and targets, or package.module:batches")
     else:
-        made = load_factory(model)
-        made = made() if not isinstance(made, nn.Module) and callable(made) else made
-        if not isinstance(made, nn.Module):
-            raise InputError(f"'{model}' gives a {type(made).__name__}, not a torch.nn.Module")
-        if data is None:
-            raise InputError("give --data: an .npz file of inputs and targets, or package.module:batches")
-        subject = Subject(made, *load_batches(data, batch_size))
+        subject = Subject(model, made, *load_batches(data, batch_size))
     if weights is not None:
         load_weights(subject.model, weights)
     return subject
 
 
-def limit_options(
-    curvature: str, negative: str, tolerance: float | None, precision: float, max_products: int, keep: Path | None
-) -> dict[str, Any]:
-    """What the commands that compute a limit pass on to it."""
-    return {
-        "curvature": curvature,
-        "negative": negative,
-        "tolerance": tolerance,
-        "precision": precision,
-        "max_products": max_products,
-        "keep": keep,
-    }
+def subject_of(problem: Any, name: str, images: int | None) -> Subject:
+    """A problem's network at its initialisation, with the problem's data."""
+    whole = problem.study_batches()
+    train = problem.study_batches(images)
+    return Subject(name, problem.initial(), train, problem.test, problem.loss, whole, problem.num_examples)
 
 
-def report(
-    subject: Subject,
-    sparsity: str,
-    *,
-    seed: int,
-    as_json: bool,
-    options: dict[str, Any],
-    about: dict[str, object],
-    record: Path | None = None,
-) -> Any:
-    """Assess, prune to ``sparsity`` (a fraction or a word), print the answer, record it; returns the mask."""
-    from howsparse.limit.assess import assess, check_pruned
-    from howsparse.limit.compute import default_tolerance
-    from howsparse.report.table import answer_table
-    from howsparse.risk.empirical import EmpiricalRisk
+def parse_target(sparsity: str) -> float | Answer:
+    """A fraction in [0, 1), or the word for a computed one.
 
-    if subject.whole is not None:
-        options = options | {"population": len(subject.whole.images)}
-        if options.get("tolerance") is None:
-            options["tolerance"] = default_tolerance(EmpiricalRisk(subject.model, subject.whole))[0]
-    keep = options.get("keep")
-    with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
-        answer = assess(
-            subject.model,
-            subject.train,
-            subject.test,
-            progress=show,
-            seed=seed,
-            **options,
-        )
-    subject.answer = answer
-    rank = answer.limit.rank_bound
-    if rank is not None and answer.limit.effective_dimension > rank / 10:
-        note(f"the Gauss-Newton matrix of so few images has rank {rank:,} at most; with more the limit would be lower")
-    words = {
-        "certified": answer.limit.certified,
-        "measured": answer.on_train.sparsity,
-        "limit": answer.limit.sparsity,
-    }
-    target = words[sparsity] if sparsity in words else float(sparsity)
-    kept, after = check_pruned(subject.model, target, subject.test)
-    result = answer.summary(after) | about
-    if record is not None:
-        from howsparse.records import append_record, provenance
-
-        append_record(result | provenance(), record)
-    if as_json:
-        print_json(result)
-    else:
-        show_table(answer_table(answer, after))
-    return kept
-
-
-def check_sparsity_word(sparsity: str) -> None:
-    """A fraction in [0, 1), or one of the words for a computed one."""
+    Raises:
+        InputError: something else.
+    """
     from howsparse.pruning.masks import check_sparsity
 
-    if sparsity in ("certified", "measured", "limit"):
-        return
+    if sparsity in list(Answer):
+        return Answer(sparsity)
     try:
-        value = float(sparsity)
+        fraction = float(sparsity)
     except ValueError:
-        raise InputError(f"--sparsity '{sparsity}' is neither a fraction nor certified, measured, limit") from None
-    check_sparsity(value)
+        raise InputError(f"--sparsity '{sparsity}' is neither a fraction nor {', '.join(Answer)}") from None
+    return check_sparsity(fraction)
+
+
+def pruned_to(subject: Subject, answer: "Assessment", target: float | Answer) -> "tuple[Mask, Point]":
+    """The mask at a sparsity, given or computed, and how the network does under it on the test batches."""
+    from howsparse.limit.assess import check_mask
+
+    sparsity = answer.sparsity(target) if isinstance(target, Answer) else target
+    mask = answer.limit.mask(subject.model, sparsity)
+    return mask, check_mask(subject.model, mask, subject.test, subject.loss)
+
+
+def show_answer(answer: "Assessment", after: "Point", as_json: bool, about: dict[str, object]) -> None:
+    """The answer as one JSON object or as a table."""
+    from howsparse.report.table import answer_table
+
+    limit = answer.limit
+    if limit.rank_bound is not None and limit.effective_dimension > limit.rank_bound / 10:
+        note(
+            f"the Gauss-Newton matrix of so few images has rank {limit.rank_bound:,} at most;"
+            " with more the limit would be lower"
+        )
+    if as_json:
+        print_json(answer.summary(after) | about)
+    else:
+        show_table(answer_table(answer, after))
+
+
+def write_record(
+    kind: Literal["limit", "prune"],
+    subject: Subject,
+    answer: "Assessment",
+    after: "Point",
+    seed: int,
+    images: int | None,
+    path: Path | None,
+    weights: Path | None = None,
+) -> None:
+    """Append the answer to a file of records, if there is to be one."""
+    if path is None:
+        return
+    from howsparse.records import AnswerRecord, append_record, provenance
+
+    append_record(
+        AnswerRecord(
+            kind=kind,
+            made=provenance(),
+            model=subject.name,
+            seed=seed,
+            examples=images,
+            weights=None if weights is None else str(weights),
+            answer=answer.summary(after),
+        ),
+        path,
+    )
+
+
+def draw(answer: "Assessment", title: str, path: Path) -> None:
+    """Draw the answer into a file, and say so."""
+    from howsparse.report.plots import plot_assessment, save_figure
+
+    save_figure(plot_assessment(answer, title), path)
+    note(f"picture: {path}")

@@ -2,19 +2,22 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from howsparse.errors import UnsuitableNetwork
 from howsparse.experiments.study import study
-from howsparse.limit.compute import Progress
+from howsparse.limit.options import Answer
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
-from howsparse.records import key_hash
-from howsparse.tasks import Task
+from howsparse.methods.stages import parse_sparsity
+from howsparse.problem import Problem
+from howsparse.records import CaseKey, CaseRecord, provenance, settings_hash
 
-__all__ = ["Case", "cases", "compare", "find_record", "rows", "run_case", "run_whole"]
+__all__ = ["Case", "Row", "cases", "compare", "find_record", "rows", "run_case"]
+
+Kind = Literal["method", "run"]
 
 
 @dataclass(frozen=True)
@@ -26,114 +29,172 @@ class Case:
     seed: int
 
 
+@dataclass(frozen=True)
+class Row:
+    """A method at a sparsity over its seeds; only ``refused`` is set where the network does not suit the method.
+
+    Attributes:
+        method: with its options.
+        target: the sparsity asked for, a fraction or a word.
+        refused: why the method was not run.
+        seeds: of the runs.
+        sparsity: reached, mean.
+        accuracy: on the test data, mean; None where the loss cannot score.
+        accuracy_deviation: over the seeds; None for one seed.
+        accuracies: of the seeds.
+        test_loss: mean; None in records that do not hold it.
+        epochs: of all trainings together, mean.
+        trainings: mean.
+    """
+
+    method: str
+    target: Sparsity
+    refused: str | None = None
+    seeds: tuple[int, ...] = ()
+    sparsity: float | None = None
+    accuracy: float | None = None
+    accuracy_deviation: float | None = None
+    accuracies: tuple[float, ...] = ()
+    test_loss: float | None = None
+    epochs: float | None = None
+    trainings: float | None = None
+
+
 def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> list[Case]:
-    """All of them; one run of the dense network serves every sparsity.
+    """Every method at every sparsity for seeds 0, 1, ...; one run of the dense network serves every sparsity.
+
+    Args:
+        methods: names, with options after a colon.
+        targets: fractions or words; one that is given twice counts once.
+        seeds: how many.
 
     Raises:
-        InputError: an unknown method or option.
+        InputError: an unknown method or option, or something that is no sparsity.
+
+    >>> [case.target for case in cases(["dense", "random"], ["0.9", 0.90], 1)]
+    [0.0, 0.9]
     """
-    methods, targets = list(methods), list(targets)
+    methods, parsed = list(methods), list(dict.fromkeys(parse_sparsity(target) for target in targets))
     for method in methods:
         load_method(method)
     return [
-        Case(method, target, seed)
+        Case(method, str(target) if isinstance(target, Answer) else target, seed)
         for seed in range(seeds)
         for method in methods
-        for target in (targets if method != "dense" else [0.0])
+        for target in (parsed if method != "dense" else [0.0])
     ]
 
 
-def run_case(task: Task, case: Case, run: Run, kind: str = "method") -> dict[str, Any]:
-    """Run it; a record of what came out. A method that the task's network does not suit is recorded as refused."""
-    key = _key(task, case, run, kind)
-    about = key | {
-        "hash": key_hash(key),
-        "task": task.recipe.name,
-        "recipe": task.recipe.model_dump(mode="json"),
-        "train_images": len(task.train),
+def run_case(problem: Problem, case: Case, run: Run, *, whole: bool = False, command: str | None = None) -> CaseRecord:
+    """Run a method; a record of what came out. A method that the network does not suit is recorded as refused.
+
+    Args:
+        problem: what to train.
+        case: method, sparsity and seed.
+        run: folder, options of limits, and callbacks.
+        whole: put the study of the problem's dense network beside the result: one line for all of the paper's tables.
+        command: for the record; this process's unless given.
+    """
+    key = case_key(problem, case, run, "run" if whole else "method")
+    about: dict[str, Any] = {
+        "kind": key.kind,
+        "key": key,
+        "hash": key.hash,
+        "settings": problem.settings(),
+        "train_examples": problem.num_examples,
     }
+    if whole:
+        about["study"] = study(problem, case.seed, run)
     began = time.perf_counter()
     try:
         # A word is one number for all methods, as in the paper's Table 3.
-        sparsity = Stages(task, case.seed, run).target(case.target)
-        ticket = load_method(case.method)(task, sparsity, case.seed, run)
+        sparsity = Stages(problem, case.seed, run).target(case.target)
+        about |= outcome(load_method(case.method)(problem, sparsity, case.seed, run))
+        about["seconds"] = round(time.perf_counter() - began, 3)
     except UnsuitableNetwork as error:
-        return about | {"refused": str(error)}
-    return about | outcome(ticket) | {"seconds": round(time.perf_counter() - began, 3)}
-
-
-def run_whole(task: Task, case: Case, run: Run, progress: Progress = lambda stage, done, total: None) -> dict[str, Any]:
-    """`run_case` with the study of the task's dense network beside it: one line for all of the paper's tables."""
-    studied = study(task, case.seed, run, progress)
-    return run_case(task, case, run, "run") | {"study": studied}
+        about["refused"] = str(error)
+    return CaseRecord(made=provenance(command), **about)
 
 
 def outcome(ticket: Ticket) -> dict[str, Any]:
-    """What a record keeps of a ticket."""
+    """What a record holds of a ticket."""
     return {
         "sparsity": ticket.mask.sparsity,
         "accuracy": ticket.accuracy,
         "loss": ticket.loss,
+        "test_loss": ticket.test_loss,
         "epochs": ticket.epochs,
         "trainings": len(ticket.history),
         "training_seconds": round(sum(stage.seconds for stage in ticket.history), 3),
-        "history": [asdict(stage) for stage in ticket.history],
+        "history": list(ticket.history),
     }
 
 
 def compare(
-    task: Task,
+    problem: Problem,
     wanted: list[Case],
     run: Run,
-    recorded: list[dict[str, Any]],
+    recorded: list[CaseRecord],
     on_case: Callable[[Case, bool], None] = lambda case, known: None,
-) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Each case's record, and whether it is new; those in ``recorded`` are not run again."""
+) -> Iterator[tuple[CaseRecord, bool]]:
+    """Each case's record, and whether it is new; those in ``recorded`` are not run again.
+
+    Args:
+        problem: what to train.
+        wanted: the cases, in order.
+        run: folder, options of limits, and callbacks.
+        recorded: what is known already.
+        on_case: called as ``on_case(case, known)`` before each.
+    """
     for case in wanted:
-        known = find_record(recorded, task, case, run)
+        known = find_record(recorded, case_key(problem, case, run, "method"))
         on_case(case, known is not None)
-        yield (run_case(task, case, run), True) if known is None else (known, False)
+        yield (run_case(problem, case, run), True) if known is None else (known, False)
 
 
-def find_record(
-    records: list[dict[str, Any]], task: Task, case: Case, run: Run, kind: str = "method"
-) -> dict[str, Any] | None:
+def find_record(records: list[CaseRecord], key: CaseKey) -> CaseRecord | None:
     """The record of a case, if it is among ``records``."""
-    key = _key(task, case, run, kind)
-    return next((r for r in records if all(r.get(name) == value for name, value in key.items())), None)
+    return next((record for record in records if record.key == key), None)
 
 
-def _key(task: Task, case: Case, run: Run, kind: str) -> dict[str, Any]:
+def case_key(problem: Problem, case: Case, run: Run, kind: Kind) -> CaseKey:
     """What makes a case this one."""
-    return {
-        "kind": kind,
-        "recipe_hash": task.recipe.digest(),
-        "data": task.train.digest,
-        "limit_images": run.images,
-        "limit_max_products": run.max_products,
-        **asdict(case),
-    }
+    return CaseKey(
+        kind=kind,
+        problem=problem.name,
+        settings_hash=settings_hash(problem.settings()),
+        data=problem.data,
+        examples=run.examples,
+        limit=run.limit,
+        method=case.method,
+        target=case.target,
+        seed=case.seed,
+    )
 
 
-def rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows(records: list[CaseRecord]) -> list[Row]:
     """One row for each method and sparsity asked for, over its seeds."""
-    groups: dict[tuple[str, Sparsity], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, Sparsity], list[CaseRecord]] = {}
     for record in records:
-        groups.setdefault((record["method"], record["target"]), []).append(record)
-    return [{"method": method, "target": target} | _row(group) for (method, target), group in groups.items()]
+        groups.setdefault((record.key.method, record.key.target), []).append(record)
+    return [_row(method, target, group) for (method, target), group in groups.items()]
 
 
-def _row(group: list[dict[str, Any]]) -> dict[str, Any]:
-    refused = next((record["refused"] for record in group if "refused" in record), None)
+def _row(method: str, target: Sparsity, group: list[CaseRecord]) -> Row:
+    refused = next((record.refused for record in group if record.refused is not None), None)
     if refused is not None:
-        return {"refused": refused}
-    accuracies = np.array([record["accuracy"] for record in group])
-    return {
-        "seeds": [record["seed"] for record in group],
-        "sparsity": float(np.mean([record["sparsity"] for record in group])),
-        "accuracy": float(accuracies.mean()),
-        "accuracy_deviation": float(accuracies.std(ddof=1)) if len(group) > 1 else None,
-        "accuracies": accuracies.tolist(),
-        "epochs": float(np.mean([record["epochs"] for record in group])),
-        "trainings": float(np.mean([record["trainings"] for record in group])),
-    }
+        return Row(method, target, refused)
+    accuracies = [record.accuracy for record in group if record.accuracy is not None]
+    losses = [record.test_loss for record in group if record.test_loss is not None]
+    return Row(
+        method,
+        target,
+        seeds=tuple(record.key.seed for record in group),
+        sparsity=float(np.mean([record.sparsity for record in group if record.sparsity is not None])),
+        accuracy=float(np.mean(accuracies)) if accuracies else None,
+        accuracy_deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+        accuracies=tuple(accuracies),
+        test_loss=float(np.mean(losses)) if losses else None,
+        epochs=float(np.mean([record.epochs for record in group])),
+        trainings=float(np.mean([record.trainings for record in group])),
+    )

@@ -1,10 +1,10 @@
-"""Many runs over processes or machines: tasks x methods x sparsities x seeds, none of them twice."""
+"""Many runs over processes or machines: problems x methods x sparsities x seeds, none of them twice."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +14,15 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
-from howsparse.experiments.compare import Case, cases, find_record, run_case, run_whole
-from howsparse.limit.compute import MAX_PRODUCTS
+from howsparse.experiments.compare import Case, case_key, cases, find_record, run_case
+from howsparse.limit.options import Answer, LimitOptions
+from howsparse.loading import importing_from_here, load_problem
 from howsparse.methods import Run
-from howsparse.pruning.masks import check_sparsity
-from howsparse.records import append_record, provenance, read_records
-from howsparse.tasks import Task, load_recipe, load_task
+from howsparse.methods.stages import parse_sparsity
+from howsparse.problem import Problem
+from howsparse.records import CaseRecord, append_record, provenance, read_records
+from howsparse.tasks import load_recipe
+from howsparse.tasks.recipe import change_recipe
 
 __all__ = ["Backend", "Job", "Sweep", "jobs_of", "load_sweep", "run_jobs"]
 
@@ -30,12 +33,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TaskEntry(_Strict):
-    task: str = Field(description="name of a task")
-    data: str | None = Field(default=None, description="hub name or folder, instead of the recipe's")
-    recipe: dict[str, Any] = Field(default={}, description="fields of the recipe to change, such as epochs")
-    images: int | None = Field(default=None, ge=1, description="training images for limits; all unless given")
-    max_products: int = Field(default=MAX_PRODUCTS, ge=32, description="curvature products of a limit")
+class ProblemEntry(_Strict):
+    task: str = Field(description="name of a task, or package.module:problem")
+    data: str | None = Field(default=None, description="for a task: hub name or folder, instead of the recipe's")
+    recipe: dict[str, Any] = Field(default={}, description="fields to change, such as epochs")
+    images: int | None = Field(default=None, ge=1, description="training examples for limits; all unless given")
+    max_products: int = Field(default=LimitOptions().max_products, ge=32, description="curvature products of a limit")
 
 
 class Sweep(_Strict):
@@ -44,21 +47,22 @@ class Sweep(_Strict):
     Where a sparsity is computed, the dense network is studied whole, and the records are the paper's tables'.
     """
 
-    tasks: list[TaskEntry] = Field(min_length=1, description="what to train")
+    tasks: list[ProblemEntry] = Field(min_length=1, description="what to train")
     methods: list[str] = Field(min_length=1, description="names, with options after a colon")
-    sparsities: list[float | Literal["limit", "certified"]] = Field(min_length=1, description="to prune to")
+    sparsities: list[float | str] = Field(min_length=1, description="to prune to: fractions, or limit, predicted")
     seeds: int = Field(default=1, ge=1, description="runs of each, from seed 0 on")
 
     @property
     def whole(self) -> bool:
-        return any(isinstance(sparsity, str) for sparsity in self.sparsities)
+        """Whether a sparsity is computed."""
+        return any(isinstance(parse_sparsity(sparsity), Answer) for sparsity in self.sparsities)
 
 
 @dataclass(frozen=True)
 class Job:
     """One run, with all that a process elsewhere needs to do it."""
 
-    entry: TaskEntry
+    entry: ProblemEntry
     case: Case
     whole: bool
     record: Path
@@ -66,7 +70,8 @@ class Job:
     command: str
 
     def run(self) -> Run:
-        return Run(self.folder / f"compare-{self.entry.task}", self.entry.images, self.entry.max_products)
+        """How the method is run."""
+        return Run(self.folder, self.entry.images, LimitOptions(max_products=self.entry.max_products))
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -86,24 +91,22 @@ def load_sweep(path: Path) -> Sweep:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path}, field '{where}': {first['msg']}") from error
     for entry in sweep.tasks:
-        load_recipe(entry.task)
-    for sparsity in sweep.sparsities:
-        if not isinstance(sparsity, str):
-            check_sparsity(sparsity)
+        if ":" not in entry.task:
+            change_recipe(load_recipe(entry.task), entry.recipe)
     cases(sweep.methods, sweep.sparsities, sweep.seeds)
     return sweep
 
 
 def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
     """Every run of a sweep; paths are made absolute, for processes that start elsewhere."""
-    found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), str(provenance()["command"])
+    found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), provenance().command
     where = record.resolve(), folder.resolve()
     return [Job(entry, case, sweep.whole, *where, command) for entry in sweep.tasks for case in found]
 
 
 def run_jobs(
     jobs: list[Job], workers: int = 1, backend: Backend = "loky", address: str | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[CaseRecord]:
     """Run the jobs and yield their records as they come.
 
     Every worker looks into the file of records before it starts a run and appends to it when it is done, so that a
@@ -120,6 +123,8 @@ def run_jobs(
         InputError: the backend's package is missing, or a worker of this machine was killed.
     """
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())  # a worker that has grown is renewed by loky, which says so
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         if backend == "dask":
             stack.enter_context(_dask_client(address))
         if backend == "ray":
@@ -127,8 +132,6 @@ def run_jobs(
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if backend == "loky" else -1))
         as_they_come = "generator_unordered" if backend != "ray" else "list"  # which is all that ray's backend can
         runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job) for job in jobs)
-        # Renewing a worker that has grown is loky's affair.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         try:
             yield from runs
         except TerminatedWorkerError as error:
@@ -137,21 +140,24 @@ def run_jobs(
             ) from error
 
 
-def run_job(job: Job) -> dict[str, Any]:
+def run_job(job: Job) -> CaseRecord:
     """One run's record, from the file if it is there."""
-    task = _loaded(job.entry.task, job.entry.data).with_recipe(**job.entry.recipe)
-    known = find_record(read_records(job.record), task, job.case, job.run(), "run" if job.whole else "method")
-    if known is not None:
-        return known
-    run = run_whole if job.whole else run_case
-    result = run(task, job.case, job.run()) | provenance() | {"command": job.command}
-    append_record(result, job.record)
-    return result
+    with importing_from_here():
+        problem = _loaded(job.entry.model_dump_json())
+        key = case_key(problem, job.case, job.run(), "run" if job.whole else "method")
+        known = find_record(read_records(CaseRecord, (key.kind,), job.record), key)
+        if known is not None:
+            return known
+        result = run_case(problem, job.case, job.run(), whole=job.whole, command=job.command)
+        append_record(result, job.record)
+        return result
 
 
-@cache
-def _loaded(task: str, data: str | None) -> Task:
-    return load_task(task, data)
+@lru_cache(maxsize=1)
+def _loaded(entry: str) -> Problem:
+    """The problem of an entry, given as JSON. A worker holds the data of one problem at a time."""
+    wanted = ProblemEntry.model_validate_json(entry)
+    return load_problem(wanted.task, wanted.data, **wanted.recipe)
 
 
 def _dask_client(address: str | None) -> Any:

@@ -2,28 +2,30 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from howsparse.limit.compute import Progress, PruningLimit, pruning_limit
+from howsparse.limit.compute import Progress, pruning_limit
 from howsparse.limit.measure import Measured, Point, measure
-from howsparse.pruning.masks import Mask, magnitude_mask
+from howsparse.limit.options import Answer, LimitOptions
+from howsparse.limit.result import PruningLimit
+from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import Loss, cross_entropy
-from howsparse.risk.weights import select_weights
 
-__all__ = ["Assessment", "assess", "check_pruned"]
+__all__ = ["Assessment", "assess", "check_mask"]
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """A network's limit beside the measured truth.
+    """A network's limit beside what was measured.
 
     Attributes:
-        limit: what the geometry predicts.
+        limit: what the geometry says.
         on_train: the measured curve on the training batches; its threshold is the loss's.
         on_test: the measured curve on the test batches; its threshold is the accuracy's.
         seconds: time all of it took.
@@ -34,37 +36,28 @@ class Assessment:
     on_test: Measured
     seconds: float
 
+    def sparsity(self, answer: Answer) -> float:
+        """The sparsity that a word stands for."""
+        values = {
+            Answer.MEASURED: self.on_train.sparsity,
+            Answer.PREDICTED: self.limit.predicted,
+            Answer.LIMIT: self.limit.sparsity,
+        }
+        return values[answer]
+
     def summary(self, after: Point) -> dict[str, object]:
         """The answer as one JSON object; ``after`` is the network pruned in the end, on the test batches."""
-        limit, unbounded = self.limit, self.limit.at(negative="unbounded")
-        return {
-            "num_weights": limit.num_weights,
-            "tolerance": limit.tolerance,
-            "curvature": limit.curvature,
-            "negative": limit.negative,
-            "limit": limit.sparsity,
-            "limit_low": limit.bracket[0],
-            "limit_high": limit.bracket[1],
-            "error_quadrature": limit.errors.quadrature,
-            "error_probe": limit.errors.probe,
-            "error_data": limit.errors.data,
+        unbounded = self.limit.at(negative="unbounded")
+        return asdict(self.limit.summary()) | {
             "limit_unbounded": unbounded.sparsity,
             "limit_unbounded_low": unbounded.bracket[0],
             "limit_unbounded_high": unbounded.bracket[1],
-            "stopped": limit.stopped,
-            "rank_bound": limit.rank_bound,
-            "larsen_interval": limit.larsen_interval,
-            "upper_bound": limit.upper_bound,
-            "certified": limit.certified,
+            "larsen_interval": self.limit.larsen_interval,
             "measured": self.on_train.sparsity,
             "measured_by_accuracy": self.on_test.sparsity_by_accuracy,
             "dense_accuracy": self.on_test.dense.accuracy,
             "pruned_sparsity": after.sparsity,
             "pruned_accuracy": after.accuracy,
-            "radius": limit.radius,
-            "scale": limit.scale,
-            "effective_dimension": limit.effective_dimension,
-            "products": limit.num_products,
             "seconds": round(self.seconds, 3),
         }
 
@@ -75,20 +68,37 @@ def assess(
     test: Iterable[Any],
     *,
     loss: Loss = cross_entropy,
+    options: LimitOptions | None = None,
+    keep: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
-    **options: Any,
 ) -> Assessment:
-    """Compute the limit on ``train``, measure loss on ``train`` and accuracy on ``test``.
+    """Compute the limit on ``train``, measure the loss on ``train`` and the accuracy on ``test``.
+
+    All three are about the same weights.
 
     Args:
         model: restored afterwards.
         train, test: re-iterable batches.
         loss: as for `pruning_limit`.
+        options: of the limit.
+        keep: folder for the limit's products, as for `pruning_limit`.
         progress: called as ``progress(stage, done, total)``.
-        **options: further arguments of `pruning_limit`.
     """
     began = time.perf_counter()
-    limit = pruning_limit(model, train, loss=loss, progress=progress, **options)
+    limit = pruning_limit(model, train, loss=loss, options=options, keep=keep, progress=progress)
+    on_train, on_test = measure_both(model, limit, train, test, loss, progress)
+    return Assessment(limit, on_train, on_test, time.perf_counter() - began)
+
+
+def measure_both(
+    model: nn.Module,
+    limit: PruningLimit,
+    train: Iterable[Any],
+    test: Iterable[Any],
+    loss: Loss = cross_entropy,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[Measured, Measured]:
+    """The measured curves of magnitude masks of the limit's weights, on ``train`` and on ``test``."""
 
     def counted(stage: str, batches: Iterable[Any]) -> Measured:
         points: list[Point] = []
@@ -97,18 +107,13 @@ def assess(
             points.append(point)
             progress(stage, len(points), 35)
 
-        return measure(model, batches, tolerance=limit.tolerance, loss=loss, on_point=show)
+        return measure(model, batches, tolerance=limit.tolerance, loss=loss, names=limit.names, on_point=show)
 
     on_train = counted("measuring the loss", train)
-    on_test = counted("measuring the accuracy", test) if test is not train else on_train
-    return Assessment(limit, on_train, on_test, time.perf_counter() - began)
+    return on_train, counted("measuring the accuracy", test) if test is not train else on_train
 
 
-def check_pruned(
-    model: nn.Module, sparsity: float, batches: Iterable[Any], loss: Loss = cross_entropy
-) -> tuple[Mask, Point]:
-    """The magnitude mask at ``sparsity``, with one weight left if that is 1, and how the network does under it."""
-    size = sum(w.numel() for w in select_weights(model, None).values())
-    mask = magnitude_mask(model, min(sparsity, 1 - 1 / size))
+def check_mask(model: nn.Module, mask: Mask, batches: Iterable[Any], loss: Loss = cross_entropy) -> Point:
+    """How the network does under ``mask``; its weights come back as they were."""
     with pruned(model, mask):
-        return mask, Point(mask.sparsity, *evaluate(model, batches, loss))
+        return Point(mask.sparsity, *evaluate(model, batches, loss))

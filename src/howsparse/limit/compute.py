@@ -1,148 +1,29 @@
-"""The main job: from a model and its data to how sparse it can be pruned."""
+"""The main job: from a model and its data to how sparse the model can be pruned."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.geometry import (
-    FilterFactor,
-    Magnitudes,
-    absolute_filter,
-    clipped_filter,
-    curvature_scale,
-    existence_density,
-)
+from howsparse.geometry import Magnitudes
 from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
-from howsparse.limit.prediction import MAX_PRODUCTS as CERTIFICATE_PRODUCTS
-from howsparse.limit.prediction import LossCurve, predict_losses, predict_random_losses
-from howsparse.linalg.operators import Block, Operator
-from howsparse.linalg.quadrature import Rule
-from howsparse.linalg.remembered import Remembered, fingerprint
-from howsparse.linalg.spectrum import Spectrum, grow_spectrum
-from howsparse.memory import available_memory
-from howsparse.risk.curvature import GGN, Hessian, Sample
-from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.limit.budget import basis_room, plan_budget
+from howsparse.limit.options import LimitOptions
+from howsparse.limit.prediction import predict_losses, predict_random_losses
+from howsparse.limit.result import LIMIT, PruningLimit
+from howsparse.linalg import Block, Operator, Remembered, Spectrum, grow_spectrum
+from howsparse.risk import GGN, EmpiricalRisk, Hessian, Sample
 from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.store import Store
 
-__all__ = ["MAX_PRODUCTS", "PruningLimit", "pruning_limit"]
+__all__ = ["Progress", "default_tolerance", "pruning_limit"]
 
-MAX_PRODUCTS = 400  # brackets the paper's FC5 to half a point of sparsity
-
-Curvature = Literal["hessian", "ggn"]
-Negative = Literal["wall", "unbounded"]
 Progress = Callable[[str, int, int], None]
-
-_FILTERS: dict[Negative, FilterFactor] = {"wall": absolute_filter, "unbounded": clipped_filter}
-
-
-@dataclass(frozen=True)
-class PruningLimit:
-    """How sparse a network can be pruned, and on what grounds.
-
-    Attributes:
-        tolerance: loss increase allowed, the paper's epsilon.
-        curvature: "hessian" or "ggn".
-        negative: how negative curvature counts: "wall" (the paper's absolute value) or "unbounded".
-        spectrum: of the curvature, as far as it was resolved.
-        removed_spectrum: of its block of removed weights, for the upper bound.
-        magnitudes: of the weights under study.
-        losses: predicted loss increase of magnitude masks, at every sparsity.
-        random_losses: the same for random masks, on average.
-        num_products: products with the curvature taken in all.
-        stopped: why the bracket is as wide as it is: "precision" (it is narrow enough), "probe" (more
-            steps would not make it narrower, more probes would), "max_products", "memory" or "exact".
-        errors: the bracket, and the half-widths it is made of: quadrature, probe and data.
-        sampling: what is known of the error from sampled data; None if the batches are all the data.
-        rank_bound: eigenvalues that can be other than zero at most, for the GGN: few examples leave it too few.
-    """
-
-    tolerance: float
-    curvature: Curvature
-    negative: Negative
-    spectrum: Spectrum
-    removed_spectrum: Spectrum
-    magnitudes: Magnitudes
-    losses: LossCurve
-    random_losses: LossCurve
-    num_products: int
-    stopped: str
-    errors: Bracket
-    sampling: Sampling | None = None
-    rank_bound: int | None = None
-
-    @property
-    def num_weights(self) -> int:
-        return self.magnitudes.num_weights
-
-    @property
-    def bracket(self) -> tuple[float, float]:
-        """Where `sparsity` lies, as far as the work done can tell."""
-        return self.errors.low, self.errors.high
-
-    @property
-    def sparsity(self) -> float:
-        """1 - T at its fixed point, the middle of the bracket: beyond this nothing can be found (Corollary 1)."""
-        return sum(self.bracket) / 2
-
-    @property
-    def radius(self) -> float:
-        """Norm of the weights removed at the limit, the paper's projection distance R."""
-        return self.magnitudes.radius(1 - self.sparsity)
-
-    @property
-    def scale(self) -> float:
-        """Curvature above which a direction counts, 2 tolerance / radius^2; infinite if nothing is removed."""
-        return curvature_scale(self.tolerance, self.radius)
-
-    @property
-    def effective_dimension(self) -> float:
-        """Number of directions in which curvature outweighs the tolerance."""
-        return (1 - self.sparsity) * self.num_weights
-
-    @property
-    def upper_bound(self) -> float:
-        """1 - U at the limit: where the paper says a solution exists (Eq. 19), the middle of its bracket."""
-        return sum(self.upper_bracket) / 2
-
-    @property
-    def upper_bracket(self) -> tuple[float, float]:
-        """Where 1 - U lies at this limit and for this probe, as far as the products with the removed block can tell."""
-        scale, density, factor = self.scale, 1 - self.sparsity, _FILTERS[self.negative]
-
-        def existence(rule: Rule) -> float:
-            return existence_density(rule.nodes, scale, density, rule.masses, factor)
-
-        low = existence(self.removed_spectrum.lowest())
-        high = existence(self.removed_spectrum.highest(lambda x: factor(x, scale)))
-        # A block's singular values are at most the whole matrix's, so U is at most 2 T.
-        return 1 - min(high, 2 * density), 1 - low
-
-    @property
-    def larsen_interval(self) -> tuple[float, float]:
-        """What Larsen et al.'s interval leaves open, as sparsities; its upper end is the paper's value."""
-        return 2 / math.pi * self.sparsity, self.sparsity
-
-    @property
-    def certified(self) -> float:
-        """Largest sparsity whose magnitude mask the local model certifies: g'd + 1/2 d'Hd within the tolerance."""
-        return self.losses.largest_within(self.tolerance)
-
-    def at(self, *, tolerance: float | None = None, negative: Negative | None = None) -> "PruningLimit":
-        """The same spectrum under another tolerance or reading of negative curvature: no new work.
-
-        The upper bound goes on from the block of weights that the first limit removes.
-        """
-        tolerance = self.tolerance if tolerance is None else tolerance
-        negative = self.negative if negative is None else negative
-        errors = solve_bracket(self.spectrum, self.magnitudes, tolerance, _FILTERS[negative], self.sampling)
-        return replace(self, tolerance=tolerance, negative=negative, errors=errors)
 
 
 def pruning_limit(
@@ -150,20 +31,13 @@ def pruning_limit(
     batches: Iterable[Any],
     *,
     loss: Loss = cross_entropy,
-    curvature: Curvature = "hessian",
-    negative: Negative = "wall",
-    tolerance: float | None = None,
-    weights: Iterable[str] | None = None,
-    population: int | None = None,
-    precision: float = 0.002,
-    max_products: int = MAX_PRODUCTS,
-    probes: int = 1,
-    seed: int = 0,
+    options: LimitOptions | None = None,
     memory: int | None = None,
     keep: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
+    **changes: Any,
 ) -> PruningLimit:
-    """Compute how sparse ``model`` can be pruned before its loss rises by more than ``tolerance``.
+    """Compute how sparse ``model`` can be pruned before its loss rises by more than a tolerance.
 
     The model comes back exactly as it went in.
 
@@ -171,25 +45,18 @@ def pruning_limit(
         model: any module with linear, convolutional, embedding, attention or recurrent weights.
         batches: re-iterable training batches, ``(input, target)`` pairs unless ``loss`` reads others.
         loss: ``loss(model, batch)``, mean over the batch; for the GGN split at the output, as `cross_entropy` is.
-        curvature: "hessian", or "ggn" for the Gauss-Newton matrix, which has no negative eigenvalues.
-        negative: what negative curvature does to the sublevel set: "wall", as much as positive curvature of that
-            size (the paper, lambda as its absolute value), or "unbounded", nothing (radius infinite).
-        tolerance: loss increase allowed; unless given, the standard deviation of the loss over mini-batches of 128.
-        weights: names of the weights under study; all prunable ones that are not frozen unless given.
-        population: examples the batches stand for, if they are a sample: the bracket then covers the sample's error,
-            which is estimated from its first half for a sixteenth of the work.
-        precision: width of the bracket at which to stop.
-        max_products: curvature products to spend in all, at least 32; the bracket takes what upper bound (a sixteenth)
-            and certificate (at most 12) leave, as far as memory holds its Lanczos vectors.
-        probes: random vectors to share them between; one is enough for large networks.
-        seed: of the probes.
-        memory: bytes of graphs to keep between products; a third of what is free unless given.
-        keep: folder to leave each product in until all is done, so that a call that was stopped, made again, goes on
-            to the same bits; as many bytes as the weights for each.
+        options: what to compute; the defaults of `LimitOptions` unless given.
+        memory: bytes of graphs to hold between products; a third of what is free unless given.
+        keep: folder for products while they are taken, and for the limit once it is computed. A call that was stopped
+            and is made again goes on to the same bits. Each product takes as many bytes as the weights.
         progress: called as ``progress(stage, done, total)``.
+        **changes: options by name, which replace those of ``options``.
+
+    Returns:
+        The limit. Its sparsities are fractions of the weights under study.
 
     Raises:
-        InputError: something about the input, in one line: see `EmpiricalRisk`.
+        InputError: something about the input, in one line: see `EmpiricalRisk` and `LimitOptions`.
 
     Source: Corollary 1 with Eq. 18 and 19.
 
@@ -199,95 +66,113 @@ def pruning_limit(
     >>> limit.bracket[0] <= limit.sparsity <= limit.bracket[1]
     True
     """
-    if curvature not in ("hessian", "ggn"):
-        raise InputError(f"curvature '{curvature}' is neither 'hessian' nor 'ggn'")
-    if negative not in _FILTERS:
-        raise InputError(f"negative '{negative}' is neither 'wall' nor 'unbounded'")
-    if not max_products >= 32 * probes >= 32:
-        raise InputError(
-            f"max_products {max_products} is too few for {probes} probe(s): take 32 for each, at least one"
-        )
-    risk = EmpiricalRisk(model, batches, loss, weights)
-    matrix = Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
-    tolerance, tolerance_error = default_tolerance(risk) if tolerance is None else (tolerance, 0.0)
-    curvature_scale(tolerance, 1.0)
-    gradient = risk.gradient()
-    operator, half = (
-        part if keep is None else Remembered(part, keep, fingerprint(f"{curvature} {name}", gradient))
-        for name, part in (("whole", matrix), ("half", Sample(matrix, len(risk.lengths) // 2)))
-    )
-    flat = risk.flat_weights()
-    magnitudes, factor = Magnitudes(flat.cpu().numpy()), _FILTERS[negative]
+    options = _merged(options or LimitOptions(), changes)
+    risk = EmpiricalRisk(model, batches, loss, options.names)
+    case = _Case(risk, options, memory, progress)
+    if keep is None:
+        return _compute(case, None)
+    # The gradient tells one model, loss and data from another.
+    inputs = {"weights": case.flat, "gradient": case.gradient, "names": risk.names, "lengths": risk.lengths}
+    return Store(keep).get(LIMIT, inputs | {"tolerance": case.tolerance}, options, partial(_compute, case))
 
-    doublings = math.log2(population / risk.num_examples) if population else 0.0
-    sampled = doublings > 0
-    if sampled and len(risk.lengths) < 2:
-        raise InputError("one batch cannot be halved to see what sampling does; pass smaller batches, or no population")
-    steps, upper_steps, half_steps = _plan(max_products, probes, sampled)
-    planned, (steps, storage) = steps, _basis_room(flat, steps, probes)
-    bracket = partial(solve_bracket, magnitudes=magnitudes, tolerance=tolerance, factor=factor)
-    growing = grow_spectrum(operator, flat, probes=probes, seed=seed, storage=storage)
-    spectrum, stopped = _grow_until(precision, steps, growing, bracket, partial(progress, "bracket"))
-    if stopped == "max_products" and steps < planned:
-        stopped = "memory"
-    sampling = None
-    if sampled:
-        watch, few = partial(progress, "half the data"), min(half_steps, max(6, spectrum.num_steps // 5))
-        half_spectrum = _spectrum_after(few, grow_spectrum(half, flat, probes=probes, seed=seed), watch)
-        sampling = Sampling(half_spectrum, doublings, tolerance_error)
-    errors = bracket(spectrum, sampling=sampling)
-    middle = (errors.low + errors.high) / 2
-    block = _removed_block(operator, flat, middle)
-    upper_steps = min(upper_steps, max(6, spectrum.num_steps // 10))
-    removed = _spectrum_after(upper_steps, grow_spectrum(block, flat, seed=seed + 1), partial(progress, "upper bound"))
-    losses = predict_losses(operator, flat, gradient, tolerance, on_product=partial(progress, "certificate"))
-    random_losses = predict_random_losses(operator, flat, gradient, losses, seed)
-    for part in (operator, half):
-        if isinstance(part, Remembered):
-            part.forget()
+
+class _Case:
+    """What all phases of a limit need, each computed once."""
+
+    def __init__(self, risk: EmpiricalRisk, options: LimitOptions, memory: int | None, progress: Progress) -> None:
+        self.risk, self.options, self.progress = risk, options, progress
+        self.matrix = Hessian(risk, memory) if options.curvature == "hessian" else GGN(risk, memory)
+        self.tolerance, self.tolerance_error = (
+            default_tolerance(risk) if options.tolerance is None else (options.tolerance, 0.0)
+        )
+        self.gradient = risk.gradient()
+        self.flat = risk.flat_weights()
+        self.magnitudes = Magnitudes(self.flat.cpu().numpy())
+        self.doublings = math.log2(options.population / risk.num_examples) if options.population else 0.0
+        if self.sampled and len(risk.lengths) < 2:
+            raise InputError(
+                "one batch cannot be halved to see what sampling does; pass smaller batches, or no population"
+            )
+        self.budget = plan_budget(options.max_products, options.probes, self.sampled)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the data are a sample of the population."""
+        return self.doublings > 0
+
+    def bracket(self, spectrum: Spectrum, sampling: Sampling | None = None, *, search: bool = True) -> Bracket:
+        """The bracket of the fixed point under ``spectrum``."""
+        factor = self.options.filter_factor
+        return solve_bracket(spectrum, self.magnitudes, self.tolerance, factor, sampling, search=search)
+
+    def watch(self, stage: str) -> Callable[[int, int], None]:
+        """The progress of one stage."""
+        return partial(self.progress, stage)
+
+
+def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
+    """The phases in turn: bracket, half of the data, upper bound, prediction."""
+    store, matrix = Store(workspace), case.matrix
+    whole = Remembered(matrix, store, "whole")
+    half = Remembered(Sample(matrix, len(case.risk.lengths) // 2), store, "half")
+    spectrum, stopped = _resolve(case, whole)
+    sampling = _sampling(case, half, spectrum.num_steps) if case.sampled else None
+    errors = case.bracket(spectrum, sampling)
+    removed = _removed_spectrum(case, whole, (errors.low + errors.high) / 2, spectrum.num_steps)
+    losses = predict_losses(whole, case.flat, case.gradient, case.tolerance, on_product=case.watch("prediction"))
+    random_losses = predict_random_losses(whole, case.flat, case.gradient, losses, case.options.seed)
     return PruningLimit(
-        tolerance=tolerance,
-        curvature=curvature,
-        negative=negative,
+        tolerance=case.tolerance,
+        curvature=case.options.curvature,
+        negative=case.options.negative,
+        names=tuple(case.risk.names),
+        errors=errors,
+        num_products=whole.num_products + (half.num_products + 1) // 2,
+        stopped=stopped,
         spectrum=spectrum,
         removed_spectrum=removed,
-        magnitudes=magnitudes,
+        magnitudes=case.magnitudes,
         losses=losses,
         random_losses=random_losses,
-        num_products=operator.num_products + (half.num_products + 1) // 2,
-        stopped=stopped,
-        errors=errors,
         sampling=sampling,
         rank_bound=matrix.rank_bound if isinstance(matrix, GGN) else None,
     )
 
 
-def _plan(max_products: int, probes: int, sampled: bool) -> tuple[int, int, int]:
-    """Lanczos steps for the bracket, the upper bound and the half sample at most; each looks for zero rows first."""
-    upper = max_products // 16
-    half = max_products // 8 // probes if sampled else 0  # half the data: half the price
-    left = max_products - (CERTIFICATE_PRODUCTS + 1) - (upper + 1) - (half * probes + 2) // 2 * sampled - 1
-    return left // probes, upper, half
+def _resolve(case: _Case, operator: Operator) -> tuple[Spectrum, str]:
+    """The spectrum once its bracket is settled, exhausted, or out of products or memory, and which of these it was."""
+    options, planned = case.options, case.budget.bracket
+    steps, storage = basis_room(case.flat, planned, options.probes)
+    growing = grow_spectrum(operator, case.flat, probes=options.probes, seed=options.seed, storage=storage)
+    looks, watch = _looks(steps), case.watch("bracket")
+    for spectrum in growing:
+        watch(spectrum.num_steps, steps)
+        if spectrum.complete:
+            return spectrum, "exact"
+        # The full search for the bracket is dear; it is made once the cheap bracket, never wider, has settled.
+        if spectrum.num_steps in looks and _settled(case.bracket(spectrum, search=False), options.precision):
+            settled = _settled(case.bracket(spectrum), options.precision)
+            if settled:
+                return spectrum, settled
+        if spectrum.num_steps == steps:
+            break
+    return spectrum, "memory" if steps < planned else "max_products"
 
 
-def _basis_room(flat: Tensor, steps: int, probes: int) -> tuple[int, torch.dtype]:
-    """How many of the Lanczos steps memory has room for, and the dtype to keep their vectors in.
+def _sampling(case: _Case, half: Operator, steps: int) -> Sampling:
+    """What half of the data says about the error that comes of taking a sample."""
+    growing = grow_spectrum(half, case.flat, probes=case.options.probes, seed=case.options.seed)
+    spectrum = _after(case.budget.half_sample_after(steps), growing, case.watch("half the data"))
+    return Sampling(spectrum, case.doublings, case.tolerance_error)
 
-    That is the weights' own dtype if a third of the memory holds all of them so; else half precision, in two thirds.
 
-    Raises:
-        InputError: not even eight steps fit.
-    """
-    room, step = available_memory(flat.device), probes * flat.numel()
-    if steps * step * flat.element_size() <= room / 3:
-        return steps, flat.dtype
-    most = int(2 * room / 3 / (2 * step))
-    if most < 8:
-        raise InputError(
-            f"{room / 2**30:.1f} GiB of free memory hold {most} Lanczos steps of {flat.numel():,} weights and"
-            f" {probes} probe(s); free some, or take fewer probes"
-        )
-    return min(steps, most), torch.bfloat16
+def _removed_spectrum(case: _Case, operator: Operator, sparsity: float, steps: int) -> Spectrum:
+    """The spectrum of the block of weights that are removed at ``sparsity``."""
+    count = max(1, round(sparsity * case.flat.numel()))
+    threshold = case.flat.abs().kthvalue(count).values
+    block = Block(operator, case.flat.abs() <= threshold)
+    growing = grow_spectrum(block, case.flat, seed=case.options.seed + 1)
+    return _after(case.budget.upper_bound_after(steps), growing, case.watch("upper bound"))
 
 
 def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
@@ -305,14 +190,15 @@ def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
     return deviation, 1 / math.sqrt(2 * (len(losses) - 1))
 
 
-def _removed_block(operator: Operator, flat: Tensor, sparsity: float) -> Block:
-    """The block of the smallest weights, those that are removed at ``sparsity``."""
-    count = max(1, round(sparsity * flat.numel()))
-    threshold = flat.abs().kthvalue(count).values
-    return Block(operator, flat.abs() <= threshold)
+def _merged(options: LimitOptions, changes: dict[str, Any]) -> LimitOptions:
+    known = [field.name for field in fields(LimitOptions)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise InputError(f"pruning_limit has no option '{unknown[0]}'; it has: {', '.join(known)}")
+    return replace(options, **changes)
 
 
-def _spectrum_after(steps: int, growing: Iterator[Spectrum], watch: Callable[[int, int], None]) -> Spectrum:
+def _after(steps: int, growing: Iterator[Spectrum], watch: Callable[[int, int], None]) -> Spectrum:
     """The spectrum after so many steps, or fewer if it is exhausted before."""
     for spectrum in growing:
         watch(spectrum.num_steps, steps)
@@ -321,30 +207,8 @@ def _spectrum_after(steps: int, growing: Iterator[Spectrum], watch: Callable[[in
     return spectrum
 
 
-def _grow_until(
-    precision: float,
-    steps: int,
-    growing: Iterator[Spectrum],
-    bracket: Callable[..., Bracket],
-    watch: Callable[[int, int], None],
-) -> tuple[Spectrum, str]:
-    """The spectrum once its bracket is settled, exhausted, or so many steps old, and which of these it was."""
-    looks = _looks(steps)
-    for spectrum in growing:
-        watch(spectrum.num_steps, steps)
-        if spectrum.complete:
-            return spectrum, "exact"
-        if spectrum.num_steps in looks and _settled(bracket(spectrum, search=False), precision):
-            settled = _settled(bracket(spectrum), precision)
-            if settled:
-                return spectrum, settled
-        if spectrum.num_steps == steps:
-            break
-    return spectrum, "max_products"
-
-
 def _settled(errors: Bracket, precision: float) -> str | None:
-    """Why more steps are not needed, or of no use."""
+    """Why more steps are not needed or would not help; None if they would."""
     if errors.width <= precision:
         return "precision"
     return "probe" if errors.quadrature <= errors.probe / 5 else None

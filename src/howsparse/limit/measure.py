@@ -1,12 +1,14 @@
 """What magnitude pruning really reaches, by evaluating pruned networks."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from howsparse.errors import InputError
+from howsparse.files import load_document, save_document
 from howsparse.pruning.masks import magnitude_masks
 from howsparse.pruning.prune import pruned
 from howsparse.risk.evaluate import evaluate
@@ -20,6 +22,7 @@ __all__ = [
 ]
 
 
+_VERSION = 1
 _FIRST_LOOK = (
     *(0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85),
     *(0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 0.995, 0.998),
@@ -51,6 +54,7 @@ class Measured:
 
     @property
     def dense(self) -> Point:
+        """The network as it is."""
         return self.curve[0]
 
     @property
@@ -63,6 +67,21 @@ class Measured:
             return None
         return max(p.sparsity for p in self.curve if (p.accuracy or 0.0) >= (self.dense.accuracy or 0.0))
 
+    def save(self, path: str | Path) -> None:
+        """Write the curve to one file (safetensors with a JSON header), whole or not at all; `load` reads it back."""
+        fields = {"tolerance": self.tolerance, "curve": [asdict(point) for point in self.curve]}
+        save_document(path, "measured", _VERSION, fields, {})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Measured":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no such file, it holds something else, or it is damaged.
+        """
+        fields, _ = load_document(path, "measured", _VERSION)
+        return cls(tuple(Point(**point) for point in fields["curve"]), fields["tolerance"])
+
 
 def measure(
     model: nn.Module,
@@ -70,7 +89,7 @@ def measure(
     *,
     tolerance: float,
     loss: Loss = cross_entropy,
-    weights: Iterable[str] | None = None,
+    names: Iterable[str] | None = None,
     precision: float = 0.001,
     on_point: Callable[[Point], None] = lambda point: None,
 ) -> Measured:
@@ -84,7 +103,7 @@ def measure(
         batches: re-iterable; training batches for the loss threshold, test batches for the accuracy.
         tolerance: loss increase allowed, at least 0; `PruningLimit.tolerance` fits.
         loss: as for `pruning_limit`; with a ``score``, accuracies are measured too.
-        weights: names to prune; all prunable weights unless given.
+        names: of the weights to prune; all prunable ones that are not frozen unless given.
         precision: of the thresholds, in sparsity.
         on_point: called with every network evaluated, for progress.
 
@@ -93,7 +112,7 @@ def measure(
     """
     if not tolerance >= 0:
         raise InputError(f"tolerance {tolerance:g} is negative: it is the loss increase that is allowed")
-    names = list(select_weights(model, weights))
+    names = list(select_weights(model, names))
     mask_at, points = magnitude_masks(model, names), dict[float, Point]()
 
     def look(sparsity: float) -> Point:

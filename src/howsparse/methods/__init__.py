@@ -1,42 +1,67 @@
-"""Pruning methods, a file each: a task, a sparsity and a seed in, a pruned and trained network out."""
+"""Pruning methods, a file each: a problem, a sparsity and a seed in, a pruned and trained network out."""
 
 import functools
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from howsparse.errors import InputError
-from howsparse.methods.stages import Limits, Run, Sparsity, Stage, Stages, Ticket
+from howsparse.methods.dense import dense
+from howsparse.methods.gradual import gradual
+from howsparse.methods.limit_guided import limit_guided
+from howsparse.methods.lottery_ticket import lottery_ticket
+from howsparse.methods.one_shot import one_shot
+from howsparse.methods.random import random
+from howsparse.methods.rare_gems import rare_gems
+from howsparse.methods.smart_ratio import smart_ratio
+from howsparse.methods.stages import Run, Sparsity, Stages
+from howsparse.methods.ticket import Stage, Ticket
 
-__all__ = ["Limits", "Method", "Run", "Sparsity", "Stage", "Stages", "Ticket", "load_method", "method_names"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Run",
+    "Sparsity",
+    "Stage",
+    "Stages",
+    "Ticket",
+    "dense",
+    "gradual",
+    "limit_guided",
+    "load_method",
+    "lottery_ticket",
+    "one_shot",
+    "random",
+    "rare_gems",
+    "smart_ratio",
+]
 
 Method = functools.partial[Ticket]
 
-_SHARED = "stages"
-
-
-def method_names() -> list[str]:
-    """Every method: the files of this folder, each holding the function of its name."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != _SHARED)
+METHODS: dict[str, Callable[..., Ticket]] = {
+    method.__name__: method
+    for method in (dense, gradual, limit_guided, lottery_ticket, one_shot, random, rare_gems, smart_ratio)
+}
 
 
 def load_method(name: str) -> Method:
     """A method by its name, with options after a colon if it is to have some.
 
     Raises:
-        InputError: no such method or option, or a value of another kind than the option's default.
+        InputError: no such method or option, or a value of another type than the option's.
 
-    >>> load_method("lottery_ticket:rate=0.5,rewind=2").keywords
-    {'rate': 0.5, 'rewind': 2}
+    >>> load_method("lottery_ticket:fraction=0.5,rewind=2").keywords
+    {'fraction': 0.5, 'rewind': 2}
     """
     name, _, options = name.partition(":")
-    if name not in method_names():
-        raise InputError(f"no method is called '{name}'; choose from: {', '.join(method_names())}")
-    method: Callable[..., Ticket] = getattr(importlib.import_module(f"howsparse.methods.{name}"), name)
+    if name not in METHODS:
+        raise InputError(f"no method is called '{name}'; choose from: {', '.join(METHODS)}")
+    method = METHODS[name]
+    types = get_type_hints(method)
     known = {
-        parameter.name: parameter.default
+        parameter.name: types[parameter.name]
         for parameter in inspect.signature(method).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and not callable(parameter.default)
     }
@@ -48,12 +73,12 @@ def _parts(options: str) -> list[str]:
 
 
 def _option(method: str, text: str, known: dict[str, Any]) -> tuple[str, Any]:
-    """``key=value`` as a pair, the value of its default's type."""
+    """``key=value`` as a pair, the value of the option's type."""
     key, _, value = text.partition("=")
     if key not in known:
         raise InputError(f"{method} has no option '{key}'; it has: {', '.join(known) or 'none'}")
-    kind = type(known[key])
     try:
-        return key, kind(value)
-    except ValueError:
-        raise InputError(f"option {key} of {method} takes a value such as {known[key]}, not '{value}'") from None
+        return key, TypeAdapter(known[key]).validate_strings(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise InputError(f"option {key} of {method} does not take '{value}': {reason}") from None

@@ -1,19 +1,20 @@
 """l1-regularised global one-shot pruning, the paper's method (GOP)."""
 
 from howsparse.errors import InputError
-from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.methods.stages import Run, Sparsity, Stages
+from howsparse.methods.ticket import Ticket
+from howsparse.problem import Problem
 from howsparse.pruning.masks import magnitude_mask
-from howsparse.tasks import Task
 
 __all__ = ["one_shot"]
 
 
-def one_shot(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *, fine_tune: int = 0) -> Ticket:
+def one_shot(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *, fine_tune: int = 0) -> Ticket:
     """Train with l1, remove the smallest weights of the whole network, and that is all.
 
     Args:
-        task: its recipe's l1 strength is used.
-        sparsity: fraction to remove, or "limit" or "certified" of the network that was trained.
+        problem: its l1 strength is used.
+        sparsity: fraction to remove, or "limit" or "predicted" of the network that was trained.
         seed: of initialisation and batches.
         run: folder and callbacks.
         fine_tune: epochs of training after pruning, without l1; the paper has none.
@@ -25,9 +26,9 @@ def one_shot(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *,
     """
     if fine_tune < 0:
         raise InputError(f"fine_tune {fine_tune} is negative: it is the number of epochs after pruning")
-    stages = Stages(task, seed, run)
-    model = task.network(seed)
-    stages.train("dense with l1", model, l1=task.recipe.l1)
+    stages = Stages(problem, seed, run)
+    model = problem.initial(seed)
+    stages.train("dense with l1", model, l1=problem.l1)
     mask = magnitude_mask(model, stages.target(sparsity, model))
     mask.apply_(model)
     if fine_tune:

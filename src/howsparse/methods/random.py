@@ -5,16 +5,17 @@ from typing import Literal
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.methods.stages import Run, Sparsity, Stages
+from howsparse.methods.ticket import Ticket
+from howsparse.problem import Problem
 from howsparse.pruning.masks import Mask, random_layer_mask, random_mask
 from howsparse.risk.weights import prunable_weights
-from howsparse.tasks import Task
 
 __all__ = ["erdos_renyi_densities", "random"]
 
 
 def random(
-    task: Task,
+    problem: Problem,
     sparsity: Sparsity,
     seed: int = 0,
     run: Run = Run(),
@@ -24,8 +25,8 @@ def random(
     """Remove weights at random, then train.
 
     Args:
-        task: trained without l1.
-        sparsity: fraction to remove; a word is the limit of the recipe's dense network.
+        problem: trained without l1.
+        sparsity: fraction to remove; a word takes it from the limit of the dense network trained with l1.
         seed: of initialisation, mask and batches.
         run: folder and callbacks.
         layers: "uniform" over all weights, or "erk", which leaves small layers denser.
@@ -35,9 +36,9 @@ def random(
     """
     if layers not in ("uniform", "erk"):
         raise InputError(f"layers '{layers}' is neither 'uniform' nor 'erk'")
-    stages = Stages(task, seed, run)
+    stages = Stages(problem, seed, run)
     target = stages.target(sparsity)
-    model = task.network(seed)
+    model = problem.initial(seed)
     mask = random_mask(model, target, seed=seed) if layers == "uniform" else _erk_mask(model, target, seed)
     mask.apply_(model)
     stages.train("training", model, mask)

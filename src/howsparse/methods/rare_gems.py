@@ -1,18 +1,20 @@
 """Rare Gems (Gem-Miner): a subnetwork is found by scores while the weights stay at initialisation, then trained."""
 
 import copy
-import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from howsparse.errors import InputError
-from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.methods.stages import Run, Sparsity, Stages
+from howsparse.methods.ticket import Ticket, Trained
+from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, largest
 from howsparse.risk.weights import prunable_weights
-from howsparse.tasks import Task
+from howsparse.training import Schedule, learning_rate_factors
 
 __all__ = ["Gem", "rare_gems"]
 
@@ -20,50 +22,47 @@ Watch = Callable[[nn.Module, Mask, float], None]
 
 
 def rare_gems(
-    task: Task,
+    problem: Problem,
     sparsity: Sparsity,
     seed: int = 0,
     run: Run = Run(),
     *,
     l2: float = 1e-5,
-    rate: float = 0.1,
+    learning_rate: float = 0.1,
     period: int = 5,
     on_freeze: Watch = lambda model, active, share: None,
 ) -> Ticket:
-    """Search for the recipe's epochs, then train what was found for as many.
+    """Search for the problem's epochs, then train what was found for as many.
 
     Every weight has a score in [0, 1], at first uniform; the network uses the weights whose score rounds to 1, and
     gradients pass through the rounding. At intervals the lowest scores of the active weights are frozen out, the same
     share each time, so that the target is met at the end.
 
     Args:
-        task: trained without l1.
-        sparsity: fraction to remove; a word is the limit of the recipe's dense network.
+        problem: trained without l1.
+        sparsity: fraction to remove; a word takes it from the limit of the dense network trained with l1.
         seed: of initialisation, scores and batches.
         run: folder and callbacks.
         l2: strength of the squared-norm penalty on scores; 0 leaves it out.
-        rate: learning rate of the scores, falling to 0 along half a cosine.
+        learning_rate: of the scores, falling to 0 along half a cosine.
         period: epochs between two freezes.
         on_freeze: called before each as ``on_freeze(model, active, share)``: the network as it is used then, which
             weights are active, and the share of them that stays.
 
     Raises:
-        InputError: fewer epochs than a period, or a negative rate or l2.
+        InputError: fewer epochs than a period, or a negative learning rate or l2.
 
     Source: Sreenivasan et al. (2022).
     """
-    epochs = task.recipe.epochs
+    epochs = problem.epochs
     if not 0 < period <= epochs:
-        raise InputError(f"period {period} is outside the recipe's {epochs} epochs")
-    if not (rate >= 0 and l2 >= 0):
-        raise InputError(f"rate {rate:g} and l2 {l2:g} must not be negative")
-    stages = Stages(task, seed, run)
+        raise InputError(f"period {period} is outside the problem's {epochs} epochs")
+    if not (learning_rate >= 0 and l2 >= 0):
+        raise InputError(f"learning_rate {learning_rate:g} and l2 {l2:g} must not be negative")
+    stages = Stages(problem, seed, run)
     target = 1 - stages.target(sparsity)
     freezes = epochs // period
-    gem = Gem(task.network(seed), seed)
-    scores = gem.scores()
-    optimizer = torch.optim.SGD(scores, rate, momentum=task.recipe.momentum, weight_decay=2 * l2)
-    optimizer.register_step_post_hook(lambda *_: gem.clip())
+    gem = Gem(problem.initial(seed), seed)
 
     def freeze(epoch: int) -> None:
         if epoch % period == 0 and 0 < epoch // period <= freezes:
@@ -72,16 +71,26 @@ def rare_gems(
             on_freeze(gem.network(), active, density / active.density)
             gem.freeze(density)
 
-    def cosine(epoch: int) -> float:
-        return (1 + math.cos(math.pi * epoch / epochs)) / 2
+    def search(workspace: Path | None) -> Trained:
+        optimizer = torch.optim.SGD(gem.scores(), learning_rate, momentum=momentum(problem), weight_decay=2 * l2)
+        optimizer.register_step_post_hook(lambda *_: gem.clip())
+        factors = learning_rate_factors(Schedule("cosine"), epochs)
+        history = stages.fit(
+            "search", gem.model, optimizer, epochs, workspace, factor=factors.__getitem__, before_epoch=freeze
+        )
+        freeze(epochs)
+        return Trained(gem.model.state_dict(), gem.mask(), tuple(history))
 
-    about = f"rare gems {target} {l2} {rate} {period} {epochs}"
-    done = stages.fit("search", gem.model, optimizer, epochs, about, rate=cosine, before_epoch=freeze)
-    freeze(epochs)
+    options = {"target": target, "l2": l2, "learning_rate": learning_rate, "period": period, "epochs": epochs}
+    stages.keep("search", gem.model, epochs, {"method": "rare_gems", **options}, search, gem.network)
     model, mask = gem.network(), gem.mask()
-    stages.close("search", model, mask, done)
     stages.train("fine-tuning", model, mask)
     return stages.ticket(model, mask)
+
+
+def momentum(problem: Problem) -> float:
+    """The momentum of the problem's training, if that is the library's; else 0.9."""
+    return problem.fit.momentum if isinstance(problem.fit, Training) else 0.9
 
 
 class Gem:

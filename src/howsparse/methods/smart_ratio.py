@@ -3,22 +3,23 @@
 from torch import nn
 
 from howsparse.errors import UnsuitableNetwork
-from howsparse.methods.stages import Run, Sparsity, Stages, Ticket
+from howsparse.methods.stages import Run, Sparsity, Stages
+from howsparse.methods.ticket import Ticket
+from howsparse.problem import Problem
 from howsparse.pruning.masks import random_layer_mask
 from howsparse.risk.weights import prunable_weights
-from howsparse.tasks import Task
 
 __all__ = ["smart_ratio", "smart_ratio_densities"]
 
 _LINEAR = 0.3  # density of linear layers
 
 
-def smart_ratio(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run()) -> Ticket:
+def smart_ratio(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run()) -> Ticket:
     """Keep a fixed share of each layer, at random, then train.
 
     Args:
-        task: trained without l1; its network must have convolutions.
-        sparsity: fraction to remove; a word is the limit of the recipe's dense network.
+        problem: trained without l1; its network must have convolutions.
+        sparsity: fraction to remove; a word takes it from the limit of the dense network trained with l1.
         seed: of initialisation, mask and batches.
         run: folder and callbacks.
 
@@ -27,8 +28,8 @@ def smart_ratio(task: Task, sparsity: Sparsity, seed: int = 0, run: Run = Run())
 
     Source: Su et al. (2020).
     """
-    stages = Stages(task, seed, run)
-    model = task.network(seed)
+    stages = Stages(problem, seed, run)
+    model = problem.initial(seed)
     smart_ratio_densities(model, 0.5)  # refuses before work is done
     mask = random_layer_mask(model, smart_ratio_densities(model, stages.target(sparsity)), seed)
     mask.apply_(model)

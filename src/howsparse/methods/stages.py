@@ -1,106 +1,33 @@
 """What every pruning method is made of: trainings of one network under one mask after another, and their history."""
 
 import copy
-import hashlib
-import json
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from howsparse.files import one_at_a_time, write_whole
-from howsparse.limit.compute import MAX_PRODUCTS, pruning_limit
+from howsparse.errors import InputError
+from howsparse.limit.compute import Progress, default_tolerance, pruning_limit
+from howsparse.limit.options import Answer, LimitOptions
+from howsparse.limit.result import LIMIT, PruningLimit
+from howsparse.methods.ticket import TRAINING, Stage, Ticket, Trained
+from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, check_sparsity
 from howsparse.pruning.prune import prune
-from howsparse.risk.evaluate import evaluate
-from howsparse.risk.weights import prunable_weights
-from howsparse.tasks import Task
-from howsparse.training import Epoch, attach_l1, attach_mask, fit
+from howsparse.risk import EmpiricalRisk, evaluate, select_weights
+from howsparse.store import Store
+from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate_factors
 
-__all__ = [
-    "Limits",
-    "Run",
-    "Sparsity",
-    "Stage",
-    "Stages",
-    "Ticket",
-    "dense_mask",
-    "kept_file",
-    "network_limits",
-    "write_limits",
-]
+__all__ = ["Run", "Sparsity", "Stages", "dense_mask", "limit_of", "parse_sparsity"]
 
-Sparsity = float | Literal["limit", "certified"]
+Sparsity = float | str  # a fraction, or a word of `Answer` for one that is computed
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What the geometry says of one network, as shares of the weights it has left.
-
-    Attributes:
-        limit: 1 - T, the middle of its bracket.
-        low, high: the bracket.
-        upper_bound: 1 - U.
-        certified: as far as its smallest weights can go as they are.
-        products: curvature products taken.
-    """
-
-    limit: float
-    low: float
-    high: float
-    upper_bound: float
-    certified: float
-    products: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training within a method.
-
-    Attributes:
-        name: what it is for.
-        sparsity: of the network while it is trained; at the end, where that changes.
-        epochs: how many.
-        loss: mean training loss of the last epoch.
-        accuracy: test accuracy at the end.
-        seconds: spent in training.
-        limits: of the network at the end, where the method asked for them.
-    """
-
-    name: str
-    sparsity: float
-    epochs: int
-    loss: float
-    accuracy: float
-    seconds: float
-    limits: Limits | None = None
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """What a method gives: a pruned, trained network.
-
-    Attributes:
-        model: its removed weights are exactly zero.
-        mask: which those are.
-        accuracy: on the test images.
-        loss: on the training images, without augmentation.
-        history: the trainings that led there.
-    """
-
-    model: nn.Module
-    mask: Mask
-    accuracy: float
-    loss: float
-    history: tuple[Stage, ...]
-
-    @property
-    def epochs(self) -> int:
-        """Spent in all trainings together."""
-        return sum(stage.epochs for stage in self.history)
+_WORDS = (Answer.LIMIT, Answer.PREDICTED)
+_SAVE_EVERY = 10.0  # seconds between two checkpoints, at least
 
 
 @dataclass(frozen=True)
@@ -108,19 +35,22 @@ class Run:
     """How a method is run, as opposed to what it does.
 
     Attributes:
-        folder: where trainings are kept; one that is there already (the same start, mask and recipe) is not run again,
-            whichever method asks for it, and one that was stopped goes on to the same bits.
-        images: training images for limits; all unless given.
-        max_products: curvature products of a limit.
+        folder: where trainings and limits are kept. One that is there already is not computed again, whichever method
+            asks for it, and one that was stopped goes on to the same bits.
+        examples: training examples for limits; all unless given.
+        limit: options of limits. Their seed is the method's; their tolerance, unless given, is the deviation of the
+            loss over mini-batches of 128 of all training examples.
         on_epoch: called as ``on_epoch(stage, epoch)`` after each epoch.
         on_stage: called as ``on_stage(stage, model, mask)`` after each training.
+        on_limit: progress of limits, called as ``on_limit(stage, done, total)``.
     """
 
     folder: Path | None = None
-    images: int | None = None
-    max_products: int = MAX_PRODUCTS
+    examples: int | None = None
+    limit: LimitOptions = field(default=LimitOptions())
     on_epoch: Callable[[str, Epoch], None] = lambda stage, epoch: None
     on_stage: Callable[[Stage, nn.Module, Mask], None] = lambda stage, model, mask: None
+    on_limit: Progress = lambda stage, done, total: None
 
 
 @dataclass
@@ -128,12 +58,12 @@ class Stages:
     """The trainings of one run of a method, in order.
 
     Attributes:
-        task: network, data and recipe.
+        problem: network, data, loss and training.
         seed: of initialisation, batches and masks.
-        run: folder and callbacks.
+        run: folder, options of limits, and callbacks.
     """
 
-    task: Task
+    problem: Problem
     seed: int
     run: Run = field(default_factory=Run)
     _history: list[Stage] = field(default_factory=list)
@@ -153,39 +83,32 @@ class Stages:
         first: int = 0,
         l1: float = 0.0,
         grow: Callable[[int], Mask] | None = None,
-    ) -> Mask:
-        """Train ``model`` as the recipe says, removed weights held at zero; the mask at the end is given back.
+    ) -> Trained:
+        """Train ``model`` as the problem says, with removed weights held at zero.
 
         Args:
             name: of the stage.
             model: trained in place, from the weights it has.
-            mask: weights to hold at zero; none unless given.
-            epochs: to train for; the recipe's, less ``first``, unless given.
-            first: epoch of the recipe to start in, for networks rewound to it.
+            mask: weights that stay; all unless given.
+            epochs: to train for; the problem's, less ``first``, unless given.
+            first: epoch of the whole training to start in, for networks that are rewound to it.
             l1: strength of the l1 term; methods that the paper compares with have none.
-            grow: ``grow(epoch)`` is the mask from that epoch on; it must follow from the model as it is then.
+            grow: ``grow(epoch)`` is the mask from that epoch on; it must follow from the model as it is then. A
+                training loop of the user's own is then called once an epoch.
+
+        Returns:
+            The network's state, the mask at the end and the history of the epochs.
         """
-        recipe = self.task.recipe
-        epochs = recipe.epochs - first if epochs is None else epochs
         mask = dense_mask(model) if mask is None else mask
-        optimizer = self.task.optimizer(model)
-        if l1:
-            attach_l1(optimizer, prunable_weights(model).values(), l1, proximal=recipe.proximal)
-        masking = attach_mask(optimizer, model, mask)
+        epochs = self.problem.epochs - first if epochs is None else epochs
+        lesson = _Lesson(name, model, mask, epochs, first, l1, grow)
+        options = {"epochs": epochs, "first": first, "l1": l1, "grow": name if grow else None}
 
-        def before_epoch(epoch: int) -> None:
-            if grow is not None:
-                masking.mask = grow(epoch)
+        def compute(workspace: Path | None) -> Trained:
+            train = self._by_library if isinstance(self.problem.fit, Training) else self._by_own_fit
+            return train(lesson, workspace)
 
-        # Weights that stay may be zero, too: the model alone does not tell the mask.
-        about = f"{epochs} {first} {l1} {grow and name} {_fingerprint(mask)}"
-        done = self.fit(
-            name, model, optimizer, epochs, about, first=first, rate=self.task.rate, before_epoch=before_epoch
-        )
-        if grow is not None:
-            masking.mask = grow(epochs)
-        self.close(name, model, masking.mask, done)
-        return masking.mask
+        return self.keep(name, model, epochs, options | {"mask": dict(mask)}, compute)
 
     def fit(
         self,
@@ -193,113 +116,201 @@ class Stages:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         epochs: int,
-        about: str,
+        workspace: Path | None,
         *,
         first: int = 0,
-        rate: Callable[[int], float] = lambda epoch: 1.0,
+        factor: Callable[[int], float] = lambda epoch: 1.0,
         before_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> list[Epoch]:
-        """`howsparse.training.fit` on the task's data, kept in the run's folder; ``about`` is what tells it apart."""
-        batches = self.task.epochs(self.seed)
-        identity = _identity(self.task, self.seed, model, about)
-        checkpoint = None if self.run.folder is None else self.run.folder / f"{identity}.checkpoint"
-        with one_at_a_time(checkpoint):
-            return fit(
-                model,
-                optimizer,
-                lambda epoch: batches(epoch + first),
-                epochs,
-                factor=lambda epoch: rate(epoch + first),
-                checkpoint=checkpoint,
-                save_every=10.0,
-                before_epoch=before_epoch,
-                on_epoch=lambda epoch: self.run.on_epoch(name, epoch),
-                seed=self.seed,
-            )
+        """`howsparse.training.fit` on the problem's data and loss, with its checkpoint in ``workspace``."""
+        batches = self.problem.epoch_batches(self.seed)
+        return fit(
+            model,
+            optimizer,
+            lambda epoch: batches(epoch + first),
+            epochs,
+            loss=self.problem.loss,
+            factor=lambda epoch: factor(epoch + first),
+            checkpoint=None if workspace is None else workspace / "checkpoint.pt",
+            save_every=_SAVE_EVERY,
+            before_epoch=before_epoch,
+            on_epoch=lambda epoch: self.run.on_epoch(name, epoch),
+            seed=self.seed,
+        )
 
-    def close(self, name: str, model: nn.Module, mask: Mask, done: list[Epoch]) -> None:
-        """Enter a training that `fit` has done into the history; ``mask`` is that of ``model`` now."""
-        _, accuracy = evaluate(model, self.task.test_batches())
-        seconds = sum(epoch.seconds for epoch in done)
-        stage = Stage(name, mask.sparsity, len(done), done[-1].loss, accuracy or 0.0, seconds)
-        self._history.append(stage)
-        self.run.on_stage(stage, model, mask)
-
-    def target(self, sparsity: Sparsity, model: nn.Module | None = None) -> float:
-        """The sparsity to prune to: a fraction as it is, or one computed.
+    def keep(
+        self,
+        name: str,
+        model: nn.Module,
+        epochs: int,
+        options: Mapping[str, Any],
+        compute: Callable[[Path | None], Trained],
+        network: Callable[[], nn.Module] | None = None,
+    ) -> Trained:
+        """Do a training, or find it in the run's folder, and enter it into the history.
 
         Args:
-            sparsity: a fraction in [0, 1), or the word "limit" or "certified".
-            model: the network whose limit is meant; unless given, the one that the recipe trains densely with its l1
+            name: of the stage.
+            model: given the weights that the training ends with.
+            epochs: of the training.
+            options: everything that tells it from other trainings of this model on the problem's data.
+            compute: does the training, as for `Store.get`.
+            network: gives the network in use, if that is not ``model`` itself.
+        """
+        settings = {
+            key: value for key, value in self.problem.settings().items() if key not in ("epochs", "l1", "network")
+        }
+        inputs = {"model": repr(model), "state": model.state_dict(), "data": self.problem.data, "problem": settings}
+        trained = Store(self.run.folder).get(TRAINING, inputs, {"seed": self.seed, **options}, compute)
+        model.load_state_dict(trained.state)
+        used = model if network is None else network()
+        _, accuracy = evaluate(used, self.problem.test, self.problem.loss)
+        seconds, loss = sum(epoch.seconds for epoch in trained.history), trained.history[-1].loss
+        stage = Stage(name, trained.mask.sparsity, epochs, loss, accuracy, seconds)
+        self._history.append(stage)
+        self.run.on_stage(stage, used, trained.mask)
+        return trained
+
+    def target(self, sparsity: Sparsity, model: nn.Module | None = None) -> float:
+        """The sparsity to prune to: a fraction as it is, or one that is computed.
+
+        Args:
+            sparsity: a fraction in [0, 1), or the word "limit" or "predicted".
+            model: the network whose limit is meant; unless given, the one that the problem trains densely with its l1
                 term, which is what Table 3 of the paper prunes every method to.
         """
-        if not isinstance(sparsity, str):
-            return check_sparsity(sparsity)
+        sparsity = parse_sparsity(sparsity)
+        if not isinstance(sparsity, Answer):
+            return sparsity
         if model is None:
-            model = self.task.network(self.seed)
-            self.train("dense with l1, for the limit", model, l1=self.task.recipe.l1)
-        limits = self.limits(model)
-        return limits.limit if sparsity == "limit" else limits.certified
+            model = self.problem.initial(self.seed)
+            self.train("dense with l1, for the limit", model, l1=self.problem.l1)
+        limit = self.limit(model)
+        return limit.sparsity if sparsity is Answer.LIMIT else limit.predicted
 
-    def limits(self, model: nn.Module, mask: Mask | None = None) -> Limits:
-        """The limits of ``model`` as the last training left it, entered into the history."""
-        found = network_limits(self.task, model, mask, self.seed, self.run)
-        self._history[-1] = replace(self._history[-1], limits=found)
+    def limit(self, model: nn.Module, mask: Mask | None = None) -> PruningLimit:
+        """The limit of ``model`` as the last training left it, entered into the history."""
+        found = limit_of(self.problem, model, mask, self.seed, self.run)
+        self._history[-1] = replace(self._history[-1], limits=found.summary())
         return found
 
     def ticket(self, model: nn.Module, mask: Mask) -> Ticket:
         """The result: ``model`` as it is now."""
-        loss, _ = evaluate(model, self.task.train_batches(1000))
-        _, accuracy = evaluate(model, self.task.test_batches())
-        return Ticket(model, mask, accuracy or 0.0, loss, self.history)
+        loss, _ = evaluate(model, self.problem.study_batches(), self.problem.loss)
+        test_loss, accuracy = evaluate(model, self.problem.test, self.problem.loss)
+        return Ticket(model, mask, accuracy, loss, test_loss, self.history)
+
+    def _by_library(self, lesson: "_Lesson", workspace: Path | None) -> Trained:
+        settings, model = self.problem.fit, lesson.model
+        assert isinstance(settings, Training)
+        optimizer = settings.optimizer(model)
+        if lesson.l1:
+            attach_l1(optimizer, select_weights(model, None).values(), lesson.l1, proximal=settings.proximal)
+        masking = attach_mask(optimizer, model, lesson.mask)
+
+        def before_epoch(epoch: int) -> None:
+            if lesson.grow is not None:
+                masking.mask = lesson.grow(epoch)
+
+        factors = learning_rate_factors(settings.schedule, max(self.problem.epochs, lesson.first + lesson.epochs))
+        history = self.fit(
+            lesson.name,
+            model,
+            optimizer,
+            lesson.epochs,
+            workspace,
+            first=lesson.first,
+            factor=factors.__getitem__,
+            before_epoch=before_epoch,
+        )
+        before_epoch(lesson.epochs)
+        return Trained(model.state_dict(), masking.mask, tuple(history))
+
+    def _by_own_fit(self, lesson: "_Lesson", workspace: Path | None) -> Trained:
+        """Train by the user's own loop, of which only the result is kept."""
+        own, model, mask, began = self.problem.fit, lesson.model, lesson.mask, time.perf_counter()
+        assert not isinstance(own, Training)
+        if lesson.grow is None:
+            own(model, mask, l1=lesson.l1, epochs=lesson.epochs, first=lesson.first, seed=self.seed)
+        else:
+            for epoch in range(lesson.epochs):
+                mask = lesson.grow(epoch)
+                mask.apply_(model)
+                own(model, mask, l1=lesson.l1, epochs=1, first=lesson.first + epoch, seed=self.seed)
+            mask = lesson.grow(lesson.epochs)
+        mask.apply_(model)
+        seconds = time.perf_counter() - began
+        loss, accuracy = evaluate(model, self.problem.study_batches(), self.problem.loss)
+        done = Epoch(lesson.epochs - 1, loss, accuracy, seconds)
+        self.run.on_epoch(lesson.name, done)
+        return Trained(model.state_dict(), mask, (done,))
 
 
-def network_limits(task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> Limits:
-    """The limits of ``model``; with a mask, of the weights that are left. They are kept in the run's folder, too."""
-    kept = kept_file(task, model, mask, seed, run, "limits")
-    with one_at_a_time(kept):
-        if kept is not None and kept.exists():
-            return Limits(**json.loads(kept.read_text()))
-        studied = copy.deepcopy(model)
-        if mask is not None:
-            prune(studied, mask)
-        batches = task.train_batches(1000, run.images)
-        keep = None if kept is None else kept.with_suffix(".products")
-        limit = pruning_limit(studied, batches, max_products=run.max_products, seed=seed, keep=keep)
-        found = Limits(limit.sparsity, *limit.bracket, limit.upper_bound, limit.certified, limit.num_products)
-        write_limits(found, task, model, mask, seed, run)
-        return found
+@dataclass(frozen=True)
+class _Lesson:
+    """The arguments of one training."""
+
+    name: str
+    model: nn.Module
+    mask: Mask
+    epochs: int
+    first: int
+    l1: float
+    grow: Callable[[int], Mask] | None
 
 
-def write_limits(found: Limits, task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> None:
-    """Leave limits in the run's folder, where `network_limits` looks for them."""
-    kept = kept_file(task, model, mask, seed, run, "limits")
-    if kept is not None:
-        write_whole(kept, lambda file: file.write_text(json.dumps(asdict(found))))
+def parse_sparsity(sparsity: Sparsity) -> float | Answer:
+    """A fraction in [0, 1), or the word for one that is computed.
+
+    Raises:
+        InputError: something else.
+
+    >>> parse_sparsity("0.9"), parse_sparsity("limit")
+    (0.9, <Answer.LIMIT: 'limit'>)
+    """
+    if sparsity in _WORDS:
+        return Answer(str(sparsity))
+    try:
+        fraction = float(sparsity)
+    except ValueError:
+        raise InputError(f"sparsity '{sparsity}' is neither a fraction in [0, 1) nor {', '.join(_WORDS)}") from None
+    return check_sparsity(fraction)
 
 
-def kept_file(task: Task, model: nn.Module, mask: Mask | None, seed: int, run: Run, what: str) -> Path | None:
-    """Where something that is computed of a network is kept; None without a folder."""
-    if run.folder is None:
-        return None
-    about = f"{what} {run.images} {run.max_products} {_fingerprint(mask or {})}"
-    return run.folder / f"{_identity(task, seed, model, about)}.{what}.json"
+def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> PruningLimit:
+    """The limit of ``model``, kept in the run's folder; with a mask, the limit of the weights that are left.
 
+    Args:
+        problem: whose training data the limit is about.
+        model: it is read, not changed.
+        mask: of the weights that are left; all unless given.
+        seed: of the probes.
+        run: folder, and options of limits.
+    """
+    studied = copy.deepcopy(model)
+    if mask is not None:
+        prune(studied, mask)
 
-def _identity(task: Task, seed: int, model: nn.Module, about: str) -> str:
-    """What decides what becomes of a network, as one name; whether l1 has a part in it, ``about`` says."""
-    recipe = task.recipe.model_copy(update={"l1": 0.0}).digest()
-    whole = f"{recipe} {task.train.digest} {seed} {about} {_fingerprint(model.state_dict())}"
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+    def compute(workspace: Path | None) -> PruningLimit:
+        tolerance = run.limit.tolerance
+        if tolerance is None:
+            tolerance = default_tolerance(EmpiricalRisk(studied, problem.study_batches(), problem.loss))[0]
+        options = replace(run.limit, seed=seed, tolerance=tolerance, population=problem.num_examples)
+        batches = problem.study_batches(run.examples)
+        return pruning_limit(
+            studied, batches, loss=problem.loss, options=options, keep=workspace, progress=run.on_limit
+        )
 
-
-def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    inputs = {
+        "model": repr(studied),
+        "state": studied.state_dict(),
+        "data": problem.data,
+        "loss": problem.settings()["loss"],
+    }
+    options = {"seed": seed, "examples": run.examples, "limit": run.limit}
+    return Store(run.folder).get(LIMIT, inputs, options, compute)
 
 
 def dense_mask(model: nn.Module) -> Mask:
     """The mask that removes nothing."""
-    return Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable_weights(model).items()})
+    return Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in select_weights(model, None).items()})

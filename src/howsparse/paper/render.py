@@ -1,72 +1,88 @@
 """The paper's tables as a person reads them, in a terminal and on a page."""
 
 import io
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from howsparse.paper.numbers import METHODS
+from howsparse.paper.tables import BoundsRow, MethodsRow, PaperRow, PredictionRow, Setting, Spread
+
 __all__ = ["markdown_table", "paper_table"]
 
-
-_COLUMNS: dict[int, tuple[tuple[str, str, str | None], ...]] = {
-    1: (("1 - T above 1 - U, points", "difference", "paper"), ("bracket", "bracket", None)),
-    2: (
-        ("limit", "limit", "paper_limit"),
-        ("bracket", "bracket", None),
-        ("measured by accuracy", "measured", "paper_measured"),
-        ("limit - measured", "difference", "paper_difference"),
-        ("certified", "certified", None),
-        ("measured by loss", "measured_by_loss", None),
-    ),
-    3: tuple(
-        (name, name, f"paper_{name}")
-        for name in ("sparsity", "dense", "one_shot", "rare_gems", "lottery_ticket", "smart_ratio")
-    ),
+_HEADS: dict[int, tuple[str, ...]] = {
+    1: ("1 - T above 1 - U, points", "bracket"),
+    2: ("limit", "bracket", "measured by accuracy", "limit - measured", "predicted", "measured by loss"),
+    3: ("sparsity", *METHODS),
 }
 
 
-def paper_table(number: int, rows: list[dict[str, Any]]) -> Table:
-    """A table of the paper's, the paper's numbers beside ours; rows of other settings come last and have none."""
+def paper_table(number: int, rows: Sequence[PaperRow]) -> Table:
+    """A table of the paper, with the paper's numbers in brackets.
+
+    Rows of other settings than the paper's come last and have none of its numbers.
+    """
     table = Table(title=f"Table {number}, per cent (in brackets, the paper's)", title_justify="left")
     table.add_column("task", no_wrap=True)
     table.add_column("training")
     table.add_column("seeds", justify="right")
-    for head, _, _ in _COLUMNS[number]:
+    for head in _HEADS[number]:
         table.add_column(head, justify="right")
     for like_paper in (True, False):
-        for row in (row for row in rows if row["as_paper"] == like_paper):
-            papers = (row[paper] if paper and like_paper else None for _, _, paper in _COLUMNS[number])
-            cells = (_beside(row[ours], paper) for (_, ours, _), paper in zip(_COLUMNS[number], papers, strict=True))
-            table.add_row(row["task"], _setting(row), str(row["seeds"]), *cells)
+        for row in (row for row in rows if row.setting.as_paper == like_paper):
+            table.add_row(row.setting.task, _training(row.setting), str(row.seeds), *_cells(row))
         table.add_section()
     return table
 
 
 def markdown_table(table: Table) -> str:
-    """The same for a page: one line for each row, without a title."""
+    """The same table for a page: one line for each row, without a title."""
     table.title, table.box = None, box.MARKDOWN
     for column in table.columns:
         column.no_wrap = True
     for row in table.rows:
         row.end_section = False
-    page = Console(width=1000, file=io.StringIO())
-    page.print(table)
-    lines = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    text = io.StringIO()
+    Console(width=1000, file=text).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
-def _setting(row: dict[str, Any]) -> str:
-    setting = f"{row['epochs']} epochs, {row['images']:,} images"
-    return setting if row["as_paper"] else f"{setting}: not the paper's"
+def _cells(row: PaperRow) -> list[str]:
+    """What stands below the heads of the row's table."""
+    shown = row.setting.as_paper
+
+    def beside(ours: Spread | None, paper: str) -> str:
+        return f"{_mean(ours)} (paper: {paper})" if shown else _mean(ours)
+
+    match row:
+        case BoundsRow():
+            return [beside(row.difference, row.paper), _range(row.bracket)]
+        case PredictionRow():
+            return [
+                beside(row.limit, row.paper_limit),
+                _range(row.bracket),
+                beside(row.measured, row.paper_measured),
+                beside(row.difference, row.paper_difference),
+                _mean(row.predicted),
+                _mean(row.measured_by_loss),
+            ]
+        case MethodsRow():
+            accuracies = [beside(row.accuracy[method], row.paper_accuracy[method]) for method in METHODS]
+            return [beside(row.sparsity, row.paper_sparsity), *accuracies]
 
 
-def _beside(ours: dict[str, float | None] | list[float] | None, paper: str | None) -> str:
-    text = "-"
-    if isinstance(ours, list):
-        text = f"{ours[0]:.2f} to {ours[1]:.2f}"
-    elif ours is not None:
-        spread = ours["deviation"]
-        text = f"{ours['mean']:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
-    return text if paper is None else f"{text} (paper: {paper})"
+def _training(setting: Setting) -> str:
+    text = f"{setting.epochs} epochs, {setting.images:,} images"
+    return text if setting.as_paper else f"{text}: not the paper's"
+
+
+def _mean(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.2f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.2f}")
+
+
+def _range(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"

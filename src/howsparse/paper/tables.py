@@ -1,167 +1,234 @@
 """The paper's three tables, from records of runs, with the paper's numbers beside them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from howsparse.errors import InputError
+from howsparse.paper.numbers import METHODS, paper_tasks
+from howsparse.records import CaseRecord, Study
 
-__all__ = ["PAPER", "TASKS", "as_paper", "settings", "studies", "table"]
-
-Record = dict[str, Any]
-Row = dict[str, Any]
-
-TASKS = {
-    "fc5-cifar10": "FC5 / CIFAR-10",
-    "fc12-cifar10": "FC12 / CIFAR-10",
-    "alexnet-cifar10": "AlexNet / CIFAR-10",
-    "vgg16-cifar10": "VGG16 / CIFAR-10",
-    "resnet18-cifar100": "ResNet18 / CIFAR-100",
-    "resnet50-cifar100": "ResNet50 / CIFAR-100",
-    "resnet18-tinyimagenet": "ResNet18 / TinyImageNet",
-    "resnet50-tinyimagenet": "ResNet50 / TinyImageNet",
-}
-
-# Tables 1, 2 and 3 of the paper, per cent. Table 3 in the order of its columns.
-PAPER: dict[str, dict[str, str]] = {
-    "fc5-cifar10": {
-        "bounds": "0.25 ± 0.09", "limit": "97.9 ± 0.25", "measured": "98.3 ± 0.12", "difference": "-0.40 ± 0.35",
-        "sparsity": "98.3", "dense": "55.3 ± 0.62",
-        "one_shot": "59.96 ± 0.45", "rare_gems": "58.76 ± 0.15", "lottery_ticket": "38.71 ± 2.25", "smart_ratio": "-",
-    },
-    "fc12-cifar10": {
-        "bounds": "0.03 ± 0.02", "limit": "99.0 ± 0.30", "measured": "99.2 ± 0.06", "difference": "-0.15 ± 0.26",
-        "sparsity": "99.0", "dense": "55.5 ± 0.26",
-        "one_shot": "60.84 ± 0.21", "rare_gems": "54.96 ± 0.28", "lottery_ticket": "10.00 ± 0.00", "smart_ratio": "-",
-    },
-    "alexnet-cifar10": {
-        "bounds": "0.02 ± 0.01", "limit": "99.1 ± 0.00", "measured": "99.2 ± 0.08", "difference": "-0.14 ± 0.08",
-        "sparsity": "99.3", "dense": "89.60 ± 0.31",
-        "one_shot": "90.55 ± 0.04", "rare_gems": "85.55 ± 0.11", "lottery_ticket": "21.65 ± 2.63",
-        "smart_ratio": "10.00 ± 0.00",
-    },
-    "vgg16-cifar10": {
-        "bounds": "0.01 ± 0", "limit": "99.2 ± 0.06", "measured": "99.2 ± 0.06", "difference": "0.04 ± 0.08",
-        "sparsity": "99.4", "dense": "90.73 ± 0.22",
-        "one_shot": "91.66 ± 0.08", "rare_gems": "87.66 ± 0.11", "lottery_ticket": "86.59 ± 0.21",
-        "smart_ratio": "10.00 ± 0.00",
-    },
-    "resnet18-cifar100": {
-        "bounds": "0.01 ± 0.01", "limit": "98.5 ± 0.05", "measured": "98.0 ± 0.13", "difference": "0.54 ± 0.15",
-        "sparsity": "98.1", "dense": "72.19 ± 0.23",
-        "one_shot": "71.82 ± 0.09", "rare_gems": "67.52 ± 0.30", "lottery_ticket": "64.42 ± 0.20",
-        "smart_ratio": "66.50 ± 0.24",
-    },
-    "resnet50-cifar100": {
-        "bounds": "0.01 ± 0.01", "limit": "98.1 ± 0.05", "measured": "97.9 ± 0.16", "difference": "0.28 ± 0.19",
-        "sparsity": "98.0", "dense": "74.07 ± 0.43",
-        "one_shot": "75.22 ± 0.11", "rare_gems": "70.96 ± 0.23", "lottery_ticket": "61.17 ± 0.45",
-        "smart_ratio": "66.99 ± 0.21",
-    },
-    "resnet18-tinyimagenet": {
-        "bounds": "0.31 ± 0.08", "limit": "96.1 ± 0.82", "measured": "95.7 ± 0.38", "difference": "0.46 ± 0.71",
-        "sparsity": "95.8", "dense": "52.92 ± 0.13",
-        "one_shot": "55.42 ± 0.02", "rare_gems": "37.14 ± 0.20", "lottery_ticket": "55.02 ± 0.27",
-        "smart_ratio": "53.28 ± 0.25",
-    },
-    "resnet50-tinyimagenet": {
-        "bounds": "0.27 ± 0.11", "limit": "97.4 ± 0.24", "measured": "97.1 ± 0.33", "difference": "0.36 ± 0.10",
-        "sparsity": "97.1", "dense": "56.45 ± 0.17",
-        "one_shot": "57.49 ± 0.01", "rare_gems": "36.78 ± 0.13", "lottery_ticket": "49.35 ± 1.27",
-        "smart_ratio": "53.65 ± 0.34",
-    },
-}  # fmt: skip
-METHODS = ("one_shot", "rare_gems", "lottery_ticket", "smart_ratio")
+__all__ = ["BoundsRow", "MethodsRow", "PaperRow", "PredictionRow", "Setting", "Spread", "settings", "studies", "table"]
 
 
-def table(number: int, records: list[Record]) -> list[Row]:
-    """One row for each task, number of epochs and of training images that runs of it are recorded for.
+@dataclass(frozen=True)
+class Setting:
+    """How some runs were trained.
 
-    Runs of other than the paper's epochs and images are rows of their own, never mixed with those; ``as_paper`` tells.
+    Attributes:
+        task: name of the task.
+        epochs: of one training.
+        images: training images.
+        as_paper: whether epochs and images are the paper's.
+    """
+
+    task: str
+    epochs: int
+    images: int
+    as_paper: bool
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over the seeds; one value has no deviation."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class BoundsRow:
+    """Table 1: the difference between the two bounds, in points of sparsity.
+
+    Attributes:
+        setting: of the runs.
+        seeds: number of seeds.
+        difference: (1 - T) - (1 - U).
+        bracket: where the difference can lie, over the seeds; None in records without the bracket of U.
+        paper: the paper's value.
+    """
+
+    setting: Setting
+    seeds: int
+    difference: Spread | None
+    bracket: tuple[float, float] | None
+    paper: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as JSON takes it."""
+        return _flat(self)
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    """Table 2: the limit and what was measured, sparsities in per cent.
+
+    Attributes:
+        setting: of the runs.
+        seeds: number of seeds.
+        limit: middle of the limit's bracket.
+        bracket: lowest and highest end of the brackets of all seeds.
+        predicted: sparsity up to which the local model predicts that the loss holds.
+        measured: sparsity up to which the test accuracy holds.
+        measured_by_loss: sparsity up to which the training loss holds.
+        difference: limit - measured.
+        paper_limit, paper_measured, paper_difference: the paper's values.
+    """
+
+    setting: Setting
+    seeds: int
+    limit: Spread | None
+    bracket: tuple[float, float]
+    predicted: Spread | None
+    measured: Spread | None
+    measured_by_loss: Spread | None
+    difference: Spread | None
+    paper_limit: str
+    paper_measured: str
+    paper_difference: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as JSON takes it."""
+        return _flat(self)
+
+
+@dataclass(frozen=True)
+class MethodsRow:
+    """Table 3: test accuracy of each method, in per cent.
+
+    Attributes:
+        setting: of the runs.
+        seeds: number of seeds.
+        accuracy: by method; None for a method without runs.
+        paper_accuracy: the paper's, by method.
+        sparsity: that the methods pruned to, in per cent.
+        paper_sparsity: the paper's.
+    """
+
+    setting: Setting
+    seeds: int
+    accuracy: dict[str, Spread | None]
+    paper_accuracy: dict[str, str]
+    sparsity: Spread | None
+    paper_sparsity: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as JSON takes it; every method has a key, and one with "paper_" before it."""
+        fields = _flat(self)
+        ours, papers = fields.pop("accuracy"), fields.pop("paper_accuracy")
+        return {**fields, **ours, **{f"paper_{name}": printed for name, printed in papers.items()}}
+
+
+PaperRow = BoundsRow | PredictionRow | MethodsRow
+
+
+def table(number: int, records: Sequence[CaseRecord]) -> list[PaperRow]:
+    """One row for each task, number of epochs and number of training images.
+
+    Runs with other epochs or images than the paper's have rows of their own: ``row.setting.as_paper`` is false there.
 
     Args:
         number: 1 (the two bounds), 2 (limit and measured) or 3 (methods).
-        records: of kind "run".
+        records: of kind "run"; records of other kinds and of other tasks are left out.
 
     Raises:
         InputError: there is no such table.
     """
-    makers: dict[int, Callable[[list[Record]], Row]] = {1: _bounds, 2: _prediction, 3: _methods}
+    makers: dict[int, Callable[[Setting, list[CaseRecord]], PaperRow]] = {1: _bounds, 2: _prediction, 3: _methods}
     if number not in makers:
         raise InputError(f"there is no table {number}; the paper has 1, 2 and 3")
-    return [
-        {"task": task, "epochs": epochs, "images": images, "as_paper": as_paper(task, epochs, images)}
-        | makers[number](group)
-        for (task, epochs, images), group in settings(records).items()
-    ]
+    return [makers[number](setting, runs) for setting, runs in settings(records).items()]
 
 
-def settings(records: list[Record]) -> dict[tuple[str, int, int], list[Record]]:
-    """Runs of the paper's tasks by task, epochs and training images; in the paper's order, the longest first."""
-    groups: dict[tuple[str, int, int], list[Record]] = {}
+def settings(records: Sequence[CaseRecord]) -> dict[Setting, list[CaseRecord]]:
+    """The runs of the paper's tasks by setting: tasks in the paper's order, the longest training first."""
+    tasks = paper_tasks()
+    groups: dict[Setting, list[CaseRecord]] = {}
     for record in records:
-        if record.get("kind") == "run" and record["task"] in TASKS:
-            setting = record["task"], record["recipe"]["epochs"], record["train_images"]
-            groups.setdefault(setting, []).append(record)
-    order = sorted(groups, key=lambda setting: (list(TASKS).index(setting[0]), -setting[1], -setting[2]))
+        if record.kind == "run" and record.key.problem in tasks:
+            groups.setdefault(_setting(record), []).append(record)
+    places = {task: place for place, task in enumerate(tasks)}
+    order = sorted(groups, key=lambda setting: (places[setting.task], -setting.epochs, -setting.images))
     return {setting: groups[setting] for setting in order}
 
 
-def as_paper(task: str, epochs: int, images: int) -> bool:
-    """Whether a run was as long, and on as many images, as the paper's."""
-    return epochs == 200 and images == (100_000 if task.endswith("tinyimagenet") else 50_000)
+def studies(records: Sequence[CaseRecord]) -> list[Study]:
+    """The studies of the dense networks, one for each seed."""
+    found = {record.key.seed: record.study for record in records if record.study is not None}
+    return list(found.values())
 
 
-def _bounds(records: list[Record]) -> Row:
-    found = studies(records)
-    differences = [100 * (study["limit"] - study["upper_bound"]) for study in found]
-    bracketed = [study for study in found if "upper_low" in study]  # the first records have none
-    open_ = [100 * (study["limit"] - study[end]) for study in bracketed for end in ("upper_high", "upper_low")]
-    return {
-        "seeds": len(found),
-        "difference": _spread(differences),
-        "bracket": [min(open_), max(open_)] if open_ else None,
-        "paper": _paper(records, "bounds"),
-    }
+def _setting(record: CaseRecord) -> Setting:
+    task, epochs, images = record.key.problem, int(record.settings["epochs"]), record.train_examples or 0
+    paper = paper_tasks()[task]
+    return Setting(task, epochs, images, as_paper=(epochs, images) == (paper.epochs, paper.images))
 
 
-def _prediction(records: list[Record]) -> Row:
-    found = studies(records)
-    limits = [100 * study["limit"] for study in found]
-    measured = [100 * study["measured_by_accuracy"] for study in found]
-    return {
-        "seeds": len(found),
-        "limit": _spread(limits),
-        "bracket": [100 * min(s["limit_low"] for s in found), 100 * max(s["limit_high"] for s in found)],
-        "certified": _spread([100 * study["certified"] for study in found]),
-        "measured": _spread(measured),
-        "measured_by_loss": _spread([100 * study["measured"] for study in found]),
-        "difference": _spread([a - b for a, b in zip(limits, measured, strict=True)]),
-        **{f"paper_{name}": _paper(records, name) for name in ("limit", "measured", "difference")},
-    }
+def _bounds(setting: Setting, records: list[CaseRecord]) -> BoundsRow:
+    answers = [study.answer for study in studies(records)]
+    ends = [
+        100 * (answer.limit - end)
+        for answer in answers
+        for end in (answer.upper_high, answer.upper_low)
+        if end is not None  # the first records have none
+    ]
+    return BoundsRow(
+        setting,
+        seeds=len(answers),
+        difference=_spread([100 * (a.limit - a.upper_bound) for a in answers if a.upper_bound is not None]),
+        bracket=(min(ends), max(ends)) if ends else None,
+        paper=paper_tasks()[setting.task].bounds,
+    )
 
 
-def _methods(records: list[Record]) -> Row:
-    row: Row = {"seeds": len(studies(records))}
-    named = {method: [r for r in records if r["method"].partition(":")[0] == method] for method in ("dense", *METHODS)}
-    for method, runs in named.items():
-        accuracies = [100 * run["accuracy"] for run in runs if "accuracy" in run]
-        row[method] = _spread(accuracies) if accuracies else None
-        row[f"paper_{method}"] = _paper(records, method)
-    pruned = [100 * run["sparsity"] for run in records if run["method"] != "dense" and "sparsity" in run]
-    return row | {"sparsity": _spread(pruned) if pruned else None, "paper_sparsity": _paper(records, "sparsity")}
+def _prediction(setting: Setting, records: list[CaseRecord]) -> PredictionRow:
+    found, paper = studies(records), paper_tasks()[setting.task]
+    # Every task of the paper is scored, so that none is left out here.
+    pairs = [(study.answer.limit, study.measured_by_accuracy) for study in found]
+    measured = [(100 * limit, 100 * accuracy) for limit, accuracy in pairs if accuracy is not None]
+    return PredictionRow(
+        setting,
+        seeds=len(found),
+        limit=_spread([100 * study.answer.limit for study in found]),
+        bracket=(100 * min(s.answer.limit_low for s in found), 100 * max(s.answer.limit_high for s in found)),
+        predicted=_spread([100 * study.answer.predicted for study in found]),
+        measured=_spread([sparsity for _, sparsity in measured]),
+        measured_by_loss=_spread([100 * study.measured for study in found]),
+        difference=_spread([limit - sparsity for limit, sparsity in measured]),
+        paper_limit=paper.limit,
+        paper_measured=paper.measured,
+        paper_difference=paper.difference,
+    )
 
 
-def studies(records: list[Record]) -> list[Record]:
-    """One for each seed."""
-    return list({record["seed"]: record["study"] for record in records}.values())
+def _methods(setting: Setting, records: list[CaseRecord]) -> MethodsRow:
+    paper = paper_tasks()[setting.task]
+    by_method = {method: [run for run in records if run.key.method.partition(":")[0] == method] for method in METHODS}
+    pruned = [run.sparsity for run in records if run.key.method != "dense" and run.sparsity is not None]
+    return MethodsRow(
+        setting,
+        seeds=len(studies(records)),
+        accuracy={
+            method: _spread([100 * run.accuracy for run in runs if run.accuracy is not None])
+            for method, runs in by_method.items()
+        },
+        paper_accuracy=paper.accuracy.model_dump(),
+        sparsity=_spread([100 * sparsity for sparsity in pruned]),
+        paper_sparsity=paper.sparsity,
+    )
 
 
-def _paper(records: list[Record], name: str) -> str:
-    return PAPER[records[0]["task"]][name]
+def _spread(values: list[float]) -> Spread | None:
+    """Mean and sample deviation; None without values."""
+    if not values:
+        return None
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
-def _spread(values: list[float]) -> dict[str, float | None]:
-    """Mean and sample deviation; of one value, none."""
-    return {"mean": float(np.mean(values)), "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None}
+def _flat(row: PaperRow) -> dict[str, Any]:
+    """A row's fields, with those of its setting first."""
+    fields = asdict(row)
+    setting: dict[str, Any] = fields.pop("setting")
+    return setting | fields

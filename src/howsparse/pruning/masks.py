@@ -4,23 +4,25 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.files import save_tensors
+from howsparse.files import load_document, save_document
 from howsparse.risk.weights import prunable_weights, select_weights, torch_masks
 
 __all__ = [
     "Mask",
     "check_sparsity",
     "largest",
+    "largest_mask",
     "layerwise_mask",
     "magnitude_mask",
     "magnitude_masks",
     "random_layer_mask",
     "random_mask",
 ]
+
+_VERSION = 1
 
 
 class Mask(dict[str, Tensor]):
@@ -62,13 +64,18 @@ class Mask(dict[str, Tensor]):
                 weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
 
     def save(self, path: str | Path) -> None:
-        """Write the mask as safetensors, whole or not at all."""
-        save_tensors(dict(self), path)
+        """Write the mask to one safetensors file, whole or not at all; `load` reads it back."""
+        save_document(path, "mask", _VERSION, {}, self)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
-        """Read what `save` wrote."""
-        return cls({name: kept.bool() for name, kept in load_file(path).items()})
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no such file, it holds something else, or it is damaged.
+        """
+        _, tensors = load_document(path, "mask", _VERSION)
+        return cls({name: kept.bool() for name, kept in tensors.items()})
 
     def _check(self, weights: dict[str, nn.Parameter]) -> None:
         for name, kept in self.items():
@@ -91,15 +98,15 @@ def check_sparsity(sparsity: float) -> float:
     return float(sparsity)
 
 
-def magnitude_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None) -> Mask:
+def magnitude_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None = None) -> Mask:
     """Global magnitude pruning: keep the largest weights of the whole network.
 
     Exact to one weight: of equal magnitudes the one that comes first stays.
 
     Args:
         model: any module; it is read, not changed.
-        sparsity: fraction of the prunable weights to remove, in [0, 1).
-        weights: names to prune; all prunable weights unless given.
+        sparsity: fraction of the weights to remove, in [0, 1).
+        names: of the weights to prune; all prunable ones that are not frozen unless given.
 
     Raises:
         InputError: sparsity outside [0, 1), no prunable weight, or an unknown name.
@@ -108,33 +115,51 @@ def magnitude_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | N
     100
     """
     check_sparsity(sparsity)
-    chosen = select_weights(model, weights)
-    flat = _flat_magnitudes(model, chosen)
-    return _split(largest(flat, round((1 - sparsity) * flat.numel())), chosen)
+    chosen = select_weights(model, names)
+    return largest_mask(model, round((1 - sparsity) * sum(w.numel() for w in chosen.values())), chosen)
 
 
-def magnitude_masks(model: nn.Module, weights: Iterable[str] | None = None) -> Callable[[float], Mask]:
+def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = None) -> Mask:
+    """The mask that keeps the ``count`` largest weights; what torch's pruning has removed already goes first.
+
+    Args:
+        model: any module; it is read, not changed.
+        count: weights to keep.
+        names: of the weights to prune; all prunable ones that are not frozen unless given.
+
+    Raises:
+        InputError: no prunable weight, or an unknown name.
+
+    >>> largest_mask(nn.Linear(100, 10), 7).num_kept
+    7
+    """
+    chosen = select_weights(model, names)
+    return _split(largest(_flat_magnitudes(model, chosen), count), chosen)
+
+
+def magnitude_masks(model: nn.Module, names: Iterable[str] | None = None) -> Callable[[float], Mask]:
     """`magnitude_mask` for many sparsities of a model as it is now: magnitudes are sorted once, a mask is a threshold.
 
     >>> mask_at = magnitude_masks(nn.Linear(100, 10))
     >>> [mask_at(sparsity).num_kept for sparsity in (0.0, 0.5, 0.9)]
     [1000, 500, 100]
     """
-    chosen = select_weights(model, weights)
+    chosen = select_weights(model, names)
     flat = _flat_magnitudes(model, chosen)
     ordered = flat.sort().values
 
     def mask_at(sparsity: float) -> Mask:
         count = round((1 - check_sparsity(sparsity)) * flat.numel())
-        return _split(_at_least(flat, ordered[-count], count) if count else flat < 0, chosen)
+        kept = _at_least(flat, ordered[-count], count) if count else torch.zeros_like(flat, dtype=torch.bool)
+        return _split(kept, chosen)
 
     return mask_at
 
 
-def layerwise_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None) -> Mask:
+def layerwise_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None = None) -> Mask:
     """Magnitude pruning with the same sparsity in every layer."""
     check_sparsity(sparsity)
-    chosen = select_weights(model, weights)
+    chosen = select_weights(model, names)
     return Mask(
         {
             name: largest(magnitude.flatten(), round((1 - sparsity) * magnitude.numel())).view(magnitude.shape)
@@ -143,10 +168,10 @@ def layerwise_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | N
     )
 
 
-def random_mask(model: nn.Module, sparsity: float, weights: Iterable[str] | None = None, seed: int = 0) -> Mask:
+def random_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None = None, seed: int = 0) -> Mask:
     """Weights kept uniformly at random over the whole network."""
     check_sparsity(sparsity)
-    chosen = select_weights(model, weights)
+    chosen = select_weights(model, names)
     size = sum(w.numel() for w in chosen.values())
     draw = torch.rand(size, generator=torch.Generator().manual_seed(seed))
     return _split(largest(draw, round((1 - sparsity) * size)), chosen)
@@ -182,12 +207,13 @@ def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: in
 
 
 def _magnitudes(model: nn.Module, weights: dict[str, nn.Parameter]) -> list[Tensor]:
-    """Absolute weights as the network uses them: what torch's pruning has removed counts as zero."""
+    """Absolute weights; what torch's pruning has removed already comes below all others, with -1."""
     broken = next((name for name, w in weights.items() if w.isnan().any()), None)
     if broken is not None:
         raise InputError(f"weight '{broken}' has NaN entries, which have no magnitude; load another checkpoint")
     masks = torch_masks(model)
-    return [(w.detach() * masks[name] if name in masks else w.detach()).abs() for name, w in weights.items()]
+    sizes = {name: w.detach().abs() for name, w in weights.items()}
+    return [size.masked_fill(~masks[name], -1.0) if name in masks else size for name, size in sizes.items()]
 
 
 def _whole_counts(wanted: dict[str, float]) -> dict[str, int]:

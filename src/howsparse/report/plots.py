@@ -1,4 +1,4 @@
-"""Pictures: matplotlib, legible in grey."""
+"""Pictures of one network's answer, legible in grey."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,24 +9,64 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from howsparse.errors import InputError
 from howsparse.files import write_whole
 from howsparse.limit.assess import Assessment
+from howsparse.limit.measure import Measured
+from howsparse.limit.prediction import LossCurve
+from howsparse.limit.result import LimitSummary
+from howsparse.records.types import Curve, Curves, PredictedCurve
 
-__all__ = ["ACCENT", "FAINT", "INK", "SHADE", "clear_axes", "plot_assessment", "save_figure", "sparsity_axis"]
+__all__ = [
+    "ACCENT",
+    "FAINT",
+    "INK",
+    "SHADE",
+    "clear_axes",
+    "plot_answer",
+    "plot_assessment",
+    "save_figure",
+    "sparsity_axis",
+]
 
 INK, ACCENT, SHADE, FAINT = "#1b1b1b", "#b5402a", "#e4b7ab", "#7d7d7d"
 
 
 def plot_assessment(assessment: Assessment, title: str) -> Figure:
-    """Loss and accuracy against sparsity, with the prediction as vertical lines."""
+    """Draw an assessment: loss and accuracy against sparsity, with the limit and the predicted sparsity."""
+    limit = assessment.limit
+    curves = Curves(
+        train=_measured(assessment.on_train),
+        test=_measured(assessment.on_test),
+        predicted=_predicted(limit.losses),
+    )
+    return plot_answer(limit.summary(), curves, title, random_masks=_predicted(limit.random_losses))
+
+
+def plot_answer(
+    answer: LimitSummary, curves: Curves, title: str, *, random_masks: PredictedCurve | None = None
+) -> Figure:
+    """Draw loss and accuracy against sparsity, with the limit and the predicted sparsity as vertical lines.
+
+    Args:
+        answer: the limit's numbers; the loss is drawn in units of its tolerance.
+        curves: measured on training and test data, and predicted for magnitude masks.
+        title: above the picture.
+        random_masks: predicted for random masks; left out unless given.
+
+    Raises:
+        InputError: an answer without a tolerance, as records of earlier versions can have.
+    """
+    if answer.tolerance is None:
+        raise InputError("this answer does not tell its tolerance, so that its losses cannot be drawn")
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    _loss_panel(above, assessment)
-    _accuracy_panel(below, assessment)
+    _loss_panel(above, answer.tolerance, curves.train, curves.predicted, random_masks)
+    _accuracy_panel(below, curves.test)
     for axes in (above, below):
-        _mark_limit(axes, assessment)
+        _mark_answer(axes, answer)
         clear_axes(axes)
     sparsity_axis(below, (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995))
     below.set_xlabel("sparsity: weights removed, %")
@@ -56,39 +96,53 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_whole(path, lambda file: figure.savefig(file, dpi=150, metadata=dateless))
 
 
-def _loss_panel(axes: Axes, assessment: Assessment) -> None:
-    limit, measured = assessment.limit, assessment.on_train
-    sparsities = [p.sparsity for p in measured.curve]
-    increases = [(p.loss - measured.dense.loss) / limit.tolerance for p in measured.curve]
+def _loss_panel(
+    axes: Axes, tolerance: float, train: Curve, predicted: PredictedCurve, random_masks: PredictedCurve | None
+) -> None:
+    increases = [(loss - train.loss[0]) / tolerance for loss in train.loss]  # the first point is the dense network
     axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
     axes.annotate("tolerance", (0.01, 1), va="bottom", fontsize=9, color=INK)
-    axes.plot(sparsities, increases, "o-", color=INK, markersize=3.5, linewidth=1.2, label="measured")
-    predicted = limit.losses.increases / limit.tolerance
-    axes.plot(limit.losses.sparsities, predicted, "--", color=ACCENT, linewidth=1.6, label="predicted, g'd + ½d'Hd")
-    by_chance = limit.random_losses.increases / limit.tolerance
-    axes.plot(limit.losses.sparsities, by_chance, ":", color=FAINT, linewidth=1.6, label="predicted, random masks")
+    axes.plot(train.sparsity, increases, "o-", color=INK, markersize=3.5, linewidth=1.2, label="measured")
+    expected = np.array(predicted.increase) / tolerance
+    axes.plot(predicted.sparsity, expected, "--", color=ACCENT, linewidth=1.6, label="predicted, g'd + ½d'Hd")
+    if random_masks is not None:
+        by_chance = np.array(random_masks.increase) / tolerance
+        axes.plot(random_masks.sparsity, by_chance, ":", color=FAINT, linewidth=1.6, label="predicted, random masks")
     axes.set_ylim(min(-0.5, 1.2 * min(increases)), 4)
     axes.set_ylabel("training loss increase / tolerance")
 
 
-def _accuracy_panel(axes: Axes, assessment: Assessment) -> None:
-    points = [p for p in assessment.on_test.curve if p.accuracy is not None]
+def _accuracy_panel(axes: Axes, test: Curve) -> None:
+    points = [
+        (s, 100 * accuracy) for s, accuracy in zip(test.sparsity, test.accuracy, strict=True) if accuracy is not None
+    ]
     if not points:
         return
-    dense = assessment.on_test.dense.accuracy
-    axes.axhline(100 * (dense or 0), color=INK, linewidth=0.8, linestyle=":")
-    axes.annotate("dense", (0.01, 100 * (dense or 0)), va="bottom", fontsize=9, color=INK)
-    axes.plot([p.sparsity for p in points], [100 * (p.accuracy or 0) for p in points], "o-", color=INK, markersize=3.5)
+    sparsities, accuracies = zip(*points, strict=True)
+    axes.axhline(accuracies[0], color=INK, linewidth=0.8, linestyle=":")
+    axes.annotate("dense", (0.01, accuracies[0]), va="bottom", fontsize=9, color=INK)
+    axes.plot(sparsities, accuracies, "o-", color=INK, markersize=3.5)
     axes.set_ylabel("test accuracy, %")
 
 
-def _mark_limit(axes: Axes, assessment: Assessment) -> None:
-    limit = assessment.limit
-    axes.axvspan(*limit.bracket, color=SHADE, linewidth=0)
-    axes.axvline(limit.sparsity, color=ACCENT, linewidth=1.6, label=f"limit {100 * limit.sparsity:.1f} %")
-    axes.axvline(
-        limit.certified, color=ACCENT, linewidth=1.2, linestyle="-.", label=f"certified {100 * limit.certified:.1f} %"
+def _mark_answer(axes: Axes, answer: LimitSummary) -> None:
+    limit, predicted = answer.limit, answer.predicted
+    axes.axvspan(answer.limit_low, answer.limit_high, color=SHADE, linewidth=0)
+    axes.axvline(limit, color=ACCENT, linewidth=1.6, label=f"limit {100 * limit:.1f} %")
+    axes.axvline(predicted, color=ACCENT, linewidth=1.2, linestyle="-.", label=f"predicted {100 * predicted:.1f} %")
+
+
+def _measured(measured: Measured) -> Curve:
+    points = measured.curve
+    return Curve(
+        sparsity=[point.sparsity for point in points],
+        loss=[point.loss for point in points],
+        accuracy=[point.accuracy for point in points],
     )
+
+
+def _predicted(losses: LossCurve) -> PredictedCurve:
+    return PredictedCurve(sparsity=losses.sparsities.tolist(), increase=losses.increases.tolist())
 
 
 def _stretch(sparsity: np.ndarray) -> np.ndarray:

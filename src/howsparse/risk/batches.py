@@ -1,12 +1,72 @@
 """Batches of any shape: tensors, pairs, dicts and what is built of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["batch_length", "can_split", "examples", "move", "split_batch"]
+__all__ = ["FirstExamples", "SamePasses", "batch_length", "can_split", "examples", "move", "split_batch"]
+
+
+@dataclass(frozen=True)
+class FirstExamples:
+    """The first examples of re-iterable batches; the last batch is cut short.
+
+    Attributes:
+        batches: re-iterable.
+        count: examples to take.
+
+    >>> [len(batch) for batch in FirstExamples([torch.zeros(4, 2), torch.zeros(4, 2)], 6)]
+    [4, 2]
+    """
+
+    batches: Iterable[Any]
+    count: int
+
+    def __iter__(self) -> Iterator[Any]:
+        left = self.count
+        for batch in self.batches:
+            if left <= 0:
+                return
+            yield split_batch(batch, left)[0]
+            left -= batch_length(batch)
+
+
+@dataclass(frozen=True)
+class SamePasses:
+    """Batches of which every pass is the same: torch's random state is set before each, as for a shuffling DataLoader.
+
+    Between two batches the random state is the caller's. Random numbers that do not come from torch (numpy's,
+    Python's) are not held fixed.
+
+    Attributes:
+        make: called without arguments at the start of each pass; gives its batches.
+        seed: of torch's random state.
+
+    >>> loader = torch.utils.data.DataLoader(torch.arange(4), 2, shuffle=True)
+    >>> first, second = ([batch.tolist() for batch in passes] for passes in [SamePasses(lambda: loader)] * 2)
+    >>> first == second
+    True
+    """
+
+    make: Callable[[], Iterable[Any]]
+    seed: int = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        own = torch.Generator().manual_seed(self.seed).get_state()
+        batches: Iterator[Any] | None = None
+        while True:
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                torch.set_rng_state(own)
+                batches = iter(self.make()) if batches is None else batches
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                own = torch.get_rng_state()
+            yield batch
 
 
 def move(batch: Any, device: torch.device) -> Any:

@@ -49,21 +49,37 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
-    """The prunable weights called ``names``, or all of them.
+    """The weights that are meant: those called ``names``, or all prunable ones that are not frozen.
+
+    Args:
+        model: any module.
+        names: of prunable weights; None for all that are not frozen (``requires_grad``).
+
+    Returns:
+        The parameters by name. Limits, masks and measurements that are given no names are all about these.
 
     Raises:
-        InputError: there is none, or a name is unknown.
+        InputError: there is none, all are frozen, or a name is unknown.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 1))
+    >>> list(select_weights(model, None)), list(select_weights(model, ["0.weight"]))
+    (['1.weight'], ['0.weight'])
     """
     weights = prunable_weights(model)
-    if names is not None:
-        wanted = list(names)
-        unknown = [name for name in wanted if name not in weights]
-        if unknown:
-            raise InputError(f"'{unknown[0]}' is not a prunable weight; the model has: {', '.join(weights) or 'none'}")
-        weights = {name: weights[name] for name in wanted}
     if not weights:
         raise InputError("the model has no prunable weights: it needs a linear, convolutional or embedding layer")
-    return weights
+    if names is None:
+        chosen = {name: w for name, w in weights.items() if w.requires_grad}
+        if not chosen:
+            raise InputError("every prunable weight is frozen (requires_grad=False); call model.requires_grad_(True)")
+        return chosen
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in weights]
+    if unknown:
+        raise InputError(f"'{unknown[0]}' is not a prunable weight; the model has: {', '.join(weights)}")
+    if not wanted:
+        raise InputError("no weights are named; name one at least, or leave the names out")
+    return {name: weights[name] for name in wanted}
 
 
 def torch_masks(model: nn.Module) -> dict[str, Tensor]:

@@ -83,6 +83,16 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
+    @property
+    def num_examples(self) -> int:
+        """Images in one pass."""
+        return len(self.images)
+
+    @property
+    def digest(self) -> str:
+        """Short fingerprint of the images."""
+        return self.images.digest
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self.images), self.size):
             part = slice(start, start + self.size)
@@ -91,20 +101,19 @@ class Batches:
 
 @dataclass(frozen=True)
 class ShuffledBatches:
-    """Training batches: ``batches(epoch)`` is one shuffled, optionally augmented pass, a function of seed and epoch.
+    """Training batches: ``batches(seed, epoch)`` is one shuffled, optionally augmented pass.
 
-    That an epoch does not depend on those before it is what lets a run resume to the same bits.
+    An epoch does not depend on those before it, so that a training can go on from any of them to the same bits.
     """
 
     images: Images
     size: int
-    seed: int
     augment: bool = False
 
-    def __call__(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def __call__(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         device = self.images.pixels.device
         # Chance is the CPU's, and so the same on every device; it goes to a GPU in one piece.
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(_mixed(seed, epoch))
         order = torch.randperm(len(self.images), generator=generator).to(device)
         moves, windows = (self._moves(generator).to(device), self._windows()) if self.augment else (None, None)
         for start in range(0, len(order), self.size):
@@ -116,8 +125,9 @@ class ShuffledBatches:
                 pixels = _crop_and_flip(windows, index, *moves[:, part])
             yield self.images.normalised(pixels), self.images.labels[index]
 
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.size)
+    def settings(self) -> dict[str, object]:
+        """What decides the batches besides the images; records hold it."""
+        return {"batch_size": self.size, "augment": self.augment}
 
     def _moves(self, generator: torch.Generator) -> Tensor:
         """``(3, n)``: how far down and right each image of the pass is cropped, and whether it is flipped."""

@@ -1,16 +1,18 @@
 """Recipes: how a task's network is trained, as YAML files whose every field is checked."""
 
-import hashlib
+from collections.abc import Mapping
 from importlib import resources
-from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
+from howsparse.training import Schedule
 
-__all__ = ["Recipe", "check_recipe", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "change_recipe", "check_recipe", "load_recipe", "recipe_names"]
 
+
+_FIXED = ("name", "network", "num_weights", "data")  # fields that make a recipe this one
 _FOLDER = resources.files("howsparse.tasks") / "recipes"
 
 
@@ -26,13 +28,6 @@ class Data(_Strict):
     test: str = Field(default="test", description="split to test on")
     mean: tuple[float, ...] = Field(description="per channel, of pixels in [0, 1]")
     std: tuple[float, ...] = Field(description="per channel, of pixels in [0, 1]")
-
-
-class Schedule(_Strict):
-    kind: Literal["constant", "cosine", "steps"] = Field(default="constant", description="shape after the warm-up")
-    warmup_epochs: int = Field(default=0, ge=0, description="epochs over which the rate rises linearly")
-    milestones: tuple[int, ...] = Field(default=(), description="epochs at which 'steps' multiplies by gamma")
-    gamma: float = Field(default=0.1, gt=0, description="factor of 'steps' at each milestone")
 
 
 class Recipe(_Strict):
@@ -51,10 +46,6 @@ class Recipe(_Strict):
     proximal: bool = Field(default=False, description="soft-threshold after the step instead of the subgradient")
     weight_decay: float = Field(default=0.0, ge=0, description="of SGD, on all parameters")
     augment: bool = Field(default=False, description="random crop with padding 4, and horizontal flip")
-
-    def digest(self) -> str:
-        """Short fingerprint of every field, for records."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
 def recipe_names() -> list[str]:
@@ -89,3 +80,22 @@ def check_recipe(fields: object, name: str) -> Recipe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"recipe {name}, field '{where}': {first['msg']}") from error
+
+
+def change_recipe(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
+    """The recipe with some fields changed.
+
+    Args:
+        recipe: the task's.
+        changes: values by field; the fields that make the task itself cannot be changed.
+
+    Raises:
+        InputError: a field that does not exist, is fixed, or does not validate.
+
+    >>> change_recipe(load_recipe("digits"), {"epochs": 5}).epochs
+    5
+    """
+    fixed = [name for name in changes if name in _FIXED]
+    if fixed:
+        raise InputError(f"recipe {recipe.name}, field '{fixed[0]}', makes the task and cannot be changed")
+    return check_recipe(recipe.model_dump() | dict(changes), recipe.name)

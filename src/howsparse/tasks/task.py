@@ -1,93 +1,82 @@
-"""A task, ready to train: its recipe, its network at initialisation, and its images."""
+"""A task of this package as a problem: its recipe's network, images and training."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from howsparse.errors import InputError
 from howsparse.parallel import own_device
+from howsparse.problem import Problem, Training
 from howsparse.risk.weights import prunable_weights
 from howsparse.tasks.data import Batches, Images, ShuffledBatches, load_images
 from howsparse.tasks.networks import NETWORKS, kaiming_normal_
-from howsparse.tasks.recipe import Recipe, check_recipe, load_recipe
-from howsparse.training.schedule import Schedule, learning_rate_factors
+from howsparse.tasks.recipe import Recipe, change_recipe, load_recipe
 
-__all__ = ["Task", "load_task"]
+__all__ = ["RecipeNetwork", "load_task"]
+
+_STUDY_BATCH = 1000  # images in a batch of limits and measurements
 
 
 @dataclass(frozen=True)
-class Task:
-    """A recipe with its images in memory; its networks are made where the images are."""
+class RecipeNetwork:
+    """Makes a recipe's network, with He et al.'s initialisation.
 
-    recipe: Recipe
-    train: Images
-    test: Images
+    Attributes:
+        name: in `howsparse.tasks.networks.NETWORKS`.
+        num_weights: prunable weights that the network must have.
+        device: where it is made.
+    """
 
-    def with_recipe(self, **changes: object) -> "Task":
-        """The same data under a changed recipe, for example ``task.with_recipe(l1=0.0)``."""
-        return replace(self, recipe=check_recipe(self.recipe.model_dump() | changes, self.recipe.name))
+    name: str
+    num_weights: int
+    device: torch.device
 
-    def to(self, device: torch.device) -> "Task":
-        """The same task on ``device``."""
-        return replace(self, train=self.train.to(device), test=self.test.to(device))
-
-    @property
-    def device(self) -> torch.device:
-        return self.train.pixels.device
-
-    def network(self, seed: int = 0) -> nn.Module:
-        """The network at its initialisation; torch's own random state is left as it was."""
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
-            model = NETWORKS[self.recipe.network]()
-            kaiming_normal_(model)
+    def __call__(self) -> nn.Module:
+        model = NETWORKS[self.name]()
+        kaiming_normal_(model)
         count = sum(w.numel() for w in prunable_weights(model).values())
-        if count != self.recipe.num_weights:
-            raise InputError(f"{self.recipe.name}: the network has {count:,} weights, its recipe says otherwise")
+        if count != self.num_weights:
+            raise InputError(f"network {self.name} has {count:,} weights, its recipe says {self.num_weights:,}")
         if self.device.type == "cuda":  # the order of dimensions that a GPU convolves fastest in
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device)
 
-    def optimizer(self, model: nn.Module) -> torch.optim.SGD:
-        """The recipe's optimizer for all parameters of ``model``; l1 and masks are attached to it."""
-        recipe = self.recipe
-        return torch.optim.SGD(
-            model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
-
-    def rate(self, epoch: int) -> float:
-        """What the recipe's schedule multiplies the learning rate by."""
-        factors = learning_rate_factors(Schedule(**self.recipe.schedule.model_dump()), self.recipe.epochs)
-        return factors[min(epoch, len(factors) - 1)]  # a training that goes on longer keeps the last one
-
-    def epochs(self, seed: int = 0) -> ShuffledBatches:
-        """Training passes: ``epochs(seed)(epoch)`` yields the batches of one."""
-        return ShuffledBatches(self.train, self.recipe.batch_size, seed, self.recipe.augment)
-
-    def train_batches(self, size: int = 128, images: int | None = None) -> Batches:
-        """The training images as they are, without augmentation; the first ``images`` of them."""
-        return Batches(self.train if images is None else self.train.first(images), size)
-
-    def test_batches(self, size: int = 1000) -> Batches:
-        """The test images."""
-        return Batches(self.test, size)
+    def settings(self) -> str:
+        """What records call it."""
+        return self.name
 
 
-def load_task(name: str, source: str | None = None) -> Task:
-    """Read a task's recipe and its data, onto the GPU if there is one.
+def load_task(name: str, source: str | None = None, **changes: object) -> Problem:
+    """A task as a problem; its images are loaded, onto the GPU if there is one.
 
     Args:
         name: of the task.
         source: a hub name, or a local folder in the same schema; the recipe's own unless given.
+        **changes: fields of the recipe to change, for example ``epochs=5`` or ``l1=0.0``.
 
     Raises:
-        InputError: no such task, or its data cannot be loaded.
+        InputError: no such task or field, or its data cannot be loaded.
 
-    >>> task = load_task("digits")
-    >>> len(task.train), len(task.test)
-    (1437, 360)
+    >>> task = load_task("digits", epochs=5)
+    >>> task.num_examples, task.epochs
+    (1437, 5)
     """
-    recipe = load_recipe(name)
-    train, test = load_images(recipe.data, source)
-    return Task(recipe, train, test).to(own_device())
+    recipe = change_recipe(load_recipe(name), changes)
+    device = own_device()
+    train, test = (images.to(device) for images in load_images(recipe.data, source))
+    return task_problem(recipe, train, test)
+
+
+def task_problem(recipe: Recipe, train: Images, test: Images) -> Problem:
+    """The problem that a recipe describes, on these images."""
+    return Problem(
+        network=RecipeNetwork(recipe.network, recipe.num_weights, train.pixels.device),
+        train=ShuffledBatches(train, recipe.batch_size, recipe.augment),
+        test=Batches(test, _STUDY_BATCH),
+        fit=Training(recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.schedule, recipe.proximal),
+        epochs=recipe.epochs,
+        l1=recipe.l1,
+        name=recipe.name,
+        study=Batches(train, _STUDY_BATCH),
+    )

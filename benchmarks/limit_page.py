@@ -1,0 +1,83 @@
+"""What `benchmarks.limit` found, as a table in the terminal and as the page in docs."""
+
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.limit_costs import ONEDNN, ROWS, STEPS, TOOLS
+
+
+def table(result: dict[str, Any]) -> Table:
+    """Everything as ratios, one column a network."""
+    networks: dict[str, dict[str, Any]] = result["networks"]
+    shown = Table(title="Costs as ratios", title_justify="left")
+    shown.add_column("", no_wrap=True)
+    for name in networks:
+        shown.add_column(name, justify="right")
+    columns = [ratios(about) for about in networks.values()]
+    for label in columns[0]:
+        values = [column[label] for column in columns]
+        shown.add_row(label, *("-" if value is None else f"{value:.2f}" for value in values))
+    return shown
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page in docs: the table and the remarks, in Markdown."""
+    networks: dict[str, dict[str, Any]] = result["networks"]
+    columns, made = [ratios(about) for about in networks.values()], result["made"]
+    lines = [
+        "# What a limit costs",
+        "",
+        f"Made by `{made['command']}`; the record is in `results/limit_benchmark.jsonl`. All numbers are ratios of",
+        f"times that were taken in one process with {result['threads']} threads on an {made['machine']['processor']}",
+        "processor.",
+        "",
+        "| | " + " | ".join(networks) + " |",
+        "|---" * (len(networks) + 1) + "|",
+    ]
+    for label in columns[0]:
+        cells = ["-" if column[label] is None else f"{column[label]:.2f}" for column in columns]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- {remark}" for remark in remarks(result)), ""])
+
+
+def ratios(about: dict[str, Any]) -> dict[str, float | None]:
+    """One network's column."""
+    gradients, speedup = about["product_gradients"], about["product_speedup"]
+    ways = ("howsparse", "howsparse, graphs rebuilt", "authors", *TOOLS)
+    column = {f"product in gradients: {way}": gradients.get(way) for way in ways}
+    others = [way + by for way in ("authors", *TOOLS) for by in ("", ONEDNN)]
+    column |= {f"product / howsparse's: {way}": speedup.get(way) for way in others}
+    for tool in ("pyhessian", "hessian_eigenthings"):
+        column[f"density of {STEPS} steps / howsparse's: {tool}"] = density_ratio(about, tool)
+    for rows, words in (("", "authors' procedure"), ("_with_rows", f"authors' procedure with {ROWS} rows")):
+        for key, images in (("howsparse_seconds", "as used"), ("howsparse_seconds_equal_images", "equal images")):
+            ours = about.get(key)
+            column[f"{words} / howsparse, {images}"] = None if ours is None else about[f"authors_seconds{rows}"] / ours
+    return column
+
+
+def density_ratio(about: dict[str, Any], name: str) -> float | None:
+    seconds = about["density_seconds"]
+    return None if seconds[name] is None else float(seconds[name] / seconds["howsparse"])
+
+
+def remarks(result: dict[str, Any]) -> list[str]:
+    """The errors, and what was timed and what scaled."""
+    error, images = result["error"], result["images"]
+    weights = [f"{name}: {about['weights']}" for name, about in result["networks"].items()]
+    lines = [
+        f"Weights: {'; '.join(weights)}.",
+        f"Error of 1 - T on {error['images']} images. The authors' {STEPS} steps with Gauss quadrature:"
+        f" {error['authors']:.4f} (at 96 to {STEPS} steps, the largest is {error['authors_worst_from_96_steps']:.4f})."
+        f" howsparse: {error['howsparse']:.4f}; its bracket has a half-width of {error['howsparse_half_width']:.4f}, or"
+        f" {error['howsparse_half_width_for_all_images']:.4f} with the error of sampling the images. The half-width of"
+        f" the reference is {error['reference_half_width']:.4f}.",
+        f"The authors' procedure takes {images['authors']} images. Its time is scaled by count from products and"
+        " evaluations that were timed on some of the images. The vector work of its Lanczos steps is not counted. For"
+        " fully connected networks the authors compute no Hessian rows; see the ratios without rows.",
+        f"As used, howsparse takes {images['howsparse']} images, and all of its time was measured. For equal images,"
+        " its time is scaled by the number of products; one product on all images was timed. On the second network all"
+        " times are scaled, and every product counts as one that builds its graphs again.",
+    ]
+    return lines + [f"{tool}: {version}" for tool, version in result["peers"].items() if "missing" in version]
