@@ -1,4 +1,4 @@
-"""The whole answer for one network: the limit, what pruning really reaches, and accuracy before and after."""
+"""All answers for one network: the limit, the measured sparsity, and the accuracy before and after pruning."""
 
 import time
 from collections.abc import Iterable
@@ -22,13 +22,13 @@ __all__ = ["Assessment", "assess", "check_mask"]
 
 @dataclass(frozen=True)
 class Assessment:
-    """A network's limit beside what was measured.
+    """The computed limit and the measured curves of one network.
 
     Attributes:
-        limit: what the geometry says.
-        on_train: the measured curve on the training batches; its threshold is the loss's.
-        on_test: the measured curve on the test batches; its threshold is the accuracy's.
-        seconds: time all of it took.
+        limit: the computed limit.
+        on_train: the measured curve on the training batches; use its threshold for the loss.
+        on_test: the measured curve on the test batches; use its threshold for the accuracy.
+        seconds: time for the limit and both curves, in seconds.
     """
 
     limit: PruningLimit
@@ -37,7 +37,7 @@ class Assessment:
     seconds: float
 
     def sparsity(self, answer: Answer) -> float:
-        """The sparsity that a word stands for."""
+        """The sparsity of one answer."""
         values = {
             Answer.MEASURED: self.on_train.sparsity,
             Answer.PREDICTED: self.limit.predicted,
@@ -46,7 +46,7 @@ class Assessment:
         return values[answer]
 
     def summary(self, after: Point) -> dict[str, object]:
-        """The answer as one JSON object; ``after`` is the network pruned in the end, on the test batches."""
+        """All answers as one JSON object. ``after`` is the point of the final pruned network on the test batches."""
         unbounded = self.limit.at(negative="unbounded")
         return asdict(self.limit.summary()) | {
             "limit_unbounded": unbounded.sparsity,
@@ -74,15 +74,22 @@ def assess(
 ) -> Assessment:
     """Compute the limit on ``train``, measure the loss on ``train`` and the accuracy on ``test``.
 
-    All three are about the same weights.
+    All three use the same weights.
 
     Args:
-        model: restored afterwards.
-        train, test: re-iterable batches.
-        loss: as for `pruning_limit`.
-        options: of the limit.
-        keep: folder for the limit's products, as for `pruning_limit`.
+        model: any module; its weights are restored afterwards.
+        train: training batches, which can be read several times.
+        test: test batches, which can be read several times.
+        loss: ``loss(model, batch)``, as for `pruning_limit`.
+        options: options of the limit.
+        keep: folder in which `pruning_limit` stores its products and the limit.
         progress: called as ``progress(stage, done, total)``.
+
+    Returns:
+        The limit and both measured curves.
+
+    Raises:
+        InputError: as for `pruning_limit`.
     """
     began = time.perf_counter()
     limit = pruning_limit(model, train, loss=loss, options=options, keep=keep, progress=progress)
@@ -98,7 +105,7 @@ def measure_both(
     loss: Loss = cross_entropy,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[Measured, Measured]:
-    """The measured curves of magnitude masks of the limit's weights, on ``train`` and on ``test``."""
+    """Measure magnitude masks of the limit's weights on ``train`` and on ``test``."""
 
     def counted(stage: str, batches: Iterable[Any]) -> Measured:
         points: list[Point] = []
@@ -114,6 +121,19 @@ def measure_both(
 
 
 def check_mask(model: nn.Module, mask: Mask, batches: Iterable[Any], loss: Loss = cross_entropy) -> Point:
-    """How the network does under ``mask``; its weights come back as they were."""
+    """Loss and accuracy of the network under ``mask``. The weights are restored afterwards.
+
+    Args:
+        model: any module.
+        mask: mask over weights of the model.
+        batches: batches to evaluate on.
+        loss: ``loss(model, batch)``, mean over the batch; if it has a ``score``, the accuracy is measured too.
+
+    Returns:
+        The mask's sparsity, the mean loss and the accuracy.
+
+    Raises:
+        InputError: the mask does not fit the model.
+    """
     with pruned(model, mask):
         return Point(mask.sparsity, *evaluate(model, batches, loss))

@@ -1,4 +1,4 @@
-"""Where the fixed point of T lies, as far as the products and the data at hand can tell, and what leaves it open."""
+"""The bracket of the fixed point of T, and the sources of its width: quadrature, probes and data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from howsparse.linalg.spectrum import Spectrum
 
 __all__ = ["Bracket", "Sampling", "solve_bracket"]
 
-_CONFIDENCE = 2.58  # standard deviations of the probes' error on each side: 99 %
+_CONFIDENCE = 2.58  # half-width of the bracket in standard deviations of the probe error, for 99 %
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How far a sample of the data may lead astray, estimated from its first half.
+    """The data for an estimate of the sampling error: the spectrum of the first half of the sample.
 
     Attributes:
-        half: spectrum over the first half of the examples, from the same probes as the whole sample's.
-        doublings: of the sample until it is the population.
-        tolerance_error: relative standard error of the tolerance, 0 if it was given.
+        half: spectrum over the first half of the examples, with the same probes as for the whole sample.
+        doublings: how many times the sample must be doubled to reach the size of the population.
+        tolerance_error: relative standard error of the tolerance; 0 if the caller gave the tolerance.
     """
 
     half: Spectrum
@@ -30,13 +30,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Bracket:
-    """An interval for 1 - T at its fixed point, and the half-widths that make it up.
+    """An interval for 1 - T at its fixed point, and the half-widths of which it is the sum.
 
     Attributes:
-        low, high: the sparsities between which it lies.
-        quadrature: what the Lanczos steps taken leave open; a theorem.
-        probe: what the random probes add, at 99 %.
-        data: what is due to the examples being a sample; 0 if they are all there are.
+        low, high: lower and upper end, as sparsities.
+        quadrature: half-width due to the limited number of Lanczos steps; a proven bound.
+        probe: half-width due to the random probes, at 99 %.
+        data: estimated half-width due to sampled data; 0 if the batches are the whole population.
     """
 
     low: float
@@ -60,27 +60,33 @@ def solve_bracket(
     search: bool = True,
     width_factor: float = 1.0,
 ) -> Bracket:
-    r"""The fixed point under the two extreme spectra with these moments, widened by the errors of probes and data.
+    r"""The bracket of the fixed point.
+
+    Many spectra have the moments that Lanczos computed. The bracket covers the fixed points of all of them, and is then
+    widened by the probe error and the data error.
 
     Args:
-        spectrum: of the curvature, as far as Lanczos has resolved it.
-        magnitudes: of the weights under study.
-        tolerance: loss increase allowed, positive.
-        factor: how negative curvature counts.
-        sampling: what is known of the error from sampled data; None if the data are complete.
-        search: look for the highest rule; if False the Gauss rule stands in for it, and the bracket is at most as
-            wide, for much less work.
-        width_factor: the sublevel set's projected Gaussian width w is taken times this, so that the density needed is
+        spectrum: spectrum of the curvature, after any number of Lanczos steps.
+        magnitudes: magnitudes of the weights under study.
+        tolerance: allowed loss increase, positive.
+        factor: the filter factor.
+        sampling: the half sample's spectrum, for the data error; None if the data are complete.
+        search: whether to search for the rule with the highest density. If False, the Gauss rule replaces it: the
+            bracket is then at most as wide, and the work is much less.
+        width_factor: multiplies the sublevel set's projected Gaussian width, so that the needed density is
             :math:`1 - \text{width\_factor}^2\,(1 - T(\mu))`. Larsen et al.'s lower end has :math:`\sqrt{2/\pi}`.
 
     Returns:
-        An interval of sparsities, and what it is made of.
+        An interval of sparsities, with its half-widths.
+
+    Raises:
+        InputError: the tolerance is not positive.
 
     >>> import numpy as np
     >>> from howsparse.geometry import absolute_filter
     >>> from howsparse.linalg import Tridiagonal
     >>> half = Tridiagonal(np.array([1.0]), np.array([0.0]))  # all eigenvalues are 1
-    >>> flat = Spectrum((half,), size=10**12, num_zero=10**12 // 2)  # half of them are 0 instead
+    >>> flat = Spectrum((half,), size=10**12, num_zero=10**12 // 2)  # half of the eigenvalues are 0, half are 1
     >>> weights = Magnitudes(np.ones(100))
     >>> round(solve_bracket(flat, weights, 1e-9, absolute_filter).low, 4)
     0.5
@@ -119,7 +125,7 @@ def _extremes(
 
     least = density(spectrum.lowest(), -1)
     most = density(spectrum.gauss(), +1)
-    # The rule that is highest at this scale asks for more weights, hence another scale.
+    # The highest rule at this scale needs a higher density. That changes the scale, so the search is repeated.
     for _ in range(8 if search else 0):
         here = partial(factor, scale=curvature_scale(tolerance, magnitudes.radius(most)))
         before, most = most, max(most, density(spectrum.highest(here), +1))
@@ -134,8 +140,9 @@ def _data_error(
     def middle(of: Spectrum, at: float) -> float:
         return sum(extremes(of, tolerance=at)) / 2
 
-    # Equal steps and probes, so that what differs is the data. On FC5 every doubling moves the limit by about as much
-    # as the one before, and the few steps of the half sample see two thirds of it (docs/drift.md): hence the factor.
+    # Both spectra have the same steps and probes, so only the data differ. On FC5 every doubling of the data moves the
+    # limit by about the same amount, and the few steps of the half sample show two thirds of it (docs/drift.md). The
+    # factor 2 corrects for that.
     alike = spectrum.first(sampling.half.num_steps)
     drift = 2 * abs(middle(sampling.half, tolerance) - middle(alike, tolerance)) * sampling.doublings
     moved = middle(spectrum, tolerance * (1 + sampling.tolerance_error)) - middle(spectrum, tolerance)

@@ -1,4 +1,4 @@
-"""How the products of a limit are divided between its parts, and how many Lanczos vectors memory holds."""
+"""How the products of a limit are divided between its parts, and how many Lanczos vectors fit into memory."""
 
 from dataclasses import dataclass
 
@@ -11,22 +11,22 @@ from howsparse.memory import available_memory
 
 __all__ = ["Budget", "basis_room", "plan_budget"]
 
-# One product in so many goes to a part, and a part takes one step for so many of the bracket's.
+# _PART: one product in this many is reserved. _STEPS: the part takes one step for this many steps of the bracket.
 _UPPER_BOUND_PART, _UPPER_BOUND_STEPS = 16, 10
 _HALF_SAMPLE_PART, _HALF_SAMPLE_STEPS = 8, 5
 _LEAST_STEPS = 6
-_ZERO_ROWS = 1  # every spectrum begins with one product that finds the rows that are exactly zero
-_RANDOM_MASKS = 1  # the prediction for random masks
+_ZERO_ROWS = 1  # products per spectrum that find the rows that are exactly zero
+_RANDOM_MASKS = 1  # products for the prediction of random masks
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Lanczos steps of each spectrum, at most.
+    """Largest numbers of Lanczos steps.
 
     Attributes:
-        bracket: of each probe, over all the data.
-        upper_bound: on the block of removed weights.
-        half_sample: of each probe, over the first half of the data.
+        bracket: steps of each probe, over all data.
+        upper_bound: steps on the block of removed weights.
+        half_sample: steps of each probe, over the first half of the data.
     """
 
     bracket: int
@@ -34,11 +34,11 @@ class Budget:
     half_sample: int
 
     def upper_bound_after(self, steps: int) -> int:
-        """Steps for the upper bound once the bracket has taken ``steps``."""
+        """Steps for the upper bound if the bracket has taken ``steps``."""
         return min(self.upper_bound, max(_LEAST_STEPS, steps // _UPPER_BOUND_STEPS))
 
     def half_sample_after(self, steps: int) -> int:
-        """Steps over half the data once the bracket has taken ``steps``."""
+        """Steps over half of the data if the bracket has taken ``steps``."""
         return min(self.half_sample, max(_LEAST_STEPS, steps // _HALF_SAMPLE_STEPS))
 
 
@@ -46,9 +46,9 @@ def plan_budget(max_products: int, probes: int, sampled: bool) -> Budget:
     """Divide ``max_products`` between bracket, upper bound, half sample and prediction.
 
     Args:
-        max_products: in all.
-        probes: that share the bracket's.
-        sampled: whether the spectrum is also computed over half of the data, whose products count half.
+        max_products: largest number of products over all data.
+        probes: number of probes; the bracket's products are divided between them.
+        sampled: whether the spectrum is also computed over half of the data; two such products cost as much as one.
 
     >>> plan_budget(400, 1, sampled=False)
     Budget(bracket=361, upper_bound=25, half_sample=0)
@@ -62,18 +62,21 @@ def plan_budget(max_products: int, probes: int, sampled: bool) -> Budget:
 
 
 def basis_room(flat: Tensor, steps: int, probes: int) -> tuple[int, torch.dtype]:
-    """How many Lanczos steps memory has room for, and the dtype to keep their vectors in.
+    """Choose how many Lanczos steps to take and the dtype of their stored vectors.
 
-    The dtype is the weights' own if all steps fit into a third of the free memory so; else half precision, and as many
-    steps as fit into two thirds.
+    If the vectors of all steps fit into a third of the free memory, they are stored in the dtype of the weights.
+    Otherwise they are stored in bfloat16, and the number of steps is what fits into two thirds of the free memory.
 
     Args:
         flat: the weights under study, ``(n,)``.
-        steps: of each probe, as planned.
+        steps: planned number of steps of each probe.
         probes: number of probes.
 
+    Returns:
+        Number of steps of each probe, and the dtype.
+
     Raises:
-        InputError: not even eight steps fit.
+        InputError: fewer than eight steps fit.
     """
     room, numbers = available_memory(flat.device), probes * flat.numel()
     if steps * numbers * flat.element_size() <= room / 3:
@@ -82,6 +85,6 @@ def basis_room(flat: Tensor, steps: int, probes: int) -> tuple[int, torch.dtype]
     if most < 8:
         raise InputError(
             f"{room / 2**30:.1f} GiB of free memory hold {most} Lanczos steps of {flat.numel():,} weights and"
-            f" {probes} probe(s); free some, or take fewer probes"
+            f" {probes} probe(s), but 8 are needed; free some memory, or use fewer probes"
         )
     return min(steps, most), torch.bfloat16

@@ -1,4 +1,4 @@
-"""The main job: from a model and its data to how sparse the model can be pruned."""
+"""`pruning_limit`: compute how sparse a model can be pruned from the model, a loss and data."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -39,24 +39,25 @@ def pruning_limit(
 ) -> PruningLimit:
     """Compute how sparse ``model`` can be pruned before its loss rises by more than a tolerance.
 
-    The model comes back exactly as it went in.
+    The model is not changed.
 
     Args:
         model: any module with linear, convolutional, embedding, attention or recurrent weights.
-        batches: re-iterable training batches, ``(input, target)`` pairs unless ``loss`` reads others.
-        loss: ``loss(model, batch)``, mean over the batch; for the GGN split at the output, as `cross_entropy` is.
-        options: what to compute; the defaults of `LimitOptions` unless given.
-        memory: bytes of graphs to hold between products; a third of what is free unless given.
-        keep: folder for products while they are taken, and for the limit once it is computed. A call that was stopped
-            and is made again goes on to the same bits. Each product takes as many bytes as the weights.
+        batches: training batches, which can be read several times. Each is an ``(input, target)`` pair, unless ``loss``
+            reads another form.
+        loss: ``loss(model, batch)``, mean over the batch. The GGN needs a `SplitLoss`, for example `cross_entropy`.
+        options: what to compute; by default the defaults of `LimitOptions`.
+        memory: bytes for stored graphs between products; by default a third of the free memory.
+        keep: folder in which each product and the final limit are stored. If a call is stopped, the same call continues
+            from the stored products and gives the same bits. Each product takes as many bytes as the weights.
         progress: called as ``progress(stage, done, total)``.
-        **changes: options by name, which replace those of ``options``.
+        **changes: single options by name; they replace those of ``options``.
 
     Returns:
         The limit. Its sparsities are fractions of the weights under study.
 
     Raises:
-        InputError: something about the input, in one line: see `EmpiricalRisk` and `LimitOptions`.
+        InputError: the model, the data or an option is not valid; see `EmpiricalRisk` and `LimitOptions`.
 
     Source: Corollary 1 with Eq. 18 and 19.
 
@@ -71,13 +72,13 @@ def pruning_limit(
     case = _Case(risk, options, memory, progress)
     if keep is None:
         return _compute(case, None)
-    # The gradient tells one model, loss and data from another.
+    # The key of the stored limit contains the gradient, because it differs between models, losses and data.
     inputs = {"weights": case.flat, "gradient": case.gradient, "names": risk.names, "lengths": risk.lengths}
     return Store(keep).get(LIMIT, inputs | {"tolerance": case.tolerance}, options, partial(_compute, case))
 
 
 class _Case:
-    """What all phases of a limit need, each computed once."""
+    """The quantities that several phases of a limit need. Each is computed once."""
 
     def __init__(self, risk: EmpiricalRisk, options: LimitOptions, memory: int | None, progress: Progress) -> None:
         self.risk, self.options, self.progress = risk, options, progress
@@ -91,7 +92,7 @@ class _Case:
         self.doublings = math.log2(options.population / risk.num_examples) if options.population else 0.0
         if self.sampled and len(risk.lengths) < 2:
             raise InputError(
-                "one batch cannot be halved to see what sampling does; pass smaller batches, or no population"
+                "the data are one batch, but the sampling error needs two; pass smaller batches, or no population"
             )
         self.budget = plan_budget(options.max_products, options.probes, self.sampled)
 
@@ -101,17 +102,17 @@ class _Case:
         return self.doublings > 0
 
     def bracket(self, spectrum: Spectrum, sampling: Sampling | None = None, *, search: bool = True) -> Bracket:
-        """The bracket of the fixed point under ``spectrum``."""
+        """The bracket of the fixed point for ``spectrum``."""
         factor = self.options.filter_factor
         return solve_bracket(spectrum, self.magnitudes, self.tolerance, factor, sampling, search=search)
 
     def watch(self, stage: str) -> Callable[[int, int], None]:
-        """The progress of one stage."""
+        """A function that reports the progress of one stage."""
         return partial(self.progress, stage)
 
 
 def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
-    """The phases in turn: bracket, half of the data, upper bound, prediction."""
+    """Compute the phases one after the other: bracket, half of the data, upper bound, prediction."""
     store, matrix = Store(workspace), case.matrix
     whole = Remembered(matrix, store, "whole")
     half = Remembered(Sample(matrix, len(case.risk.lengths) // 2), store, "half")
@@ -140,7 +141,7 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
 
 
 def _resolve(case: _Case, operator: Operator) -> tuple[Spectrum, str]:
-    """The spectrum once its bracket is settled, exhausted, or out of products or memory, and which of these it was."""
+    """Grow the spectrum until more steps are not needed or not possible; return it and the value of ``stopped``."""
     options, planned = case.options, case.budget.bracket
     steps, storage = basis_room(case.flat, planned, options.probes)
     growing = grow_spectrum(operator, case.flat, probes=options.probes, seed=options.seed, storage=storage)
@@ -149,7 +150,7 @@ def _resolve(case: _Case, operator: Operator) -> tuple[Spectrum, str]:
         watch(spectrum.num_steps, steps)
         if spectrum.complete:
             return spectrum, "exact"
-        # The full search for the bracket is dear; it is made once the cheap bracket, never wider, has settled.
+        # The bracket without search costs less and is never wider. The full search waits until that bracket has settled.
         if spectrum.num_steps in looks and _settled(case.bracket(spectrum, search=False), options.precision):
             settled = _settled(case.bracket(spectrum), options.precision)
             if settled:
@@ -160,14 +161,14 @@ def _resolve(case: _Case, operator: Operator) -> tuple[Spectrum, str]:
 
 
 def _sampling(case: _Case, half: Operator, steps: int) -> Sampling:
-    """What half of the data says about the error that comes of taking a sample."""
+    """The spectrum of half of the data, from which the sampling error is estimated."""
     growing = grow_spectrum(half, case.flat, probes=case.options.probes, seed=case.options.seed)
     spectrum = _after(case.budget.half_sample_after(steps), growing, case.watch("half the data"))
     return Sampling(spectrum, case.doublings, case.tolerance_error)
 
 
 def _removed_spectrum(case: _Case, operator: Operator, sparsity: float, steps: int) -> Spectrum:
-    """The spectrum of the block of weights that are removed at ``sparsity``."""
+    """The spectrum of the block of weights that a magnitude mask of this ``sparsity`` removes."""
     count = max(1, round(sparsity * case.flat.numel()))
     threshold = case.flat.abs().kthvalue(count).values
     block = Block(operator, case.flat.abs() <= threshold)
@@ -176,17 +177,22 @@ def _removed_spectrum(case: _Case, operator: Operator, sparsity: float, steps: i
 
 
 def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
-    """Standard deviation of the loss over mini-batches of 128, as in the paper's experiments, and its relative error.
+    """The default tolerance: the standard deviation of the loss over mini-batches of 128, as in the paper's experiments.
+
+    Returns:
+        The tolerance, and its relative standard error.
 
     Raises:
-        InputError: the data make fewer than two mini-batches, or all losses are the same.
+        InputError: the data make fewer than two mini-batches, or all mini-batches have the same loss.
     """
     losses = risk.batch_losses(128)
     if len(losses) < 2:
-        raise InputError("the data make one mini-batch of 128, too few for a tolerance; give one, or more data")
+        raise InputError(
+            "the data make one mini-batch of 128, the default tolerance needs two; give a tolerance or data"
+        )
     deviation = float(losses.std())
     if not deviation > 0:
-        raise InputError("the loss is the same on every mini-batch, which leaves no tolerance; give one")
+        raise InputError("the loss is the same on every mini-batch, so the default tolerance is 0; give a tolerance")
     return deviation, 1 / math.sqrt(2 * (len(losses) - 1))
 
 
@@ -199,7 +205,7 @@ def _merged(options: LimitOptions, changes: dict[str, Any]) -> LimitOptions:
 
 
 def _after(steps: int, growing: Iterator[Spectrum], watch: Callable[[int, int], None]) -> Spectrum:
-    """The spectrum after so many steps, or fewer if it is exhausted before."""
+    """The spectrum after ``steps`` steps, or after fewer if it is complete before."""
     for spectrum in growing:
         watch(spectrum.num_steps, steps)
         if spectrum.num_steps == steps:
@@ -208,14 +214,14 @@ def _after(steps: int, growing: Iterator[Spectrum], watch: Callable[[int, int], 
 
 
 def _settled(errors: Bracket, precision: float) -> str | None:
-    """Why more steps are not needed or would not help; None if they would."""
+    """The reason to stop: "precision" or "probe"; None if more steps would make the bracket narrower."""
     if errors.width <= precision:
         return "precision"
     return "probe" if errors.quadrature <= errors.probe / 5 else None
 
 
 def _looks(steps: int) -> set[int]:
-    """Step counts at which to solve for the bracket: each about an eighth more than the one before."""
+    """Step counts at which to solve for the bracket. Each is about an eighth larger than the one before."""
     looks = {steps}
     step = 8
     while step < steps:

@@ -1,4 +1,4 @@
-"""What magnitude pruning really reaches, by evaluating pruned networks."""
+"""`measure`: evaluate pruned networks to find the sparsity that magnitude pruning reaches."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -31,7 +31,13 @@ _FIRST_LOOK = (
 
 @dataclass(frozen=True)
 class Point:
-    """One pruned network: mean loss, and accuracy where the loss can score."""
+    """Mean loss and accuracy of one pruned network.
+
+    Attributes:
+        sparsity: fraction of the weights removed.
+        loss: mean loss over all examples.
+        accuracy: fraction of correct predictions; None if the loss has no ``score``.
+    """
 
     sparsity: float
     loss: float
@@ -43,10 +49,11 @@ class Measured:
     """The measured curve and its thresholds.
 
     Attributes:
-        curve: every network evaluated, by sparsity; the first is the dense one.
-        tolerance: loss increase allowed.
-        sparsity: largest sparsity evaluated whose loss is within the tolerance of the dense one's.
-        sparsity_by_accuracy: largest whose accuracy is at least the dense one's; None where the loss cannot score.
+        curve: all evaluated networks in order of sparsity; the first is the dense network.
+        tolerance: allowed loss increase.
+        sparsity: largest evaluated sparsity whose loss is at most the dense network's loss plus the tolerance.
+        sparsity_by_accuracy: largest evaluated sparsity whose accuracy is at least the dense network's; None if the
+            loss has no ``score``.
     """
 
     curve: tuple[Point, ...]
@@ -54,7 +61,7 @@ class Measured:
 
     @property
     def dense(self) -> Point:
-        """The network as it is."""
+        """The point of the network before pruning."""
         return self.curve[0]
 
     @property
@@ -68,16 +75,16 @@ class Measured:
         return max(p.sparsity for p in self.curve if (p.accuracy or 0.0) >= (self.dense.accuracy or 0.0))
 
     def save(self, path: str | Path) -> None:
-        """Write the curve to one file (safetensors with a JSON header), whole or not at all; `load` reads it back."""
+        """Write the curve to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
         fields = {"tolerance": self.tolerance, "curve": [asdict(point) for point in self.curve]}
         save_document(path, "measured", _VERSION, fields, {})
 
     @classmethod
     def load(cls, path: str | Path) -> "Measured":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: no such file, it holds something else, or it is damaged.
+            InputError: the file does not exist, has other contents, or is damaged.
         """
         fields, _ = load_document(path, "measured", _VERSION)
         return cls(tuple(Point(**point) for point in fields["curve"]), fields["tolerance"])
@@ -93,25 +100,36 @@ def measure(
     precision: float = 0.001,
     on_point: Callable[[Point], None] = lambda point: None,
 ) -> Measured:
-    """Prune by global magnitude, without retraining, and find how far loss and accuracy hold.
+    """Prune by global magnitude without retraining, and find the largest sparsity that preserves loss or accuracy.
 
-    A first look at some twenty sparsities, closer together near 100 %, brackets both thresholds; bisection narrows each
-    to ``precision``. Of several crossings the sparsest that the first look sees is the one narrowed.
+    The function first evaluates 21 fixed sparsities, which are closer together near 100 %. They give an interval for
+    each threshold. Bisection then narrows each interval to ``precision``. If the curve crosses a threshold several
+    times, the bisection uses the crossing with the largest sparsity among the fixed ones.
 
     Args:
-        model: restored to its weights afterwards, also when stopped.
-        batches: re-iterable; training batches for the loss threshold, test batches for the accuracy.
-        tolerance: loss increase allowed, at least 0; `PruningLimit.tolerance` fits.
-        loss: as for `pruning_limit`; with a ``score``, accuracies are measured too.
-        names: of the weights to prune; all prunable ones that are not frozen unless given.
-        precision: of the thresholds, in sparsity.
-        on_point: called with every network evaluated, for progress.
+        model: any module; its weights are restored afterwards, also if the call is interrupted.
+        batches: batches that can be read several times: training batches for the loss threshold, test batches for the
+            accuracy threshold.
+        tolerance: allowed loss increase, at least 0, for example `PruningLimit.tolerance`.
+        loss: as for `pruning_limit`; if it has a ``score``, accuracies are measured too.
+        names: names of the weights to prune; by default all prunable weights that are not frozen.
+        precision: width at which bisection stops, in sparsity.
+        on_point: called with each evaluated point, for progress.
+
+    Returns:
+        All evaluated points; the thresholds are its properties.
 
     Raises:
-        InputError: no prunable weight, or a negative tolerance.
+        InputError: the model has no prunable weight, a name is unknown, or the tolerance is negative.
+
+    >>> import torch
+    >>> model = nn.Linear(2, 2, bias=False)
+    >>> model.weight.data = torch.tensor([[4.0, 0.1], [0.1, 4.0]])
+    >>> measure(model, [(torch.eye(2), torch.tensor([0, 1]))], tolerance=0.01).curve[0].accuracy
+    1.0
     """
     if not tolerance >= 0:
-        raise InputError(f"tolerance {tolerance:g} is negative: it is the loss increase that is allowed")
+        raise InputError(f"tolerance {tolerance:g} is negative; give the allowed loss increase, at least 0")
     names = list(select_weights(model, names))
     mask_at, points = magnitude_masks(model, names), dict[float, Point]()
 

@@ -1,4 +1,4 @@
-"""What a limit is computed with, and the words for its answers."""
+"""The options of a limit, and the names of the answers."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,7 +18,7 @@ _LEAST_PRODUCTS = 32  # for each probe
 
 
 class Answer(StrEnum):
-    """The answers to "how sparse?", one word each; where a sparsity is asked for, a word stands for its value."""
+    """The names of the answers to "how sparse?". Functions that take a sparsity also accept one of these names."""
 
     MEASURED = "measured"
     PREDICTED = "predicted"
@@ -27,23 +27,23 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """Everything that decides what limit is computed for a model, a loss and data.
+    """The options that decide which limit is computed for a model, a loss and data.
 
     Attributes:
         curvature: "hessian", or "ggn" for the Gauss-Newton matrix, which has no negative eigenvalues.
-        negative: what negative curvature does to the loss sublevel set: "wall" (the paper: as much as positive
-            curvature of that size) or "unbounded" (nothing: the set has no end there).
-        tolerance: loss increase allowed, the paper's epsilon; unless given, the standard deviation of the loss over
+        negative: how negative curvature counts. "wall": as positive curvature of the same size, as in the paper.
+            "unbounded": as no curvature, so the loss sublevel set is unbounded in these directions.
+        tolerance: allowed loss increase, the paper's epsilon; by default the standard deviation of the loss over
             mini-batches of 128.
-        names: of the weights under study; unless given, all prunable weights that are not frozen.
-        population: number of examples that the batches stand for, if they are a sample of them.
-        precision: width of the bracket, in sparsity, at which to stop.
-        max_products: curvature products to spend in all, at least 32 for each probe.
-        probes: random vectors that share the products; one is enough for large networks.
-        seed: of the probes.
+        names: names of the weights under study; by default all prunable weights that are not frozen.
+        population: number of examples in the population, if the batches are a sample of it.
+        precision: stop when the bracket is at most this wide, in sparsity.
+        max_products: largest number of curvature products, at least 32 for each probe.
+        probes: number of random vectors; the products are divided between them. One is enough for large networks.
+        seed: seed of the probes.
 
     Raises:
-        InputError: a value outside what is listed here.
+        InputError: a value is not one of those listed here.
 
     >>> LimitOptions(max_products=100).curvature
     'hessian'
@@ -55,31 +55,34 @@ class LimitOptions:
         metadata={"help": "Negative curvature: wall (the paper's absolute value) or unbounded (clipped)."},
     )
     tolerance: float | None = field(
-        default=None, metadata={"help": "Loss increase allowed; else the deviation over mini-batches of 128."}
+        default=None,
+        metadata={"help": "Allowed loss increase; default: standard deviation of the loss over mini-batches of 128."},
     )
     names: tuple[str, ...] | None = None
     population: int | None = None
-    precision: float = field(default=0.002, metadata={"help": "Width of the bracket to stop at."})
-    max_products: int = field(default=400, metadata={"help": "Curvature products to spend at most."})
-    probes: int = field(default=1, metadata={"help": "Random vectors that share the products."})
+    precision: float = field(default=0.002, metadata={"help": "Stop when the bracket is this narrow."})
+    max_products: int = field(default=400, metadata={"help": "Largest number of curvature products."})
+    probes: int = field(default=1, metadata={"help": "Random vectors to divide the products between."})
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.names is not None:
             object.__setattr__(self, "names", tuple(self.names))
         if self.curvature not in get_args(Curvature):
-            raise InputError(f"curvature '{self.curvature}' is neither 'hessian' nor 'ggn'")
+            raise InputError(f"curvature '{self.curvature}' is not known; use 'hessian' or 'ggn'")
         if self.negative not in FILTERS:
-            raise InputError(f"negative '{self.negative}' is neither 'wall' nor 'unbounded'")
+            raise InputError(f"negative '{self.negative}' is not known; use 'wall' or 'unbounded'")
         if self.tolerance is not None and not self.tolerance > 0:
-            raise InputError(f"tolerance {self.tolerance:g} is not positive: it is the loss increase that is allowed")
+            raise InputError(
+                f"tolerance {self.tolerance:g} is not positive; give the allowed loss increase as a positive number"
+            )
         if not self.max_products >= _LEAST_PRODUCTS * self.probes >= _LEAST_PRODUCTS:
             raise InputError(
-                f"max_products {self.max_products} is too few for {self.probes} probe(s):"
-                f" take {_LEAST_PRODUCTS} for each, at least one"
+                f"max_products {self.max_products} is too few for {self.probes} probe(s);"
+                f" use at least one probe, and at least {_LEAST_PRODUCTS} products for each"
             )
 
     @property
     def filter_factor(self) -> FilterFactor:
-        """How much of a direction its curvature takes, by the reading of negative curvature."""
+        """The filter factor that belongs to ``negative``."""
         return FILTERS[self.negative]

@@ -1,8 +1,8 @@
-r"""What the local model of the loss says of magnitude masks, at every sparsity, from a handful of products.
+r"""The predicted loss increase of magnitude masks and random masks at every sparsity, from at most 12 products.
 
-Removing weights w is the step :math:`d = -w` on them; the loss is predicted to rise by :math:`g'd + \tfrac12 d'Hd`. The
-paper has only the second term and only its average over directions; a trained network's gradient is not zero, and the
-step is known.
+To remove weights w is a step :math:`d = -w`. The predicted loss increase is :math:`g'd + \tfrac12 d'Hd`, with the
+gradient g and the Hessian H. The paper uses only the average of the second term over directions. This module uses both
+terms, because a trained network's gradient is not zero and the step is known.
 """
 
 import itertools
@@ -21,23 +21,32 @@ __all__ = ["MAX_PRODUCTS", "LossCurve", "predict_losses", "predict_random_losses
 Array = NDArray[np.float64]
 
 MAX_PRODUCTS = 11
-_EDGES = (0.5, 0.25, 0.12, 0.06, 0.03, 0.015, 0.007, 0.0)  # densities at which the prediction starts out exact
+_EDGES = (
+    0.5,
+    0.25,
+    0.12,
+    0.06,
+    0.03,
+    0.015,
+    0.007,
+    0.0,
+)  # densities of the first products; the prediction is exact there
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Loss increase against sparsity.
+    """Predicted loss increase as a function of sparsity.
 
     Attributes:
         sparsities: ``(points,)``, increasing.
-        increases: ``(points,)``, loss above the dense network's.
+        increases: ``(points,)``, predicted loss minus the dense network's loss.
     """
 
     sparsities: Array
     increases: Array
 
     def largest_within(self, tolerance: float) -> float:
-        """Largest sparsity whose increase is at most ``tolerance``, linear between points.
+        """Largest sparsity whose increase is at most ``tolerance``, with linear interpolation between points.
 
         >>> LossCurve(np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 3.0])).largest_within(2.0)
         0.75
@@ -52,10 +61,10 @@ class LossCurve:
 
 
 class _Forms:
-    """The gradient's and the matrix's values on removed weights, over a grid of how many are removed.
+    """The linear form g'w and the quadratic form w'Hw of the removed weights, on a grid of numbers of removed weights.
 
-    With :math:`u_s` the s smallest weights, a product :math:`Hu_a` gives :math:`u_s'Hu_a` for every s at once. Only
-    what lies between two products, :math:`p'Hp` for the part p beyond edge a, is interpolated.
+    Let :math:`u_s` be the s smallest weights. One product :math:`Hu_a` gives :math:`u_s'Hu_a` for every s. Only
+    :math:`p'Hp` is interpolated, where p are the removed weights beyond the last product's edge a.
     """
 
     def __init__(self, operator: Operator, weights: Tensor, gradient: Tensor, removed: NDArray[np.int64]) -> None:
@@ -95,7 +104,7 @@ class _Forms:
 
     @staticmethod
     def _between(row: Array, next_row: Array, a: int, end: int) -> Array:
-        """p'Hp on the way from one edge to the next: halfway between uncoupled weights and wholly coupled ones."""
+        """p'Hp between two edges: the mean of its values for weights without coupling and with full coupling."""
         with_band = (next_row - row)[a:end] - (next_row - row)[a]
         whole = (next_row - row)[end] - (next_row - row)[a]
         if whole == 0:
@@ -113,16 +122,19 @@ def predict_losses(
 ) -> LossCurve:
     """Predicted loss increase of magnitude pruning at every sparsity.
 
-    At most `MAX_PRODUCTS` products: one at each of a few densities, and some where the curve crosses ``tolerance``,
-    until the crossing stays within ``resolution``.
+    The function takes at most `MAX_PRODUCTS` products. Eight are at fixed densities. The others are where the curve
+    crosses ``tolerance``, until the crossing moves by less than ``resolution``.
 
     Args:
         operator: Hessian or GGN, ``(n, n)``.
         weights: the weights under study, ``(n,)``.
-        gradient: of the risk, ``(n,)``.
-        tolerance: loss increase at which the curve should be sharpest.
-        resolution: in sparsity.
-        on_product: called with how many products are done, and of how many at most.
+        gradient: gradient of the risk, ``(n,)``.
+        tolerance: loss increase near which the curve should be most exact.
+        resolution: largest movement of the crossing at which to stop, in sparsity.
+        on_product: called with the number of products taken and their largest number.
+
+    Returns:
+        The predicted curve, from sparsity 0 to 1.
     """
     count = weights.numel()
     sparsities = np.unique(np.concatenate([np.linspace(0, 0.98, 981), 1 - np.geomspace(0.02, 1e-5, 400), [1.0]]))
@@ -148,20 +160,24 @@ def predict_losses(
 def predict_random_losses(
     operator: Operator, weights: Tensor, gradient: Tensor, magnitude: LossCurve, seed: int = 0
 ) -> LossCurve:
-    r"""Predicted loss increase of random masks, on average, at every sparsity of the magnitude masks' curve.
+    r"""Mean predicted loss increase of random masks, at every sparsity of the magnitude masks' curve.
 
-    Each weight goes with probability s, so :math:`\mathrm{E}[g'd + \tfrac12 d'Hd]` is
-    :math:`-s\,g'w + \tfrac12\bigl(s^2\, w'Hw + s(1-s)\sum_i H_{ii} w_i^2\bigr)`. The first form is known from the
-    magnitude masks, which end where everything is removed; the second costs one product with a random-sign vector.
+    A random mask removes each weight with probability s, so :math:`\mathrm{E}[g'd + \tfrac12 d'Hd]` is
+    :math:`-s\,g'w + \tfrac12\bigl(s^2\, w'Hw + s(1-s)\sum_i H_{ii} w_i^2\bigr)`. The first quadratic form is known from
+    the last point of the magnitude masks' curve, where all weights are removed. The second is estimated by one product
+    with a vector of random signs.
 
     Args:
         operator: Hessian or GGN, ``(n, n)``.
         weights: the weights under study, ``(n,)``.
-        gradient: of the risk, ``(n,)``.
-        magnitude: what `predict_losses` gave for them.
-        seed: of the signs.
+        gradient: gradient of the risk, ``(n,)``.
+        magnitude: the curve that `predict_losses` returned for these weights.
+        seed: seed of the signs.
 
-    Source: Section 6 of the paper, "Magnitude pruning is better than random pruning", made quantitative.
+    Returns:
+        The predicted curve, at the sparsities of ``magnitude``.
+
+    Source: Section 6 of the paper, "Magnitude pruning is better than random pruning"; the formula is not in the paper.
     """
     slope = float(torch.dot(gradient.double(), weights.double()))
     whole = 2 * (float(magnitude.increases[-1]) + slope)

@@ -1,4 +1,4 @@
-"""The answer of `pruning_limit`: a limit with its bracket, upper bound and prediction, saved and loaded as one file."""
+"""`PruningLimit`, the result of `pruning_limit`: the limit with its bracket, upper bound and prediction."""
 
 import math
 from collections.abc import Mapping
@@ -27,24 +27,24 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class LimitSummary:
-    """The numbers of a limit, as records and ``--json`` hold them; sparsities as fractions.
+    """The numbers of a limit, as in records and in ``--json``. Sparsities are fractions.
 
-    What a record of an earlier version does not tell is None.
+    A field is None if a record of an earlier version does not contain it.
 
     Attributes:
-        limit, limit_low, limit_high: 1 - T at its fixed point, the middle and the ends of its bracket.
-        predicted: largest sparsity whose magnitude mask is predicted to keep the loss within the tolerance.
-        products: curvature products taken.
-        upper_bound, upper_low, upper_high: 1 - U at the limit, the middle and the ends of its bracket.
-        num_weights: weights under study.
-        tolerance: loss increase allowed.
+        limit, limit_low, limit_high: 1 - T at its fixed point: the middle and the ends of its bracket.
+        predicted: largest sparsity whose magnitude mask has a predicted loss increase of at most the tolerance.
+        products: number of curvature products.
+        upper_bound, upper_low, upper_high: 1 - U at the limit: the middle and the ends of its bracket.
+        num_weights: number of weights under study.
+        tolerance: allowed loss increase.
         curvature, negative: as in `LimitOptions`.
-        error_quadrature, error_probe, error_data: half-widths that make up the bracket.
-        stopped: why the bracket is no narrower.
+        error_quadrature, error_probe, error_data: half-widths of the bracket, as in `Bracket`.
+        stopped: why the computation stopped, as in `PruningLimit`.
         rank_bound: largest possible rank of the Gauss-Newton matrix of these data; None for the Hessian.
         radius: norm of the weights removed at the limit.
         scale: 2 tolerance / radius^2.
-        effective_dimension: number of weights that must stay at the limit.
+        effective_dimension: effective dimension at the limit.
     """
 
     limit: float
@@ -71,24 +71,24 @@ class LimitSummary:
 
 @dataclass(frozen=True, eq=False)
 class PruningLimit:
-    """How sparse a network can be pruned, and on what grounds.
+    """How sparse a network can be pruned, with the spectrum from which this was computed.
 
     Attributes:
-        tolerance: loss increase allowed, the paper's epsilon.
+        tolerance: allowed loss increase, the paper's epsilon.
         curvature: "hessian" or "ggn".
         negative: how negative curvature counts: "wall" (the paper's absolute value) or "unbounded".
-        names: of the weights under study.
-        errors: the bracket, and the half-widths it is made of: quadrature, probe and data.
-        num_products: products with the curvature taken in all.
-        stopped: why the bracket is as wide as it is: "precision" (it is as narrow as asked), "probe" (more probes would
-            make it narrower, more steps would not), "max_products", "memory" or "exact".
-        spectrum: of the curvature, as far as it was resolved.
-        removed_spectrum: of its block of removed weights, for the upper bound; None after `at`.
-        magnitudes: of the weights under study.
-        losses: predicted loss increase of magnitude masks, at every sparsity.
-        random_losses: the same for random masks, on average.
-        sampling: what is known of the error from sampled data; None if the batches are all the data.
-        rank_bound: number of eigenvalues that can be other than zero at most, for the GGN.
+        names: names of the weights under study.
+        errors: the bracket and its half-widths: quadrature, probe and data.
+        num_products: number of curvature products; a product over half of the data counts as half.
+        stopped: why the computation stopped: "precision" (the bracket is as narrow as requested), "probe" (more probes
+            would make it narrower, more steps would not), "max_products", "memory" or "exact".
+        spectrum: spectrum of the curvature.
+        removed_spectrum: spectrum of the block of removed weights, for the upper bound; None after `at`.
+        magnitudes: magnitudes of the weights under study.
+        losses: predicted loss increase of magnitude masks at every sparsity.
+        random_losses: mean predicted loss increase of random masks at every sparsity.
+        sampling: the half sample's spectrum, for the data error; None if the batches are all the data.
+        rank_bound: largest possible number of nonzero eigenvalues of the GGN; None for the Hessian.
     """
 
     tolerance: float
@@ -108,25 +108,25 @@ class PruningLimit:
 
     @property
     def num_weights(self) -> int:
-        """Weights under study."""
+        """Number of weights under study."""
         return self.magnitudes.num_weights
 
     @property
     def bracket(self) -> tuple[float, float]:
-        """Where `sparsity` lies, as far as the work done can tell."""
+        """Lower and upper end of the interval that contains `sparsity`."""
         return self.errors.low, self.errors.high
 
     @property
     def sparsity(self) -> float:
-        """1 - T at its fixed point (Corollary 1), the middle of the bracket.
+        """1 - T at its fixed point (Corollary 1): the middle of the bracket.
 
-        Random subspaces of fewer weights than that miss the sublevel set of the loss.
+        At a larger sparsity, a random subspace does not meet the sublevel set of the loss.
         """
         return sum(self.bracket) / 2
 
     @property
     def predicted(self) -> float:
-        """Largest sparsity whose magnitude mask is predicted to keep the loss: g'd + 1/2 d'Hd within the tolerance."""
+        """Largest sparsity whose magnitude mask has a predicted increase g'd + 1/2 d'Hd of at most the tolerance."""
         return self.losses.largest_within(self.tolerance)
 
     @property
@@ -136,17 +136,17 @@ class PruningLimit:
 
     @property
     def scale(self) -> float:
-        """Curvature above which a direction counts, 2 tolerance / radius^2; infinite if nothing is removed."""
+        """The scale 2 tolerance / radius^2, in loss per squared weight; infinite if no weight is removed."""
         return curvature_scale(self.tolerance, self.radius)
 
     @property
     def effective_dimension(self) -> float:
-        """Number of directions in which curvature outweighs the tolerance."""
+        """Effective dimension at the limit: the density T times the number of weights."""
         return (1 - self.sparsity) * self.num_weights
 
     @property
     def upper_bound(self) -> float:
-        """1 - U at the limit (Eq. 19), the middle of `upper_bracket`: the paper says that a solution exists there.
+        """1 - U at the limit (Eq. 19): the middle of `upper_bracket`. According to the paper, a solution exists there.
 
         Raises:
             InputError: as for `upper_bracket`.
@@ -155,15 +155,15 @@ class PruningLimit:
 
     @property
     def upper_bracket(self) -> tuple[float, float]:
-        """Where 1 - U lies at this limit and for this probe, as far as the products with the removed block can tell.
+        """Lower and upper end of the interval that contains 1 - U at this limit, for the probe that was drawn.
 
         Raises:
-            InputError: this limit comes from `at`, and the block of removed weights belongs to another one.
+            InputError: `at` computed this limit, so there are no products with its block of removed weights.
         """
         if self.removed_spectrum is None:
             raise InputError(
-                "the upper bound needs products with the weights that this limit removes;"
-                " call pruning_limit with this tolerance and reading"
+                "a limit from at() has no upper bound, which needs products of its own;"
+                " call pruning_limit with this tolerance and negative"
             )
         scale, density, factor = self.scale, 1 - self.sparsity, FILTERS[self.negative]
 
@@ -172,25 +172,21 @@ class PruningLimit:
 
         low = existence(self.removed_spectrum.lowest())
         high = existence(self.removed_spectrum.highest(lambda x: factor(x, scale)))
-        # A block's singular values are at most the whole matrix's, so U is at most 2 T.
+        # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
         return 1 - min(high, 2 * density), 1 - low
 
     @property
     def larsen_interval(self) -> tuple[float, float]:
-        """Larsen et al.'s interval as sparsities, each end at its own fixed point; the paper takes the upper end."""
+        """Larsen et al.'s interval as sparsities, each end at its own fixed point; the paper uses the upper end."""
         low = solve_bracket(
             self.spectrum, self.magnitudes, self.tolerance, FILTERS[self.negative], width_factor=math.sqrt(2 / math.pi)
         )
         return (low.low + low.high) / 2, self.sparsity
 
     def at(self, *, tolerance: float | None = None, negative: Negative | None = None) -> "PruningLimit":
-        """The limit under another tolerance or reading of negative curvature, from the same spectrum: no new products.
+        """Compute the limit for another ``tolerance`` or ``negative`` from the same spectrum, without new products.
 
-        The result has no upper bound, since that needs products with the weights that the new limit removes.
-
-        Args:
-            tolerance: loss increase allowed; this limit's unless given.
-            negative: "wall" or "unbounded"; this limit's unless given.
+        The result has no upper bound, because that needs products with the block of weights that the new limit removes.
         """
         tolerance = self.tolerance if tolerance is None else tolerance
         negative = self.negative if negative is None else negative
@@ -200,22 +196,21 @@ class PruningLimit:
         return replace(self, tolerance=tolerance, negative=negative, errors=errors, removed_spectrum=None)
 
     def mask(self, model: nn.Module, sparsity: float | None = None) -> Mask:
-        """The mask that removes the smallest of the weights that this limit is about, and of no others.
+        """The magnitude mask over the weights under study; other weights are not pruned.
 
         Args:
-            model: the one that the limit was computed for.
-            sparsity: fraction of these weights to remove, in [0, 1]; `predicted` unless given. One weight stays at
-                least.
+            model: the model for which the limit was computed.
+            sparsity: fraction of these weights to remove, in [0, 1]; by default `predicted`. At least one weight stays.
 
         Raises:
-            InputError: sparsity outside [0, 1], or a model without these weights.
+            InputError: the sparsity is outside [0, 1], or the model does not have these weights.
         """
         sparsity = self.predicted if sparsity is None else sparsity
         count = 1 if sparsity == 1 else round((1 - check_sparsity(sparsity)) * self.num_weights)
         return largest_mask(model, max(1, count), self.names)
 
     def summary(self) -> LimitSummary:
-        """The limit's numbers, without the spectra they come from."""
+        """The limit's numbers without the spectra."""
         upper = (None, None) if self.removed_spectrum is None else self.upper_bracket
         return LimitSummary(
             limit=self.sparsity,
@@ -241,7 +236,7 @@ class PruningLimit:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the limit to one file (safetensors with a JSON header), whole or not at all; `load` reads it back."""
+        """Write the limit to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
         plain = ("tolerance", "curvature", "negative", "names", "num_products", "stopped", "rank_bound")
         fields: dict[str, Any] = {name: getattr(self, name) for name in plain} | {"errors": asdict(self.errors)}
         tensors = {"magnitudes": torch.from_numpy(self.magnitudes.sizes)}
@@ -259,10 +254,10 @@ class PruningLimit:
 
     @classmethod
     def load(cls, path: str | Path) -> "PruningLimit":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: no such file, it holds something else, or it is damaged.
+            InputError: the file does not exist, has other contents, or is damaged.
         """
         fields, tensors = load_document(path, "limit", _VERSION)
         sampling = None
@@ -292,7 +287,7 @@ LIMIT = Kind("limit", _VERSION, PruningLimit.save, PruningLimit.load)
 
 
 def _write_spectrum(name: str, spectrum: Spectrum, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Put a spectrum's coefficients among the tensors; the rest of it is returned."""
+    """Add a spectrum's coefficients to ``tensors``; return its other fields."""
     for i, tridiagonal in enumerate(spectrum.tridiagonals):
         both = np.stack([tridiagonal.diagonal, tridiagonal.off_diagonal])
         tensors[f"{name}.{i}"] = torch.from_numpy(both)

@@ -1,4 +1,4 @@
-"""Symmetric operators, Lanczos, quadrature rules, spectra; no model here."""
+"""Symmetric operators, Lanczos, quadrature rules and spectra. This package does not depend on models."""
 
 from howsparse.linalg.lanczos import Lanczos
 from howsparse.linalg.operators import Block, Operator

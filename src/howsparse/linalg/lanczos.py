@@ -1,4 +1,4 @@
-"""Lanczos' tridiagonalisation of a symmetric operator.
+"""The Lanczos method, which reduces a symmetric operator to a tridiagonal matrix.
 
 References:
     Golub and Meurant (2010), Matrices, Moments and Quadrature with Applications.
@@ -16,23 +16,23 @@ from howsparse.linalg.quadrature import Tridiagonal
 
 __all__ = ["Lanczos"]
 
-_CHUNK_ROWS, _CHUNK_BYTES = 32, 1 << 28  # of the basis, allocated at once: as many rows as keep within both
-_CPU_COLUMNS = 1 << 14  # a CPU's float32 sums lose digits with their length, so float64 adds up shorter ones
-_PIECE_NUMBERS = 1 << 24  # of a chunk in half precision, converted at once on a GPU
+_CHUNK_ROWS, _CHUNK_BYTES = 32, 1 << 28  # largest size of one allocated chunk of the basis, in rows and in bytes
+_CPU_COLUMNS = 1 << 14  # long float32 sums lose digits on a CPU, so float64 adds up the sums of pieces of this length
+_PIECE_NUMBERS = 1 << 24  # numbers of a half-precision chunk that a GPU converts in one piece
 
 
 class Lanczos:
-    """Tridiagonalises a symmetric operator, one product a step, with full reorthogonalisation.
+    """The Lanczos method for a symmetric operator, with one product for each step and full reorthogonalisation.
 
     Vectors have the start vector's dtype and device; coefficients are computed in float64. The basis takes
-    ``steps * start.numel()`` numbers, and at most 256 MiB more. Where that is too much, ``storage`` keeps it in fewer
-    bits: the rounding of different entries is independent, so that overlaps stay of the order of its precision over the
-    root of the length.
+    ``steps * start.numel()`` numbers, and at most 256 MiB more. If memory is too small for that, ``storage`` selects a
+    smaller dtype for the basis. The rounding errors of different entries are independent, so the inner products of
+    different basis vectors are about the dtype's precision divided by the square root of the vector length.
 
     Args:
-        matvec: the product with the operator.
-        start: start vector, not zero.
-        storage: dtype of the basis; the start vector's unless given.
+        matvec: the product of the operator with a vector ``(n,)``.
+        start: start vector ``(n,)``, not zero.
+        storage: dtype of the stored basis; by default that of the start vector.
 
     >>> lanczos = Lanczos(lambda v: torch.tensor([1.0, 2.0, 3.0]) * v, torch.ones(3))
     >>> while lanczos.step(): pass
@@ -58,7 +58,7 @@ class Lanczos:
         return self._basis.rows()
 
     def step(self) -> bool:
-        """Take one step; False once the Krylov space is exhausted."""
+        """Take one step. Return False if no further step is possible."""
         if self._off_diagonal and self._off_diagonal[-1] == 0.0:
             return False
         q = self._next
@@ -72,7 +72,7 @@ class Lanczos:
         before = _norm(w)
         self._basis.remove_from(w)
         beta = _norm(w)
-        if beta < 0.7 * before:  # much was cancelled: what is left needs a second pass (Daniel et al., 1976)
+        if beta < 0.7 * before:  # cancellation lost digits, so a second pass is needed (Daniel et al., 1976)
             self._basis.remove_from(w)
             beta = _norm(w)
         exhausted = len(self._basis) == q.numel() or beta <= 10 * torch.finfo(q.dtype).eps * max(size, abs(alpha))
@@ -84,7 +84,7 @@ class Lanczos:
 
 
 class _Basis:
-    """Orthonormal vectors as the rows of matrices, so that a vector is projected by a few products with matrices."""
+    """Orthonormal vectors, stored as rows of matrices, so that one matrix product projects on many of them."""
 
     def __init__(self, like: Tensor, storage: torch.dtype) -> None:
         self._like, self._storage = like, storage
@@ -106,7 +106,7 @@ class _Basis:
         return torch.cat(self._chunks)[: self._length]
 
     def remove_from(self, w: Tensor) -> None:
-        """Take out of ``w`` its components along these vectors, in place: Gram-Schmidt, classical within a chunk."""
+        """Subtract from ``w``, in place, its components along these vectors (classical Gram-Schmidt in each chunk)."""
         for i, chunk in enumerate(self._chunks):
             rows = chunk[: self._length - i * self._chunk_rows]
             along = torch.zeros(len(rows), dtype=torch.float64, device=w.device)
@@ -118,7 +118,7 @@ class _Basis:
 
 
 def _pieces(rows: Tensor, w: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows and vector by columns, in the vector's dtype; on a GPU whole where nothing needs to be converted."""
+    """Matching column pieces of rows and vector, in the vector's dtype; a single piece on a GPU with equal dtypes."""
     if w.device.type == "cpu":
         width = _CPU_COLUMNS
     else:

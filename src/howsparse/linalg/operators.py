@@ -1,4 +1,4 @@
-"""Symmetric matrices that are known by their products with vectors."""
+"""Symmetric matrices that are defined by their products with vectors."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,10 @@ __all__ = ["Block", "Operator"]
 
 
 class Operator(ABC):
-    r"""A real symmetric matrix :math:`A = A'`, ``(n, n)``, known by its products with vectors.
+    r"""A real symmetric matrix :math:`A = A'`, ``(n, n)``, defined by its products with vectors.
 
-    It is used like a dense matrix: ``operator @ v`` for a vector ``(n,)`` or for a matrix ``(n, k)``, whose columns are
-    multiplied one by one. A subclass implements ``_matvec``, the product with one vector, and the properties below.
+    Use it like a dense matrix: ``operator @ v`` for a vector ``(n,)`` or a matrix ``(n, k)``. It multiplies the columns
+    of a matrix one by one. A subclass implements ``_matvec``, the product with one vector, and the properties below.
 
     >>> class Diagonal(Operator):
     ...     shape, dtype, device, num_products = (2, 2), torch.float32, torch.device("cpu"), 0
@@ -29,7 +29,7 @@ class Operator(ABC):
     True
     """
 
-    positive: bool = False  # no negative eigenvalue, by construction
+    positive: bool = False  # True if the matrix cannot have a negative eigenvalue
 
     @property
     @abstractmethod
@@ -39,21 +39,21 @@ class Operator(ABC):
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """Of the products."""
+        """Dtype of the products."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the products are computed."""
+        """Device on which the products are computed."""
 
     @property
     @abstractmethod
     def num_products(self) -> int:
-        """Products with single vectors taken so far; one with a matrix of k columns counts k."""
+        """Number of products so far; a product with a matrix of k columns counts as k."""
 
     @abstractmethod
     def _matvec(self, vector: Tensor) -> Tensor:
-        """The product with a vector, both ``(n,)``."""
+        """The product with a vector; both have shape ``(n,)``."""
 
     @property
     def T(self) -> "Operator":
@@ -62,7 +62,10 @@ class Operator(ABC):
 
     def __matmul__(self, other: Tensor) -> Tensor:
         if other.ndim not in (1, 2) or len(other) != self.shape[1]:
-            raise InputError(f"a matrix of shape {self.shape} cannot multiply a tensor of shape {tuple(other.shape)}")
+            raise InputError(
+                f"a matrix of shape {self.shape} cannot multiply a tensor of shape {tuple(other.shape)};"
+                f" pass a vector or a matrix with {self.shape[1]} rows"
+            )
         if other.ndim == 1:
             return self._matvec(other)
         product = torch.empty_like(other)
@@ -71,10 +74,10 @@ class Operator(ABC):
         return product
 
     def to_scipy(self) -> "LinearOperator[Any]":
-        """The same matrix for SciPy's solvers: it takes and gives NumPy arrays, and computes where this one does.
+        """The same matrix for SciPy's solvers. It takes and returns NumPy arrays and computes on this operator's device.
 
         Returns:
-            A `scipy.sparse.linalg.LinearOperator` of the same shape and dtype; of float32 where NumPy lacks the dtype.
+            A `scipy.sparse.linalg.LinearOperator` of the same shape and dtype; float32 replaces bfloat16.
 
         >>> from scipy.sparse.linalg import eigsh
         >>> from howsparse.risk import EmpiricalRisk, Hessian
@@ -100,9 +103,9 @@ class Operator(ABC):
 
 
 class Block(Operator):
-    r"""A principal sub-block :math:`A_{SS} = E'AE`, with the rows and columns where ``chosen`` is True.
+    r"""The principal submatrix :math:`A_{SS} = E'AE` of the rows and columns for which ``chosen`` is True.
 
-    Its vectors have the block's own length. E sets them into a vector of zeros.
+    Its vectors have as many entries as the block has rows. E puts them into a vector of zeros of length n.
 
     Args:
         operator: the whole matrix, ``(n, n)``.
@@ -133,7 +136,7 @@ class Block(Operator):
 
     @property
     def num_products(self) -> int:
-        """Those of the whole matrix."""
+        """Number of products of the whole matrix."""
         return self._operator.num_products
 
     def _matvec(self, vector: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-r"""The quadrature rules that Lanczos' tridiagonal matrix gives, and the brackets they prove.
+r"""Quadrature rules from the tridiagonal matrix of the Lanczos method, and the brackets that follow from them.
 
-A symmetric matrix A and a start vector z define a measure: the eigenvalues of A, each weighted by z's share along its
-eigenvector. m steps of Lanczos yield the moments of that measure up to degree 2m. Every rule here has these moments, so
-it could be the measure itself; a bracket is the range of an integral over all measures that have them.
+A symmetric matrix A and a start vector z define a measure. Its nodes are the eigenvalues of A. The mass at a node is
+the fraction of z's squared norm that lies along the eigenvector. m steps of Lanczos give the moments of this measure up
+to degree 2m. Several measures have these moments, and every rule in this module is one of them. A bracket is the range
+of an integral over all of these measures.
 
 References:
     Golub and Meurant (2010), Matrices, Moments and Quadrature with Applications.
@@ -30,17 +31,17 @@ __all__ = [
 Array = NDArray[np.float64]
 Integrand = Callable[[Array], Array]
 
-_STRIDE = 3  # places between the members first looked at
-_DWARFS = 1 / math.sqrt(np.finfo(np.float64).eps)  # at this ratio the errors of either choice are equal
+_STRIDE = 3  # distance in places between the members of the first search
+_DWARFS = 1 / math.sqrt(np.finfo(np.float64).eps)  # at this ratio a finite and an infinite corner have equal errors
 
 
 @dataclass(frozen=True)
 class Tridiagonal:
-    """What m steps of Lanczos found out.
+    """The tridiagonal matrix that m steps of Lanczos compute.
 
     Attributes:
         diagonal: ``(m,)``.
-        off_diagonal: ``(m,)``; the last entry couples to the step not yet taken, and is 0 if there is none to take.
+        off_diagonal: ``(m,)``; the last entry belongs to the next step, and is 0 if no further step is possible.
     """
 
     diagonal: Array
@@ -52,23 +53,24 @@ class Tridiagonal:
 
     @property
     def complete(self) -> bool:
-        """The Krylov space is exhausted: the Gauss rule is the measure itself."""
+        """Whether no further step is possible. The Gauss rule is then equal to the measure."""
         return float(self.off_diagonal[-1]) == 0.0
 
     def first(self, steps: int) -> "Tridiagonal":
-        """As it was after ``steps`` steps."""
+        """The tridiagonal matrix after the first ``steps`` steps."""
         return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps])
 
     def extended(self, corner: float) -> "Tridiagonal":
-        """One row and column more, with ``corner`` on the diagonal."""
+        """The matrix with one more row and column, and ``corner`` as its last diagonal entry."""
         return Tridiagonal(np.append(self.diagonal, corner), np.append(self.off_diagonal, 0.0))
 
     def member(self, place: float) -> "Rule":
-        """A Radau rule of this matrix by its place in the family, from 0 to 48.
+        """The Gauss-Radau rule at a place in [0, 48]. All Gauss-Radau rules of this matrix form a family.
 
-        The family is a circle: as its node moves from 0 to the next one, that one's neighbour arrives at 0. Places are
-        even in the logit of the way from 0 to there. If 0 is the only node, the next one is at infinity, and places are
-        even in the logarithm of the node.
+        The prescribed node moves from 0 (place 0) to the next node of the rule with a node at 0 (place 48). Both ends
+        give the same rule, so all rules of the family lie between them. Places are equally spaced in the logit of the
+        node's position between both ends. If 0 is the only node, the next node is at infinity, and places are equally
+        spaced in the logarithm of the node.
         """
         if math.isinf(self._next_node):
             return gauss_radau(self, float(self.off_diagonal[-1]) * math.exp(place / 2 - 12))
@@ -76,12 +78,16 @@ class Tridiagonal:
 
     @cached_property
     def family(self) -> "list[Rule]":
-        """Members at even distances of `_STRIDE` places, kept for the many integrands that are tried on them."""
+        """Members of the family at every `_STRIDE` places. They are stored because many integrands use them."""
         return [self.member(place) for place in range(0, 49, _STRIDE)]
 
     @cached_property
     def _next_node(self) -> float:
-        """The node next to 0 of the Radau rule with a node there, right of it if there is any; infinite if alone."""
+        """The next node of the Gauss-Radau rule with a node at 0.
+
+        This is the smallest positive node. If there is none, it is the largest negative node. If there is no other
+        node, it is infinite.
+        """
         nodes = gauss_radau(self, 0.0).nodes
         others = nodes[np.abs(nodes) > np.abs(nodes).min()]
         if others.size == 0:
@@ -89,10 +95,11 @@ class Tridiagonal:
         return float(others[others > 0].min() if (others > 0).any() else others[others < 0].max())
 
     def corner(self, node: float) -> float:
-        """The corner that makes ``node`` an eigenvalue of the extended matrix; infinite if it is one of this matrix.
+        """The corner for which ``node`` is an eigenvalue of the extended matrix.
 
-        It is infinite as well where ``node`` is so near to an eigenvalue of this matrix that the corner dwarfs the
-        matrix: its rounding errors would move the other eigenvalues further than an infinite corner does.
+        It is infinite if ``node`` is an eigenvalue of this matrix. The result is also infinite if ``node`` is so near
+        to an eigenvalue that the corner is much larger than the matrix. The rounding errors of such a corner would move
+        the other eigenvalues further than an infinite corner does.
         """
         bands = np.zeros((3, self.size))
         bands[0, 1:] = bands[2, :-1] = self.off_diagonal[:-1]
@@ -110,7 +117,7 @@ class Tridiagonal:
 
 @dataclass(frozen=True)
 class Rule:
-    """Nodes and the mass of the measure at each; the masses add up to 1.
+    """A quadrature rule: nodes and the mass at each node. The sum of the masses is 1.
 
     >>> Rule(np.array([-1.0, 1.0]), np.array([0.5, 0.5])).integrate(np.square)
     1.0
@@ -124,28 +131,28 @@ class Rule:
 
     @staticmethod
     def mean(rules: "list[Rule]") -> "Rule":
-        """The average of several rules, as one."""
+        """The rule whose integrals are the means of the integrals of several rules."""
         nodes = np.concatenate([rule.nodes for rule in rules])
         return Rule(nodes, np.concatenate([rule.masses for rule in rules]) / len(rules))
 
 
 def gauss(tridiagonal: Tridiagonal) -> Rule:
-    """The m-node rule, exact for polynomials up to degree 2m - 1."""
+    """The Gauss rule with m nodes. It is exact for polynomials up to degree 2m - 1."""
     nodes, vectors = eigh_tridiagonal(tridiagonal.diagonal, tridiagonal.off_diagonal[:-1])
     return Rule(np.asarray(nodes, np.float64), np.asarray(vectors[0] ** 2, np.float64))
 
 
 def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
-    """The (m+1)-node rule with one node prescribed, exact up to degree 2m.
+    """The Gauss-Radau rule with m + 1 nodes, one of them prescribed. It is exact up to degree 2m.
 
-    Where the Gauss rule has that node already, the rule is the Gauss rule: the node that Radau would add has gone to
-    infinity, and its mass to 0. It is exact up to degree 2m - 1.
+    If the Gauss rule already has the prescribed node, the result is the Gauss rule, which is exact up to degree 2m - 1.
+    It is the limit of the Gauss-Radau rules: the additional node goes to infinity, and its mass goes to 0.
 
     Args:
-        tridiagonal: of the measure, m steps.
-        node: where the rule has a node.
+        tridiagonal: tridiagonal matrix of the measure after m steps.
+        node: the prescribed node.
 
-    >>> gauss_radau(Tridiagonal(np.zeros(1), np.ones(1)), 0.0)  # mean 0 and variance 1: Gauss has its node at 0
+    >>> gauss_radau(Tridiagonal(np.zeros(1), np.ones(1)), 0.0)  # mean 0, variance 1: the Gauss rule has its node at 0
     Rule(nodes=array([0.]), masses=array([1.]))
     """
     if tridiagonal.complete:
@@ -155,24 +162,25 @@ def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
         return gauss(tridiagonal.extended(corner))
     rule = gauss(tridiagonal)
     nodes = rule.nodes.copy()
-    nodes[np.abs(nodes - node).argmin()] = node  # nearly there already
+    nodes[np.abs(nodes - node).argmin()] = node  # this node differs from the prescribed one by rounding errors only
     return Rule(nodes, rule.masses)
 
 
 def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
-    r"""Of all rules of the Radau family, the one on which ``f`` is largest.
+    r"""The Gauss-Radau rule of the family that gives the largest integral of ``f``.
 
-    For every f that is 1 minus a mixture of decaying exponentials on each side of 0 (both shares in
-    `howsparse.geometry` are), no measure with the same 2m moments gives more than this rule, and none gives less
-    than Gauss-Radau with its node at 0: the pair is the sharp bracket. Proof in docs/theory.md.
+    Let f be 1 minus a mixture of decaying exponentials on each side of 0; both filter factors in `howsparse.geometry`
+    are of this form. Then no measure with the same 2m moments has a larger integral than this rule, and none has a
+    smaller integral than the Gauss-Radau rule with its node at 0. The two rules together give the sharp bracket. The
+    proof is in docs/theory.md.
 
     Args:
-        tridiagonal: of the measure.
-        f: the integrand, applied to nodes.
+        tridiagonal: tridiagonal matrix of the measure.
+        f: the integrand, a function of the nodes.
     """
     if tridiagonal.complete:
         return gauss(tridiagonal)
-    # Along the family f rises to one top and falls again: a coarse look finds its cell, Brent's method the top.
+    # Along the family the integral has a single maximum. A coarse search finds its cell, then Brent's method finds it.
     coarse = tridiagonal.family
     best = max(range(len(coarse)), key=lambda i: coarse[i].integrate(f))
     found = minimize_scalar(

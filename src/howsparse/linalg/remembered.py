@@ -1,4 +1,4 @@
-"""Products that outlive the process, so that work which was stopped goes on where it was."""
+"""An operator that stores its products on disk, so that a stopped computation can continue."""
 
 from pathlib import Path
 
@@ -14,14 +14,15 @@ __all__ = ["Remembered"]
 
 
 class Remembered(Operator):
-    """The same matrix; each of its products is kept in a store, where the next process finds it.
+    """The same matrix, with each of its products stored.
 
-    What is computed from products then goes on from the last of them, to the same bits.
+    If a computation is stopped, a new process reads the stored products instead of computing them. The result has the
+    same bits as without the interruption.
 
     Args:
         operator: the matrix.
-        store: of one limit's products.
-        name: tells this matrix from others whose products are in the store.
+        store: store for the products of one limit.
+        name: identifies this matrix in the store.
 
     >>> from tempfile import TemporaryDirectory
     >>> from howsparse.risk import EmpiricalRisk, Hessian
@@ -51,7 +52,7 @@ class Remembered(Operator):
 
     @property
     def num_products(self) -> int:
-        """Products asked for: those found in the store and those computed."""
+        """Number of products so far, both those read from the store and those computed."""
         return self._products
 
     def _matvec(self, vector: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sampled Hessian rows, by which the paper estimates how many eigenvalues are zero."""
+"""Sampled Hessian rows. The paper uses them to estimate how many eigenvalues are zero."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ __all__ = ["RowSample", "sample_rows"]
 
 @dataclass(frozen=True)
 class RowSample:
-    """l1 norms of sampled rows, in order of the weights' magnitude percentile.
+    """l1 norms of sampled rows, in order of the weights' magnitudes.
 
     Attributes:
-        percentiles: ``(count,)``, of the sampled weights' magnitudes, in [0, 100].
+        percentiles: ``(count,)``, percentile of each sampled weight's magnitude, in [0, 100].
         norms: ``(count,)``, l1 norm of each weight's row.
     """
 
@@ -26,20 +26,23 @@ class RowSample:
     norms: NDArray[np.float64]
 
     def zero_share(self, below: float = 1e-7) -> float:
-        """Share of rows with a norm under ``below``; by Gershgorin's theorem a zero row is a zero eigenvalue."""
+        """Fraction of rows with a norm below ``below``. By Gershgorin's theorem, a zero row gives a zero eigenvalue."""
         return float(np.mean(self.norms < below))
 
 
 def sample_rows(
     operator: Operator, weights: Tensor, count: int = 100, on_row: Callable[[], None] = lambda: None
 ) -> RowSample:
-    """Compute the rows of ``count`` weights, one at each percentile of magnitude; one product a row.
+    """Compute the rows of ``count`` weights at equally spaced percentiles of magnitude, with one product for each.
 
     Args:
         operator: the Hessian, ``(n, n)``.
         weights: the weights under study, ``(n,)``.
-        count: rows to sample.
+        count: number of rows to sample.
         on_row: called after each row, for progress.
+
+    Returns:
+        The percentiles and the l1 norms of the rows.
 
     Source: Section 4 and Appendix B, "Hessian matrix sampling".
     """

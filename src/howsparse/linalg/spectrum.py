@@ -1,4 +1,4 @@
-"""What Lanczos found out about a spectrum, and how well that fixes the integral of a function over it."""
+"""Spectra from random probes and Lanczos steps, and bounds on integrals over them."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ __all__ = ["Spectrum", "grow_spectrum"]
 
 @dataclass(frozen=True)
 class Spectrum:
-    r"""The eigenvalue distribution of a symmetric matrix, as far as random probes and Lanczos know it.
+    r"""The distribution of the eigenvalues of a symmetric matrix, estimated by random probes and Lanczos steps.
 
     Attributes:
-        tridiagonals: one per probe.
-        size: rows of the matrix.
-        num_zero: rows found to be exactly zero; as many eigenvalues are exactly 0, and the probes leave them out.
-        positive: no eigenvalue is negative, by construction.
+        tridiagonals: one tridiagonal matrix for each probe.
+        size: number of rows of the matrix.
+        num_zero: number of rows that are exactly zero. As many eigenvalues are exactly 0. The probes do not cover them.
+        positive: whether the matrix cannot have a negative eigenvalue.
     """
 
     tridiagonals: tuple[Tridiagonal, ...]
@@ -34,36 +34,37 @@ class Spectrum:
 
     @property
     def num_steps(self) -> int:
-        """Lanczos steps of each probe."""
+        """Number of Lanczos steps of each probe."""
         return self.tridiagonals[0].size
 
     @property
     def complete(self) -> bool:
-        """Every probe's Krylov space is exhausted."""
+        """Whether no probe can take a further step."""
         return all(t.complete for t in self.tridiagonals)
 
     def first(self, steps: int) -> "Spectrum":
-        """As it was after ``steps`` steps of every probe."""
+        """The spectrum after the first ``steps`` steps of every probe."""
         return replace(self, tridiagonals=tuple(t.first(steps) for t in self.tridiagonals))
 
     def gauss(self) -> Rule:
-        """The Gauss rule, which is what stochastic Lanczos quadrature usually means."""
+        """The mean of the probes' Gauss rules. Stochastic Lanczos quadrature usually means this rule."""
         return self._mean(gauss)
 
     def lowest(self) -> Rule:
-        """The rule that gives the least integral of a share, whatever its scale: Gauss-Radau with its node at 0."""
+        """The rule that gives the smallest integral of a filter factor, for every scale: Gauss-Radau with a node at 0."""
         return self._mean(lambda tridiagonal: gauss_radau(tridiagonal, 0.0))
 
     def highest(self, f: Integrand) -> Rule:
-        """The rule that gives the largest integral of ``f``, a share at some scale."""
+        """The rule that gives the largest integral of ``f``, a filter factor at a fixed scale."""
         return self.gauss() if self.positive else self._mean(lambda tridiagonal: steepest_rule(tridiagonal, f))
 
     def probe_deviation(self, f: Integrand, rule: Rule) -> float:
-        r"""Bound on the standard deviation of an integral that is due to the random probes.
+        r"""Bound on the standard deviation of the integral of ``f`` over the random choice of the probes.
 
         For a Rademacher probe z and :math:`A = f(H)` of n rows, :math:`\mathrm{Var}(z'Az/n)` is
-        :math:`\tfrac{2}{n^2}(\|A\|_F^2 - \sum A_{ii}^2) \le \tfrac2n \bigl(\int f^2 - (\int f)^2\bigr)`, by Cauchy and
-        Schwarz on the diagonal. The integrals are the rule's own; 1/n is added for a direction the probes may miss.
+        :math:`\tfrac{2}{n^2}(\|A\|_F^2 - \sum A_{ii}^2) \le \tfrac2n \bigl(\int f^2 - (\int f)^2\bigr)`, by the
+        Cauchy-Schwarz inequality for the diagonal. The integrals are those of ``rule``. The term 1/n covers one
+        direction that the probes may not contain.
         """
         alive = self.size - self.num_zero
         if alive == 0:
@@ -74,15 +75,18 @@ class Spectrum:
         return share * math.sqrt(2 * variance / (alive * len(self.tridiagonals)))
 
     def with_zero_share(self, share: float) -> Rule:
-        """The paper's correction: move the ``share`` of the Gauss rule's mass that is nearest to 0 onto 0.
+        """The paper's correction of the Gauss rule: move the fraction ``share`` of the mass from the nodes near 0 to 0.
 
         Args:
-            share: of eigenvalues that are zero, as `sample_rows` estimates it.
+            share: fraction of eigenvalues that are zero, in [0, 1]; `sample_rows` estimates it.
+
+        Raises:
+            InputError: the fraction is outside [0, 1].
 
         Source: Appendix B, "Hessian matrix sampling".
         """
         if not 0 <= share <= 1:
-            raise InputError(f"zero share {share:g} is outside [0, 1]")
+            raise InputError(f"zero share {share:g} is outside [0, 1]; give the fraction of eigenvalues that are zero")
         rule = self.gauss()
         order = np.argsort(np.abs(rule.nodes))
         nodes, masses = rule.nodes[order], rule.masses[order]
@@ -99,17 +103,20 @@ class Spectrum:
 def grow_spectrum(
     operator: Operator, like: Tensor, *, probes: int = 1, seed: int = 0, storage: torch.dtype | None = None
 ) -> Iterator[Spectrum]:
-    """Yield the spectrum after one step of every probe, after two, and so on until all are exhausted.
+    """Yield the spectrum after each further step of every probe, until no probe can take a further step.
 
-    One product first finds the rows that are exactly zero (those of dead units): a Gaussian vector's product vanishes
-    there and, with probability 1, nowhere else. Probes are Rademacher vectors on the other rows.
+    One product first finds the rows that are exactly zero, for example those of dead units: the product with a Gaussian
+    vector is zero in these rows and, with probability 1, in no others. Probes are Rademacher vectors on the other rows.
 
     Args:
-        operator: the matrix.
-        like: a vector of the device and dtype to compute in.
-        probes: how many random vectors.
-        seed: of the probes; the same on every device.
-        storage: dtype to keep the Lanczos basis in; that of ``like`` unless given.
+        operator: the matrix, ``(n, n)``.
+        like: a vector with the device and dtype in which to compute.
+        probes: number of random vectors.
+        seed: seed of the probes; it gives the same probes on every device.
+        storage: dtype of the stored Lanczos basis; by default that of ``like``.
+
+    Yields:
+        The spectrum after 1, 2, 3, ... steps.
     """
     generator = torch.Generator().manual_seed(seed)
     size = operator.shape[0]
