@@ -74,7 +74,7 @@ class Operator(ABC):
         return product
 
     def to_scipy(self) -> "LinearOperator[Any]":
-        """The same matrix for SciPy's solvers. It takes and returns NumPy arrays and computes on this operator's device.
+        """The same matrix for SciPy's solvers. It takes and returns NumPy arrays, and computes on this device.
 
         Returns:
             A `scipy.sparse.linalg.LinearOperator` of the same shape and dtype; float32 replaces bfloat16.

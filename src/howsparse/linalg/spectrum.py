@@ -51,7 +51,7 @@ class Spectrum:
         return self._mean(gauss)
 
     def lowest(self) -> Rule:
-        """The rule that gives the smallest integral of a filter factor, for every scale: Gauss-Radau with a node at 0."""
+        """The rule with the smallest integral of a filter factor, for every scale: Gauss-Radau with a node at 0."""
         return self._mean(lambda tridiagonal: gauss_radau(tridiagonal, 0.0))
 
     def highest(self, f: Integrand) -> Rule:

@@ -1,1 +1,1 @@
-"""Which weights stay: masks, and pruning a model by one."""
+"""Masks, and functions that prune a model with a mask."""

@@ -1,4 +1,4 @@
-"""Which weights stay: the prunable weights of a model, masks over them, and pruning with torch's own tools."""
+"""Masks over the prunable weights of a model: magnitude masks and random masks."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ _VERSION = 1
 
 
 class Mask(dict[str, Tensor]):
-    """Boolean tensor per weight name: True stays, False is removed.
+    """A boolean tensor for each weight name. True: the weight stays. False: the weight is removed.
 
     >>> mask = Mask(fc=torch.tensor([[True, False], [False, False]]))
     >>> mask.sparsity, mask.num_weights, mask.num_kept
@@ -52,11 +52,15 @@ class Mask(dict[str, Tensor]):
         return 1 - self.density
 
     def layer_densities(self) -> dict[str, float]:
-        """Fraction that stays, per weight."""
+        """Fraction of each weight tensor that stays, by name."""
         return {name: float(kept.float().mean()) for name, kept in self.items()}
 
     def apply_(self, model: nn.Module) -> None:
-        """Set the removed weights of ``model`` to zero, in place, once; `prune` makes it last through training."""
+        """Set the removed weights of ``model`` to zero once, in place. `prune` also holds them at zero in training.
+
+        Raises:
+            InputError: the mask does not fit the model.
+        """
         weights = prunable_weights(model)
         self._check(weights)
         with torch.no_grad():
@@ -64,15 +68,15 @@ class Mask(dict[str, Tensor]):
                 weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
 
     def save(self, path: str | Path) -> None:
-        """Write the mask to one safetensors file, whole or not at all; `load` reads it back."""
+        """Write the mask to one safetensors file. An interrupted call leaves no partial file."""
         save_document(path, "mask", _VERSION, {}, self)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: no such file, it holds something else, or it is damaged.
+            InputError: the file does not exist, has other contents, or is damaged.
         """
         _, tensors = load_document(path, "mask", _VERSION)
         return cls({name: kept.bool() for name, kept in tensors.items()})
@@ -80,36 +84,39 @@ class Mask(dict[str, Tensor]):
     def _check(self, weights: dict[str, nn.Parameter]) -> None:
         for name, kept in self.items():
             if name not in weights:
-                raise InputError(f"the mask names '{name}', which is not a prunable weight of this model")
+                raise InputError(
+                    f"the mask has '{name}', which is not a prunable weight of this model; use a mask for this model"
+                )
             if kept.shape != weights[name].shape:
                 raise InputError(
-                    f"mask of '{name}' has shape {tuple(kept.shape)}, the weight {tuple(weights[name].shape)}"
+                    f"the mask of '{name}' has shape {tuple(kept.shape)}, but the weight has"
+                    f" {tuple(weights[name].shape)}; use a mask for this model"
                 )
 
 
 def check_sparsity(sparsity: float) -> float:
-    """``sparsity`` itself, if it is one.
+    """Return ``sparsity`` if it is in [0, 1).
 
     Raises:
-        InputError: not in [0, 1).
+        InputError: it is not.
     """
     if not 0 <= sparsity < 1:
-        raise InputError(f"sparsity {sparsity:g} is outside [0, 1): it is the fraction of weights to remove")
+        raise InputError(f"sparsity {sparsity:g} is outside [0, 1); give the fraction of weights to remove")
     return float(sparsity)
 
 
 def magnitude_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None = None) -> Mask:
-    """Global magnitude pruning: keep the largest weights of the whole network.
+    """The mask of global magnitude pruning: the largest weights of the whole network stay.
 
-    Exact to one weight: of equal magnitudes the one that comes first stays.
+    The number of weights that stay is exact. Of equal magnitudes, the first one stays.
 
     Args:
-        model: any module; it is read, not changed.
+        model: any module; it is not changed.
         sparsity: fraction of the weights to remove, in [0, 1).
-        names: of the weights to prune; all prunable ones that are not frozen unless given.
+        names: names of the weights to prune; by default all prunable weights that are not frozen.
 
     Raises:
-        InputError: sparsity outside [0, 1), no prunable weight, or an unknown name.
+        InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
 
     >>> magnitude_mask(nn.Linear(100, 10), 0.9).num_kept
     100
@@ -120,15 +127,15 @@ def magnitude_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
 
 
 def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = None) -> Mask:
-    """The mask that keeps the ``count`` largest weights; what torch's pruning has removed already goes first.
+    """The mask under which the ``count`` largest weights stay. It removes weights that torch has pruned before others.
 
     Args:
-        model: any module; it is read, not changed.
-        count: weights to keep.
-        names: of the weights to prune; all prunable ones that are not frozen unless given.
+        model: any module; it is not changed.
+        count: number of weights that stay.
+        names: names of the weights to prune; by default all prunable weights that are not frozen.
 
     Raises:
-        InputError: no prunable weight, or an unknown name.
+        InputError: the model has no prunable weight, or a name is unknown.
 
     >>> largest_mask(nn.Linear(100, 10), 7).num_kept
     7
@@ -138,7 +145,10 @@ def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = Non
 
 
 def magnitude_masks(model: nn.Module, names: Iterable[str] | None = None) -> Callable[[float], Mask]:
-    """`magnitude_mask` for many sparsities of a model as it is now: magnitudes are sorted once, a mask is a threshold.
+    """`magnitude_mask` for many sparsities. It sorts the present magnitudes once, so each mask is only a comparison.
+
+    Returns:
+        A function that returns the mask of a sparsity.
 
     >>> mask_at = magnitude_masks(nn.Linear(100, 10))
     >>> [mask_at(sparsity).num_kept for sparsity in (0.0, 0.5, 0.9)]
@@ -157,7 +167,19 @@ def magnitude_masks(model: nn.Module, names: Iterable[str] | None = None) -> Cal
 
 
 def layerwise_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None = None) -> Mask:
-    """Magnitude pruning with the same sparsity in every layer."""
+    """The mask of magnitude pruning with the same sparsity in every layer.
+
+    Args:
+        model: any module; it is not changed.
+        sparsity: fraction of each layer's weights to remove, in [0, 1).
+        names: names of the weights to prune; by default all prunable weights that are not frozen.
+
+    Raises:
+        InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
+
+    >>> layerwise_mask(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 20)), 0.9).layer_densities()
+    {'0.weight': 0.1..., '1.weight': 0.1...}
+    """
     check_sparsity(sparsity)
     chosen = select_weights(model, names)
     return Mask(
@@ -169,7 +191,20 @@ def layerwise_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
 
 
 def random_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None = None, seed: int = 0) -> Mask:
-    """Weights kept uniformly at random over the whole network."""
+    """The mask of random pruning: the weights that stay are drawn uniformly from the whole network.
+
+    Args:
+        model: any module; it is not changed.
+        sparsity: fraction of the weights to remove, in [0, 1).
+        names: names of the weights to prune; by default all prunable weights that are not frozen.
+        seed: seed of the random draw.
+
+    Raises:
+        InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
+
+    >>> random_mask(nn.Linear(100, 10), 0.9).num_kept
+    100
+    """
     check_sparsity(sparsity)
     chosen = select_weights(model, names)
     size = sum(w.numel() for w in chosen.values())
@@ -178,17 +213,17 @@ def random_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None =
 
 
 def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: int = 0) -> Mask:
-    """Weights kept uniformly at random within each layer.
+    """The mask of random pruning with a given density for each layer.
 
-    What all layers keep together is exact to one weight: fractions are rounded by largest remainder.
+    The total number of weights that stay is exact to one weight: layers' numbers are rounded by largest remainder.
 
     Args:
-        model: any module; it is read, not changed.
-        densities: fraction to keep, in [0, 1], by weight name; other weights are not pruned.
-        seed: of the draw.
+        model: any module; it is not changed.
+        densities: fraction of weights that stay, in [0, 1], by weight name; weights without a name are not pruned.
+        seed: seed of the random draw.
 
     Raises:
-        InputError: a density outside [0, 1], or an unknown name.
+        InputError: a density is outside [0, 1], or a name is unknown.
 
     >>> model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
     >>> random_layer_mask(model, {"0.weight": 0.25, "1.weight": 0.05}).layer_densities()
@@ -198,7 +233,7 @@ def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: in
     for name, density in densities.items():
         if not 0 <= density <= 1:
             raise InputError(
-                f"density {density:g} of '{name}' is outside [0, 1]: it is the fraction of weights to keep"
+                f"density {density:g} of '{name}' is outside [0, 1]; give the fraction of weights that stay"
             )
     counts = _whole_counts({name: densities[name] * w.numel() for name, w in chosen.items()})
     generator = torch.Generator().manual_seed(seed)
@@ -207,17 +242,17 @@ def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: in
 
 
 def _magnitudes(model: nn.Module, weights: dict[str, nn.Parameter]) -> list[Tensor]:
-    """Absolute weights; what torch's pruning has removed already comes below all others, with -1."""
+    """Absolute values of the weights. Weights that torch has pruned get -1, which is less than all others."""
     broken = next((name for name, w in weights.items() if w.isnan().any()), None)
     if broken is not None:
-        raise InputError(f"weight '{broken}' has NaN entries, which have no magnitude; load another checkpoint")
+        raise InputError(f"weight '{broken}' has NaN entries; load a checkpoint that did not diverge")
     masks = torch_masks(model)
     sizes = {name: w.detach().abs() for name, w in weights.items()}
     return [size.masked_fill(~masks[name], -1.0) if name in masks else size for name, size in sizes.items()]
 
 
 def _whole_counts(wanted: dict[str, float]) -> dict[str, int]:
-    """Whole numbers that add up to the rounded sum of those wanted, each within one of its own."""
+    """Round each number to a whole number within 1 of it, so that the sum is the rounded sum of all numbers."""
     counts = {name: int(count) for name, count in wanted.items()}
     by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
     for name in by_remainder[: round(sum(wanted.values())) - sum(counts.values())]:
@@ -226,14 +261,14 @@ def _whole_counts(wanted: dict[str, float]) -> dict[str, int]:
 
 
 def largest(values: Tensor, count: int) -> Tensor:
-    """Boolean mask of the ``count`` largest entries of a vector; of equal ones the first stay."""
+    """Boolean mask, True for the ``count`` largest entries of a vector. Of equal entries, the first ones are True."""
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
     return _at_least(values, values.kthvalue(values.numel() - count + 1).values, count)
 
 
 def _at_least(values: Tensor, threshold: Tensor, count: int) -> Tensor:
-    """The ``count`` entries above a threshold that is the smallest of them; of those equal to it the first."""
+    """Boolean mask of the ``count`` largest entries, of which ``threshold`` is the smallest; the first of equal ones."""
     kept = values > threshold
     ties = (values == threshold).nonzero().flatten()
     kept[ties[: count - int(kept.sum())]] = True
@@ -245,6 +280,6 @@ def _flat_magnitudes(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Tenso
 
 
 def _split(kept: Tensor, chosen: dict[str, nn.Parameter]) -> Mask:
-    """A flat mask by weight."""
+    """Split a flat mask into one tensor for each weight."""
     sizes = [w.numel() for w in chosen.values()]
     return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})

@@ -1,4 +1,4 @@
-"""Pruning a model with torch's own tools, so that they can undo it."""
+"""Pruning of a model with `torch.nn.utils.prune`, so that torch's functions can undo it."""
 
 import torch
 from torch import nn
@@ -13,7 +13,10 @@ __all__ = ["prune", "pruned"]
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """Prune ``model`` in place with `torch.nn.utils.prune`; ``torch.nn.utils.prune.remove`` makes it permanent.
 
-    A weight shared by several layers is pruned in each of them.
+    A weight that several layers use is pruned in each of them.
+
+    Returns:
+        ``model`` itself.
 
     Raises:
         InputError: the mask does not fit the model.
@@ -37,7 +40,7 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
 
 
 def _users(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]]:
-    """Every layer that holds ``weight``, with its name there."""
+    """Every layer that has the parameter ``weight``, with the parameter's name in this layer."""
     return [
         (module, leaf.removesuffix("_orig"))
         for module in model.modules()
@@ -47,14 +50,19 @@ def _users(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]
 
 
 def _mask_projection(attention: nn.Module, inputs: tuple[object, ...]) -> None:
-    """Attention reads its output projection's weight without calling it, so torch's pruning hook there never runs."""
+    """Run the pruning hook of the output projection. Attention reads its weight without a call, so torch does not."""
     projection = attention.get_submodule("out_proj")
     for hook in projection._forward_pre_hooks.values():
         hook(projection, inputs)
 
 
 class pruned:
-    """The model with a mask applied, its weights put back on the way out."""
+    """A context in which a mask is applied to the model. At its end the weights are restored.
+
+    Args:
+        model: any module.
+        mask: mask over weights of the model.
+    """
 
     def __init__(self, model: nn.Module, mask: Mask) -> None:
         self._model, self._mask = model, mask

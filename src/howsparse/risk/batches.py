@@ -1,4 +1,4 @@
-"""Batches of any shape: tensors, pairs, dicts and what is built of them."""
+"""Functions for batches in any form: tensors, pairs, dicts, and combinations of these."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ __all__ = ["FirstExamples", "SamePasses", "batch_length", "can_split", "examples
 
 @dataclass(frozen=True)
 class FirstExamples:
-    """The first examples of re-iterable batches; the last batch is cut short.
+    """The first examples of some batches. The last batch may be shorter.
 
     Attributes:
-        batches: re-iterable.
-        count: examples to take.
+        batches: batches that can be read several times.
+        count: number of examples.
 
     >>> [len(batch) for batch in FirstExamples([torch.zeros(4, 2), torch.zeros(4, 2)], 6)]
     [4, 2]
@@ -36,14 +36,14 @@ class FirstExamples:
 
 @dataclass(frozen=True)
 class SamePasses:
-    """Batches of which every pass is the same: torch's random state is set before each, as for a shuffling DataLoader.
+    """Batches that are the same in every pass, also from a shuffling DataLoader.
 
-    Between two batches the random state is the caller's. Random numbers that do not come from torch (numpy's,
-    Python's) are not held fixed.
+    The passes have their own torch random state, which is set from ``seed`` at the start of each pass. Between two
+    batches, torch has the caller's random state. Random numbers of numpy and Python are not fixed.
 
     Attributes:
-        make: called without arguments at the start of each pass; gives its batches.
-        seed: of torch's random state.
+        make: called without arguments at the start of each pass; returns the batches of the pass.
+        seed: seed of torch's random state.
 
     >>> loader = torch.utils.data.DataLoader(torch.arange(4), 2, shuffle=True)
     >>> first, second = ([batch.tolist() for batch in passes] for passes in [SamePasses(lambda: loader)] * 2)
@@ -70,7 +70,7 @@ class SamePasses:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """The batch on ``device``, whatever it is built of."""
+    """The batch with all its tensors on ``device``."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
@@ -81,13 +81,13 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def batch_length(batch: Any) -> int:
-    """Examples in a batch: the length of its first tensor; 1 if it has none."""
+    """Number of examples in a batch: the length of its first tensor; 1 if it has none."""
     tensor = next(_tensors(batch), None)
     return 1 if tensor is None or tensor.ndim == 0 else len(tensor)
 
 
 def split_batch(batch: Any, size: int) -> list[Any]:
-    """The batch in pieces of at most ``size`` examples, or whole if not all its tensors have the same length."""
+    """Split the batch into pieces of at most ``size`` examples. Do not split it if its tensors differ in length."""
     length = batch_length(batch)
     if length <= size or not can_split(batch):
         return [batch]
@@ -101,7 +101,7 @@ def can_split(batch: Any) -> bool:
 
 
 def examples(batch: Any, index: slice) -> Any:
-    """The examples at ``index``: that part of every tensor of the batch; what is not a tensor stays.
+    """The examples at ``index``: every tensor of the batch is indexed, and other values are unchanged.
 
     >>> examples({"x": torch.arange(5), "name": "a"}, slice(1, None, 2))
     {'x': tensor([1, 3]), 'name': 'a'}

@@ -1,7 +1,8 @@
 """Hessian and Gauss-Newton matrix of an empirical risk, as ``operator @ vector``.
 
-The weights do not move between products, so the graph of the first derivative is built once and kept: a product is
-then one more backward pass through it. Memory decides how many batches are kept; the others are built again each time.
+The weights do not change between products. The graph of the first derivative is therefore built once and stored, and
+each product is one backward pass through it. The memory limit decides for how many batches graphs are stored. The
+graphs of the other batches are built again for each product.
 """
 
 from abc import abstractmethod
@@ -32,7 +33,7 @@ Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
 
 
 class _Curvature(Operator):
-    """The sum over batches that Hessian and GGN share; what they differ in is one batch's product."""
+    """The common part of Hessian and GGN: the sum over batches. A subclass defines the product of one batch."""
 
     def __init__(self, risk: EmpiricalRisk, memory: int | None = None) -> None:
         self.risk = risk
@@ -58,7 +59,7 @@ class _Curvature(Operator):
 
     @property
     def num_kept(self) -> int:
-        """This process's batches whose graphs are kept, decided at the first product."""
+        """Number of this process's batches with stored graphs. The first product decides it."""
         return len(self._keep())
 
     def _matvec(self, vector: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class _Curvature(Operator):
         return self.over_first(len(self.risk.lengths), vector)
 
     def over_first(self, count: int, vector: Tensor) -> Tensor:
-        """The product with the same matrix over the first ``count`` batches only."""
+        """The product with ``vector``, ``(n,)``, of the same matrix over the first ``count`` batches only."""
         own = own_count(count)
         kept = self._keep()[:own]
         parts = self.risk.unflatten(vector)
@@ -83,7 +84,7 @@ class _Curvature(Operator):
 
     @abstractmethod
     def _graph(self, call: Caller, batch: Any) -> Product:
-        """Everything of one batch that does not depend on the vector."""
+        """Build the graph of one batch; return the function that computes its product with a vector."""
 
     def _keep(self) -> list[tuple[Product, int]]:
         if self._kept is None:
@@ -98,7 +99,7 @@ class _Curvature(Operator):
         return self._kept
 
     def _graph_bytes(self, call: Caller) -> float:
-        """Bytes that one example's graph holds on to, weights aside, counted on the first batch."""
+        """Bytes of one example's graph without the weights, counted on the first batch."""
         batch = move(next(iter(self.risk.all_batches)), self.risk.device)
         storages: dict[int, int] = {}
 
@@ -120,8 +121,8 @@ class Hessian(_Curvature):
     r"""Hessian of the risk, :math:`H = \nabla^2 L(w)`.
 
     Args:
-        risk: the function and the point.
-        memory: bytes of graphs to keep between products; a third of what is free unless given.
+        risk: the empirical risk, at its model's weights.
+        memory: bytes for stored graphs; by default a third of the free memory.
 
     The mean of :math:`\tfrac12 (w'x)^2` over examples x has the Hessian :math:`\frac1N X'X`:
 
@@ -137,7 +138,8 @@ class Hessian(_Curvature):
         leaves = self.risk.leaves
         loss = call(self.risk.loss, batch)
         gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
-        # A loss linear in a weight has no curvature there. Edges keep the graph without the gradient's own numbers.
+        # If the loss is linear in a weight, its gradient there has no graph and its curvature is zero. Edges hold the
+        # graph without the values of the gradient, which saves memory.
         used = [i for i, g in enumerate(gradient) if g.requires_grad]
         edges = [get_gradient_edge(gradient[i]) for i in used]
 
@@ -151,19 +153,19 @@ class Hessian(_Curvature):
 class GGN(_Curvature):
     r"""Generalised Gauss-Newton matrix, :math:`G = \frac1N\sum_n J_n'\,\nabla^2\ell(z_n)\,J_n` for Jacobians J.
 
-    The Hessian without the network's own curvature; no negative eigenvalue if the loss is convex in the output, and of
-    rank at most examples times (outputs - 1) for cross-entropy.
+    It is the Hessian without the terms of the network's second derivative. It has no negative eigenvalue if the loss is
+    convex in the output. For cross-entropy its rank is at most examples times (outputs - 1).
 
     Args:
-        risk: the function and the point; its loss has ``output`` and ``of_output``.
-        memory: bytes of graphs to keep between products; a third of what is free unless given.
+        risk: the empirical risk, at its model's weights; its loss must have ``output`` and ``of_output``.
+        memory: bytes for stored graphs; by default a third of the free memory.
 
     Raises:
-        InputError: the loss is not split.
+        InputError: the loss is not a `SplitLoss`.
 
     Source: Schraudolph (2002).
 
-    It is the Hessian where the output is linear in the weights:
+    If the output is linear in the weights, the GGN is equal to the Hessian:
 
     >>> from torch import nn
     >>> risk = EmpiricalRisk(nn.Linear(2, 2), [(torch.eye(2), torch.tensor([0, 1]))])
@@ -179,7 +181,7 @@ class GGN(_Curvature):
 
     @cached_property
     def rank_bound(self) -> int:
-        """At most so many eigenvalues are not zero: examples times outputs, one less of these for a cross-entropy."""
+        """Largest number of nonzero eigenvalues: examples times outputs; for cross-entropy one output less."""
         batch = move(next(iter(self.risk.all_batches)), self.risk.device)
         with self.risk.standing_in() as call, torch.no_grad():
             output = call(self._loss.output, batch)
@@ -207,11 +209,11 @@ class GGN(_Curvature):
 class Sample(Operator):
     r"""Hessian or GGN over the first batches only, :math:`\sum_{b \le c} n_b A_b / \sum_{b \le c} n_b`.
 
-    Graphs that the whole one keeps serve here too.
+    It uses the stored graphs of the matrix over all batches.
 
     Args:
-        curvature: over all batches.
-        count: how many of them to take, c.
+        curvature: Hessian or GGN over all batches.
+        count: number of batches c.
 
     >>> from torch import nn
     >>> first, second = (torch.eye(2), torch.tensor([0, 1])), (torch.ones(3, 2), torch.tensor([0, 1, 1]))

@@ -1,4 +1,4 @@
-"""The empirical risk of a model, as a function of the weights under study, laid out as one flat vector."""
+"""The empirical risk of a model as a function of the weights under study, which form one flat vector."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -29,19 +29,19 @@ Caller = Callable[[Callable[[nn.Module, Any], Tensor], Any], Tensor]
 class EmpiricalRisk:
     r"""Mean loss over all examples, :math:`L(w) = \frac1N \sum_b n_b \ell_b(w)`, in evaluation mode.
 
-    The model is never changed: while a loss is computed, `torch.func.functional_call` puts detached leaves in the
-    places of its parameters, and its mode, buffers and the random state are put back afterwards. Weights that
-    `torch.nn.utils.prune` holds at zero are not under study: their entries of every vector are zero.
+    The model is not changed. While a loss is computed, `torch.func.functional_call` replaces its parameters by detached
+    leaves. The mode, the buffers and the random state are restored afterwards. Weights that `torch.nn.utils.prune`
+    holds at zero are not under study, and flat vectors have no entries for them.
 
     Args:
-        model: any module; its prunable weights (or those named) must not be frozen.
-        batches: re-iterable; each pass must give the same examples.
-        loss: ``loss(model, batch)``, the mean over the batch; cross-entropy unless given.
-        weights: names of the weights under study; all prunable ones that are not frozen unless given.
+        model: any module; its prunable weights, or those in ``weights``, must not be frozen.
+        batches: batches that can be read several times; each pass must give the same examples.
+        loss: ``loss(model, batch)``, mean over the batch; by default cross-entropy.
+        weights: names of the weights under study; by default all prunable weights that are not frozen.
 
     Raises:
-        InputError: no prunable weight, all frozen, NaN weights, no batches, a one-shot iterator, a loss that is not a
-            finite scalar, or a model whose output changes from call to call.
+        InputError: the model has no prunable weights, all are frozen, or a weight is not finite; there are no batches,
+            or they can be read only once; the loss is not a finite scalar, or changes from call to call.
 
     >>> model = nn.Linear(2, 2)
     >>> risk = EmpiricalRisk(model, [(torch.eye(2), torch.tensor([0, 1]))])
@@ -81,17 +81,17 @@ class EmpiricalRisk:
 
     @property
     def num_weights(self) -> int:
-        """Weights under study; those held at zero by a mask do not count."""
+        """Number of weights under study, without those that a mask holds at zero."""
         return sum(p.numel() for p in self.leaves) if self._kept is None else int(self._kept.sum())
 
     @property
     def num_examples(self) -> int:
-        """Examples in one pass over the batches, in all processes together."""
+        """Number of examples in one pass over the batches, of all processes together."""
         return sum(self.lengths)
 
     @property
     def lengths(self) -> list[int]:
-        """Examples in each batch, of all processes."""
+        """Number of examples in each batch, of all processes."""
         if self._lengths is None:
             self._lengths = [batch_length(batch) for batch in self.all_batches]
         return self._lengths
@@ -105,12 +105,12 @@ class EmpiricalRisk:
         return self.flatten([p.detach() for p in self.leaves])
 
     def flatten(self, parts: Iterable[Tensor]) -> Tensor:
-        """Tensors of the weights' shapes as one vector; entries held at zero by a mask are left out."""
+        """Join tensors of the weights' shapes to one vector ``(n,)``, without entries that a mask holds at zero."""
         flat = torch.cat([part.reshape(-1) for part in parts])
         return flat if self._kept is None else flat[self._kept]
 
     def unflatten(self, flat: Tensor) -> list[Tensor]:
-        """The inverse of `flatten`; entries that were left out are zero."""
+        """The inverse of `flatten`. Entries that a mask holds at zero are zero."""
         if self._kept is not None:
             whole = flat.new_zeros(self._kept.numel())
             whole[self._kept] = flat
@@ -119,17 +119,17 @@ class EmpiricalRisk:
         return [part.view(p.shape) for part, p in zip(flat.split(sizes), self.leaves, strict=True)]
 
     def split_loss(self) -> SplitLoss:
-        """The loss, if it is split at the output.
+        """The loss as a `SplitLoss`, which the GGN needs.
 
         Raises:
-            InputError: it is not.
+            InputError: the loss is not a `SplitLoss`.
         """
         if not isinstance(self.loss, SplitLoss):
             raise InputError("curvature='ggn' needs a loss with output(model, batch) and of_output(output, batch)")
         return self.loss
 
     def on_device(self) -> Iterator[tuple[Any, float]]:
-        """This process's batches on the model's device, each with its share of all examples."""
+        """This process's batches on the model's device, each with its fraction of all examples."""
         for batch in self.batches:
             yield move(batch, self.device), batch_length(batch) / self.num_examples
 
@@ -143,7 +143,7 @@ class EmpiricalRisk:
         return sum_(total)
 
     def batch_losses(self, size: int = 128) -> Tensor:
-        """Loss of every piece of at most ``size`` examples, ``(pieces,)`` float64; shorter last pieces are left out."""
+        """Loss of each piece of ``size`` examples, ``(pieces,)`` float64; pieces with fewer examples are left out."""
         losses: list[float] = []
         lengths: list[float] = []
         with self.standing_in() as call, torch.no_grad():
@@ -157,11 +157,11 @@ class EmpiricalRisk:
 
     @contextmanager
     def standing_in(self) -> Iterator[Caller]:
-        """Evaluation mode, derivatives of every order, and `fast_matmul`; all of it is undone on the way out.
+        """Enable evaluation mode, derivatives of every order and `fast_matmul`; restore all settings at the end.
 
         Yields:
-            ``call(function, batch)``, which returns ``function(model, batch)`` as computed with `leaves` in the places
-            of the parameters under study, and with constants in those of all others.
+            ``call(function, batch)``, which returns ``function(model, batch)``. `leaves` replace the parameters under
+            study, and constants replace all other parameters.
         """
         with ExitStack() as stack:
             devices = [self.device] if self.device.type == "cuda" else []
@@ -187,14 +187,14 @@ class EmpiricalRisk:
         loss = call(self.loss, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise InputError(f"the loss is {what}, not a scalar; return the mean over the batch")
+            raise InputError(f"the loss is {what}, not a scalar tensor; return the mean over the batch")
         if not loss.requires_grad:
             raise InputError(
                 "the loss does not depend on the weights; compute it from the model's output, without no_grad"
             )
         if not torch.isfinite(loss):
             raise InputError(
-                f"the loss on the first batch is {float(loss)}; the limit of a diverged model is not defined"
+                f"the loss on the first batch is {float(loss)}, not finite; use a model that did not diverge"
             )
         loss, again = loss.detach(), call(self.loss, batch).detach()
         if not torch.allclose(loss, again, rtol=1e-4, atol=1e-7):
@@ -208,7 +208,7 @@ def _studied(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Para
     chosen = select_weights(model, names)
     frozen = [name for name, p in chosen.items() if not p.requires_grad]
     if names is not None and frozen:
-        raise InputError(f"weight '{frozen[0]}' is frozen; set its requires_grad, or leave it out of weights")
+        raise InputError(f"weight '{frozen[0]}' is frozen; set its requires_grad to True, or remove it from the names")
     if len(frozen) == len(chosen):
         raise InputError("every prunable weight is frozen (requires_grad=False); call model.requires_grad_(True)")
     chosen = {name: p for name, p in chosen.items() if p.requires_grad}
@@ -223,17 +223,17 @@ def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
 
 
 def _places(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every place of a parameter in a module, by one name, whatever names the module has.
+    """Every place of a parameter in a module, with exactly one name for each place.
 
-    A tied weight has several places. A module that is used twice has two names: given both, as `functional_call` finds
-    them by itself (``tie_weights``), it would put the stand-in back for the parameter (torch 2.13).
+    A tied weight has several places. A module that is used twice has two names for the same place.
+    `functional_call` with ``tie_weights`` uses both names, and then leaves the replacement in the model (torch 2.13).
     """
     for path, module in model.named_modules():
         yield from module.named_parameters(path, recurse=False, remove_duplicate=False)
 
 
 class _Applied(nn.Module):
-    """A module whose call applies a function to a model: `functional_call` takes no function, only a module."""
+    """A module that applies a function to a model. `functional_call` accepts only a module, not a function."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

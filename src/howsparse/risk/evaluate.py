@@ -16,17 +16,17 @@ __all__ = ["evaluate"]
 
 
 def evaluate(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entropy) -> tuple[float, float | None]:
-    """Mean loss, and accuracy where the loss can score, in evaluation mode; the model's mode is restored.
+    """Mean loss and accuracy in evaluation mode. The model's mode is restored.
 
-    Float32 products are those of `howsparse.matmul.fast_matmul`.
+    Float32 matrix products use `howsparse.matmul.fast_matmul`.
 
     Args:
         model: any module.
-        batches: read once; in several processes each reads its own share, and all return the same.
-        loss: ``loss(model, batch)``, mean over the batch; with ``score`` it gives accuracies too.
+        batches: batches to read once. With several processes, each reads its own batches, and all return the same.
+        loss: ``loss(model, batch)``, mean over the batch; if it has a ``score``, the accuracy is computed too.
 
     Returns:
-        Mean loss over all examples, and the fraction of correct predictions; None where the loss has no ``score``.
+        Mean loss over all examples, and the fraction of correct predictions; None if the loss has no ``score``.
 
     >>> evaluate(nn.PReLU(), [(torch.eye(2), torch.tensor([0, 0]))])[1]
     0.5

@@ -1,4 +1,4 @@
-"""Losses: what a model and a batch are turned into one number by."""
+"""Losses: functions of a model and a batch that return one number."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -18,11 +18,11 @@ class Loss(Protocol):
 
 @runtime_checkable
 class SplitLoss(Protocol):
-    """A loss split at the model's output, which the Gauss-Newton matrix needs; convex in the output.
+    """A loss in two parts: the model's output, and a convex function of this output. The GGN needs such a loss.
 
-    With ``score(output, batch)`` (correct predictions, and of how many) beside it, accuracies are measured too. A loss
-    may also have ``correct(output, batch)``: a boolean tensor with one entry for each prediction. Training prefers it,
-    because it stays on the device and a GPU need not be waited for.
+    A loss may also have ``score(output, batch)``, which returns the number of correct predictions and the number of all
+    predictions. Accuracies are then measured too. A loss may also have ``correct(output, batch)``, a boolean tensor
+    with one entry for each prediction. Training uses it if possible, because then the CPU need not wait for the GPU.
     """
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor: ...
@@ -35,9 +35,9 @@ class SplitLoss(Protocol):
 class CrossEntropy:
     """Mean cross-entropy of a classifier.
 
-    A batch is an ``(input, target)`` pair, or a mapping whose ``labels`` are the target and whose other entries are the
-    model's keyword arguments, as Hugging Face models take them. Classes are in dimension 1 of the output, or in its
-    ``logits``.
+    A batch is an ``(input, target)`` pair, or a mapping as for Hugging Face models: ``labels`` is the target, and the
+    other entries are the model's keyword arguments. The output is a tensor of logits, or has them in its attribute
+    ``logits``. Dimension 1 of the logits is the class.
 
     >>> import torch
     >>> cross_entropy(nn.Identity(), (torch.zeros(1, 2), torch.tensor([0])))
@@ -55,7 +55,7 @@ class CrossEntropy:
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor):
             raise InputError(
-                f"the model returns {type(logits).__name__}, not a tensor of logits; pass a loss of your own"
+                f"the model returns {type(logits).__name__}, not a tensor of logits; pass a loss(model, batch) for it"
             )
         return logits
 
@@ -63,7 +63,7 @@ class CrossEntropy:
         return nn.functional.cross_entropy(output, _target(batch))
 
     def score(self, output: Tensor, batch: Any) -> tuple[int, int]:
-        """Correct predictions, and of how many."""
+        """Number of correct predictions, and number of all predictions."""
         correct = self.correct(output, batch)
         return int(correct.sum()), correct.numel()
 
@@ -88,6 +88,8 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
 def _target(batch: Any) -> Tensor:
     if isinstance(batch, Mapping):
         if "labels" not in batch:
-            raise InputError(f"a batch has no 'labels' but {', '.join(map(str, batch))}; pass a loss of your own")
+            raise InputError(
+                f"a batch has no 'labels' but {', '.join(map(str, batch))}; pass a loss(model, batch) for it"
+            )
         return batch["labels"]  # type: ignore[no-any-return]
     return _pair(batch)[1]

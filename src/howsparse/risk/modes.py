@@ -1,4 +1,4 @@
-"""Evaluation mode, put on and taken off without a trace."""
+"""Evaluation mode for a limited time; the model is unchanged afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ __all__ = ["attributes_kept", "device_of", "evaluation_mode"]
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter is."""
+    """The device of the model's first parameter."""
     return next(model.parameters()).device
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within; every module's own mode, and the buffers, are put back."""
+    """Set evaluation mode inside the context; restore each module's mode and the buffers at its end."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     model.eval()
@@ -34,10 +34,11 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Put back the tensors that modules hold as plain attributes, neither parameter nor buffer.
+    """Restore, at the end of the context, tensors in plain attributes of modules (neither parameters nor buffers).
 
-    A forward pass may leave some there that hold on to its graph: the weights that `torch.nn.utils.prune` and
-    `torch.nn.utils.weight_norm` compute, recurrent layers' lists of their weights, outputs that a layer keeps.
+    A forward pass may assign such tensors, and they would keep its graph in memory. Examples are the weights that
+    `torch.nn.utils.prune` and `torch.nn.utils.weight_norm` compute, the weight lists of recurrent layers, and outputs
+    that a layer stores.
     """
     before = [(module, dict(vars(module))) for module in model.modules()]
     lists = [

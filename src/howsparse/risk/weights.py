@@ -27,10 +27,10 @@ _LAYERS = (
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of linear, convolutional, embedding, attention and recurrent layers, by name; never biases or norms.
+    """Weights of linear, convolutional, embedding, attention and recurrent layers, by name; no biases, no norms.
 
-    A weight shared by several layers appears once. Where `torch.nn.utils.prune` is at work, the name is still
-    ``layer.weight`` and the tensor is the one that is trained (torch's ``weight_orig``).
+    A weight that several layers use appears once. If `torch.nn.utils.prune` has pruned a layer, the name is still
+    ``layer.weight``, and the tensor is the trained parameter (torch's ``weight_orig``).
 
     >>> list(prunable_weights(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
     ['0.weight']
@@ -49,17 +49,17 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
-    """The weights that are meant: those called ``names``, or all prunable ones that are not frozen.
+    """The prunable weights with the given names, or all prunable weights that are not frozen.
 
     Args:
         model: any module.
-        names: of prunable weights; None for all that are not frozen (``requires_grad``).
+        names: names of prunable weights; None for all that are not frozen (``requires_grad``).
 
     Returns:
-        The parameters by name. Limits, masks and measurements that are given no names are all about these.
+        The parameters by name. Limits, masks and measurements use these weights if they get no names.
 
     Raises:
-        InputError: there is none, all are frozen, or a name is unknown.
+        InputError: the model has no prunable weight, all are frozen, or a name is unknown.
 
     >>> model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 1))
     >>> list(select_weights(model, None)), list(select_weights(model, ["0.weight"]))
@@ -67,7 +67,9 @@ def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, n
     """
     weights = prunable_weights(model)
     if not weights:
-        raise InputError("the model has no prunable weights: it needs a linear, convolutional or embedding layer")
+        raise InputError(
+            "the model has no prunable weights; use a model with a linear, convolutional or embedding layer"
+        )
     if names is None:
         chosen = {name: w for name, w in weights.items() if w.requires_grad}
         if not chosen:
@@ -78,12 +80,12 @@ def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, n
     if unknown:
         raise InputError(f"'{unknown[0]}' is not a prunable weight; the model has: {', '.join(weights)}")
     if not wanted:
-        raise InputError("no weights are named; name one at least, or leave the names out")
+        raise InputError("the list of weight names is empty; give at least one name, or no list")
     return {name: weights[name] for name in wanted}
 
 
 def torch_masks(model: nn.Module) -> dict[str, Tensor]:
-    """The masks that `torch.nn.utils.prune` keeps inside ``model``, by the name of the weight; True stays."""
+    """The masks that `torch.nn.utils.prune` stored in ``model``, by weight name; True for weights that stay."""
     masks: dict[str, Tensor] = {}
     for name in prunable_weights(model):
         path, _, leaf = name.rpartition(".")
