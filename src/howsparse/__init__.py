@@ -1,4 +1,4 @@
-"""How sparse can a neural network be pruned before it gets worse? Computed, not swept for."""
+"""Compute how sparse a neural network can be pruned before its loss increases."""
 
 from howsparse import methods
 from howsparse.errors import InputError
@@ -39,7 +39,19 @@ __all__ = [
 
 
 def load_task(name: str, source: str | None = None, **changes: object) -> Problem:
-    """One of this package's tasks as a problem, its data loaded; see `howsparse.tasks.load_task`."""
-    from howsparse.tasks import load_task as load  # tasks need packages that the rest does not
+    """Load a task of this package as a `Problem`, with its data.
+
+    Args:
+        name: name of the task, for example "digits".
+        source: name of a data set on the Hugging Face hub, or a local folder; by default the recipe's.
+        **changes: fields of the recipe to change, for example ``epochs=5``.
+
+    Raises:
+        InputError: the task or field does not exist, or the data cannot be loaded.
+
+    >>> load_task("digits").num_examples
+    1437
+    """
+    from howsparse.tasks import load_task as load  # tasks need optional packages
 
     return load(name, source, **changes)

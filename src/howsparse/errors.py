@@ -1,14 +1,14 @@
-"""The exception that means: the input is at fault, and here is how to mend it."""
+"""The exceptions for wrong input."""
 
 __all__ = ["InputError", "UnsuitableNetwork"]
 
 
 class InputError(ValueError):
-    """Bad usage or bad input; the message says in one line what, where, and how to mend it.
+    """The user's input is wrong. The message says in one line what is wrong, where, and how to correct it.
 
-    The command line prints it without a traceback and leaves with exit code 2.
+    The command line prints the message without a traceback and exits with code 2.
     """
 
 
 class UnsuitableNetwork(InputError):
-    """A method that is not for this kind of network; a comparison goes on without it."""
+    """The method cannot be used for this kind of network. A comparison continues with the other methods."""

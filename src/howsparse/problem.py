@@ -1,4 +1,4 @@
-"""A problem: a network, its data, its loss, and how it is trained. Every pruning method, study and sweep takes one."""
+"""`Problem`: a network, its data, its loss and its training. Pruning methods, studies and sweeps use a problem."""
 
 import inspect
 import json
@@ -23,14 +23,15 @@ __all__ = ["Fit", "Problem", "Training"]
 
 @dataclass(frozen=True)
 class Training:
-    """Training by SGD with the library's own loop.
+    """Settings for training by SGD with `howsparse.training.fit`.
 
     Attributes:
-        learning_rate: before the schedule.
-        momentum: of SGD.
-        weight_decay: of SGD, on all parameters.
-        schedule: what the learning rate is multiplied by in each epoch.
-        proximal: whether the l1 term shrinks weights after each step (to exact zeros), instead of joining the gradient.
+        learning_rate: learning rate before the schedule.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD, for all parameters.
+        schedule: the factors of the learning rate in each epoch.
+        proximal: form of the l1 term. True: soft-threshold after each step, which gives exact zeros. False: add the
+            subgradient to the gradient.
     """
 
     learning_rate: float = 0.1
@@ -40,56 +41,57 @@ class Training:
     proximal: bool = False
 
     def optimizer(self, model: nn.Module) -> torch.optim.SGD:
-        """SGD for all parameters of ``model``; l1 terms and masks are attached to it."""
+        """SGD for all parameters of ``model``."""
         return torch.optim.SGD(
             model.parameters(), self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
 
 
 class Fit(Protocol):
-    """A training loop of one's own: it trains ``model`` in place.
+    """The user's own training loop, which trains ``model`` in place.
 
-    Removed weights may take any values while it trains; they are set to zero afterwards. `attach_mask` holds them at
-    zero through every step.
+    Removed weights are set to zero after the call. During training they may have any values; `attach_mask` holds them
+    at zero in every step.
     """
 
     def __call__(self, model: nn.Module, mask: Mask, *, l1: float, epochs: int, first: int, seed: int) -> object:
         """Train for ``epochs`` epochs.
 
         Args:
-            model: in place, from the weights it has.
+            model: the network; train it in place from its present weights.
             mask: the weights that stay; the others are zero.
             l1: strength of the l1 term, 0 for none; `attach_l1` adds it to an optimizer.
-            epochs: passes over the training data.
-            first: epoch of the whole training to start in, for schedules; 0 unless a method rewinds or goes on.
-            seed: of everything random.
+            epochs: number of passes over the training data.
+            first: number of the first epoch in the whole training, for schedules; above 0 after rewinding.
+            seed: seed of all random numbers.
         """
 
 
 @runtime_checkable
 class EpochBatches(Protocol):
-    """Training data that differ from epoch to epoch, as a function of seed and epoch."""
+    """Training data as a function of seed and epoch."""
 
     def __call__(self, seed: int, epoch: int) -> Iterable[Any]: ...
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A network, its data, its loss, and how it is trained.
+    """A network, its data, its loss and its training.
 
     Attributes:
-        network: makes the network at its initialisation; torch's random state is seeded before each call.
-        train: training batches: re-iterable (a DataLoader, shuffled or not), or a function of seed and epoch.
-        test: re-iterable batches to test on.
-        loss: ``loss(model, batch)``, the mean over the batch; accuracies need a loss that can score predictions.
-        fit: how to train: settings of the library's own loop, or a function of one's own (see `Fit`).
-        epochs: of one training.
-        l1: strength of the l1 term for the methods that train with one; the paper's lie between 2e-5 and 1e-4.
-        name: in records and tables.
-        study: re-iterable batches for limits, each pass the same; unless given, one fixed pass over ``train``.
+        network: returns the network at its initialisation; torch's random state is seeded before each call.
+        train: training batches that can be read several times (for example a DataLoader), or a function of seed and
+            epoch that returns batches.
+        test: test batches that can be read several times.
+        loss: ``loss(model, batch)``, mean over the batch; accuracies are measured if it has a ``score``.
+        fit: settings for the training loop of this library, or the user's own loop (see `Fit`).
+        epochs: number of epochs of one training.
+        l1: strength of the l1 term, loss per absolute weight, for methods that use it; 2e-5 to 1e-4 in the paper.
+        name: name in records and tables.
+        study: batches for limits, the same in each pass; by default one fixed pass over ``train``.
 
     Raises:
-        InputError: data that can be read only once, or a ``fit`` that does not take what it is given.
+        InputError: data can be read only once, ``fit`` has the wrong parameters, or a number is out of range.
 
     >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,))) for _ in range(4)]
     >>> problem = Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=2)
@@ -114,28 +116,28 @@ class Problem:
         if not isinstance(self.fit, Training):
             _check_fit(self.fit)
         if not self.epochs > 0 or not self.l1 >= 0:
-            raise InputError(f"epochs {self.epochs} must be positive, and l1 {self.l1:g} must not be negative")
+            raise InputError(f"epochs {self.epochs} is not positive or l1 {self.l1:g} is negative; give other values")
 
     def initial(self, seed: int = 0) -> nn.Module:
-        """The network at its initialisation; torch's own random state is left as it was."""
+        """The network at its initialisation. The caller's torch random state does not change."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             model = self.network()
         if not isinstance(model, nn.Module):
-            raise InputError(f"the network of {self.name} is a {type(model).__name__}, not a torch.nn.Module")
+            raise InputError(f"the network of {self.name} is a {type(model).__name__}; it must be a torch.nn.Module")
         return model
 
     def epoch_batches(self, seed: int) -> Callable[[int], Iterable[Any]]:
-        """The training batches of each epoch, as a function of its number."""
+        """A function that returns the training batches of an epoch."""
         if callable(self.train):
             return partial(self.train, seed)
         return lambda epoch: self._loader
 
     def study_batches(self, examples: int | None = None) -> Iterable[Any]:
-        """Training batches of which every pass is the same, for limits and measurements.
+        """Training batches for limits and measurements, the same in every pass.
 
         Args:
-            examples: take the first so many; all unless given.
+            examples: number of examples, from the first on; by default all.
         """
         batches = self._study
         return batches if examples is None else FirstExamples(batches, examples)
@@ -153,13 +155,13 @@ class Problem:
 
     @cached_property
     def num_examples(self) -> int:
-        """Training examples of one pass."""
+        """Number of training examples in one pass."""
         known = getattr(self._study, "num_examples", None)
         return sum(batch_length(batch) for batch in self._study) if known is None else int(known)
 
     @cached_property
     def data(self) -> str:
-        """Short fingerprint of the training data."""
+        """Short digest of the training data."""
         known = getattr(self._study, "digest", None)
         if known is not None:
             return str(known)
@@ -169,7 +171,7 @@ class Problem:
         return state.hexdigest()[:12]
 
     def settings(self) -> dict[str, Any]:
-        """What decides a training besides the data and the seed, as JSON takes it; records hold it."""
+        """All settings of a training except the data and the seed, as JSON values, for records."""
         settings = {
             "network": describe(self.network),
             "epochs": self.epochs,
@@ -183,10 +185,10 @@ class Problem:
 
 
 def describe(thing: object) -> Any:
-    """A name for a function, a class or an object, with its settings, as JSON takes it.
+    """The name and the settings of a function, a class or an object, as JSON values.
 
-    A function or class from outside of this package is named with a digest of its source, so that a changed one counts
-    as another.
+    For a function or class from outside this package, torch and builtins, the result contains a digest of its source. A
+    changed source therefore gives another result.
     """
     own = getattr(thing, "settings", None)
     if callable(own):
@@ -221,5 +223,5 @@ def _check_fit(fit: Fit) -> None:
         inspect.signature(fit).bind(None, None, l1=0.0, epochs=1, first=0, seed=0)
     except TypeError as error:
         raise InputError(
-            f"fit does not take what it is given: {error}; write it as fit(model, mask, *, l1, epochs, first, seed)"
+            f"fit has the wrong parameters: {error}; write it as fit(model, mask, *, l1, epochs, first, seed)"
         ) from error

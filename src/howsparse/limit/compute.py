@@ -150,7 +150,7 @@ def _resolve(case: _Case, operator: Operator) -> tuple[Spectrum, str]:
         watch(spectrum.num_steps, steps)
         if spectrum.complete:
             return spectrum, "exact"
-        # The bracket without search costs less and is never wider. The full search waits until that bracket has settled.
+        # The bracket without search costs less and is never wider, so the full search waits until it has settled.
         if spectrum.num_steps in looks and _settled(case.bracket(spectrum, search=False), options.precision):
             settled = _settled(case.bracket(spectrum), options.precision)
             if settled:
@@ -177,7 +177,7 @@ def _removed_spectrum(case: _Case, operator: Operator, sparsity: float, steps: i
 
 
 def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
-    """The default tolerance: the standard deviation of the loss over mini-batches of 128, as in the paper's experiments.
+    """The default tolerance: the standard deviation of the loss over mini-batches of 128, as in the paper.
 
     Returns:
         The tolerance, and its relative standard error.

@@ -1,4 +1,4 @@
-"""Pruning methods, a file each: a problem, a sparsity and a seed in, a pruned and trained network out."""
+"""Pruning methods. Each is a function of a problem, a sparsity and a seed that returns a `Ticket`."""
 
 import functools
 import inspect
@@ -47,10 +47,10 @@ METHODS: dict[str, Callable[..., Ticket]] = {
 
 
 def load_method(name: str) -> Method:
-    """A method by its name, with options after a colon if it is to have some.
+    """The method with the given name. Options may follow the name after a colon, as ``key=value`` with commas.
 
     Raises:
-        InputError: no such method or option, or a value of another type than the option's.
+        InputError: the method or option does not exist, or a value has the wrong type.
 
     >>> load_method("lottery_ticket:fraction=0.5,rewind=2").keywords
     {'fraction': 0.5, 'rewind': 2}
@@ -73,7 +73,7 @@ def _parts(options: str) -> list[str]:
 
 
 def _option(method: str, text: str, known: dict[str, Any]) -> tuple[str, Any]:
-    """``key=value`` as a pair, the value of the option's type."""
+    """Read ``key=value``; convert the value to the option's type."""
     key, _, value = text.partition("=")
     if key not in known:
         raise InputError(f"{method} has no option '{key}'; it has: {', '.join(known) or 'none'}")

@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning in one training, on a cubic schedule."""
+"""Gradual magnitude pruning during one training, with a cubic schedule."""
 
 from howsparse.errors import InputError
 from howsparse.methods.stages import Run, Sparsity, Stages
@@ -12,24 +12,28 @@ __all__ = ["gradual"]
 def gradual(
     problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *, begin: float = 0.0, end: float = 0.75
 ) -> Ticket:
-    r"""Remove the smallest weights at the start of every epoch, many at first and few towards the end.
+    r"""Train, and remove the smallest weights at the start of every epoch.
 
-    The sparsity at a share :math:`x` of the way from begin to end is :math:`s\,(1 - (1-x)^3)`.
+    After the fraction :math:`x` of the epochs between begin and end, the sparsity is :math:`s\,(1 - (1-x)^3)`.
 
     Args:
-        problem: trained without l1.
-        sparsity: fraction to remove in the end; a word takes it from the limit of the dense network trained with l1.
-        seed: of initialisation and batches.
+        problem: network, data and loss; its l1 term is not used.
+        sparsity: fraction to remove in the end, or "limit" or "predicted" of the dense network trained with l1.
+        seed: seed of initialisation and batches.
         run: folder and callbacks.
-        begin, end: of the pruning, as shares of the problem's epochs; what is left trains under the final mask.
+        begin: start of the pruning, as a fraction of the problem's epochs.
+        end: end of the pruning, as a fraction of the problem's epochs; afterwards the mask does not change.
+
+    Returns:
+        The pruned and trained network.
 
     Raises:
-        InputError: begin and end not in order within [0, 1].
+        InputError: ``0 <= begin < end <= 1`` does not hold.
 
     Source: Zhu and Gupta (2017), Eq. 1.
     """
     if not 0 <= begin < end <= 1:
-        raise InputError(f"begin {begin:g} and end {end:g} are not in order within [0, 1]")
+        raise InputError(f"begin {begin:g} and end {end:g} are wrong; give values with 0 <= begin < end <= 1")
     stages = Stages(problem, seed, run)
     target, epochs = stages.target(sparsity), problem.epochs
     model = problem.initial(seed)

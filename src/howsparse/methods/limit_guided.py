@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning that removes, each round, what the limit of the network at hand allows."""
+"""Iterative magnitude pruning in which each round prunes to the limit of its network."""
 
 from torch import nn
 
@@ -10,17 +10,20 @@ from howsparse.pruning.masks import Mask
 
 __all__ = ["limit_guided"]
 
-_LEAST = 0.1  # share a round removes at least, so that a network at its limit does not stand still
+_LEAST = 0.1  # smallest fraction that a round removes, so that the rounds come to an end at any limit
 
 
 def limit_guided(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run()) -> Ticket:
-    """As `lottery_ticket`, but the share that a round removes is the pruning limit of the weights that are left.
+    """As `lottery_ticket`, but each round removes the fraction given by the limit of the remaining weights.
 
     Args:
-        problem: trained without l1.
-        sparsity: fraction to remove in the end; a word takes it from the limit of the dense network trained with l1.
-        seed: of initialisation and batches.
-        run: folder, callbacks, and how many images and products a limit may take.
+        problem: network, data and loss; its l1 term is not used.
+        sparsity: fraction to remove in the end, or "limit" or "predicted" of the dense network trained with l1.
+        seed: seed of initialisation and batches.
+        run: folder, callbacks, number of examples for limits, and options of limits.
+
+    Returns:
+        The pruned and trained network.
     """
     stages = Stages(problem, seed, run)
 

@@ -1,4 +1,4 @@
-"""Iterative magnitude pruning with rewinding: the lottery ticket hypothesis' way (LTH, IMP)."""
+"""Iterative magnitude pruning with rewinding, the method of the lottery ticket hypothesis (LTH, IMP)."""
 
 import itertools
 from collections.abc import Callable
@@ -17,38 +17,47 @@ __all__ = ["lottery_ticket", "prune_in_rounds"]
 def lottery_ticket(
     problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *, fraction: float = 0.2, rewind: int = 0
 ) -> Ticket:
-    """Train, remove a share of the remaining weights, rewind the others, and again; train once more at the end.
+    """Repeat rounds: train, remove a fraction of the remaining weights, and rewind the others. Then train once more.
 
     Args:
-        problem: trained without l1.
-        sparsity: fraction to remove in the end; a word takes it from the limit of the dense network trained with l1.
-        seed: of initialisation and batches.
+        problem: network, data and loss; its l1 term is not used.
+        sparsity: fraction to remove in the end, or "limit" or "predicted" of the dense network trained with l1.
+        seed: seed of initialisation and batches.
         run: folder and callbacks.
-        fraction: of the remaining weights that a round removes, over the whole network.
-        rewind: epoch to rewind to, both weights and schedule; 0 is the initialisation.
+        fraction: fraction of the remaining weights of the whole network that each round removes, in (0, 1).
+        rewind: epoch to which weights and schedule are rewound; 0 is the initialisation.
+
+    Returns:
+        The pruned and trained network.
 
     Raises:
-        InputError: a fraction outside (0, 1), or a rewinding epoch outside the problem's.
+        InputError: the fraction is outside (0, 1), or ``rewind`` is not an epoch of the problem.
 
     Source: Frankle and Carbin (2019); Frankle et al. (2020) for rewinding to an early epoch.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"fraction {fraction:g} is outside (0, 1): it is the part of the weights that a round removes")
+        raise InputError(f"fraction {fraction:g} is outside (0, 1); give the fraction of weights that a round removes")
     if not 0 <= rewind < problem.epochs:
-        raise InputError(f"rewind {rewind} is outside the problem's {problem.epochs} epochs")
+        raise InputError(
+            f"rewind {rewind} is outside the problem's {problem.epochs} epochs; give 0 to {problem.epochs - 1}"
+        )
     return prune_in_rounds(Stages(problem, seed, run), sparsity, lambda model, mask: fraction, rewind)
 
 
 def prune_in_rounds(
     stages: Stages, sparsity: Sparsity, fraction: Callable[[nn.Module, Mask], float], rewind: int = 0
 ) -> Ticket:
-    """Rounds of training, pruning by magnitude and rewinding, then a last training.
+    """Repeat rounds of training, magnitude pruning and rewinding, then train once more.
 
     Args:
-        stages: of the method whose rounds these are.
-        sparsity: fraction to remove in the end, or a word.
-        fraction: ``fraction(model, mask)`` of the remaining weights that a round removes, asked after its training.
-        rewind: epoch to rewind to; 0 is the initialisation.
+        stages: the stages of the method that calls this function.
+        sparsity: fraction to remove in the end, or "limit" or "predicted".
+        fraction: ``fraction(model, mask)`` returns the fraction of the remaining weights that a round removes. It is
+            called after the training of the round.
+        rewind: epoch to which weights and schedule are rewound; 0 is the initialisation.
+
+    Returns:
+        The pruned and trained network.
     """
     density, target = 1.0, 1 - stages.target(sparsity)
     model = stages.problem.initial(stages.seed)

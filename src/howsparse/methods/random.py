@@ -1,4 +1,4 @@
-"""Random masks, trained from initialisation: uniform, or with Erdős-Rényi-kernel layer densities."""
+"""Random masks, trained from initialisation: uniform over the network, or with Erdős-Rényi-kernel layer densities."""
 
 from typing import Literal
 
@@ -25,17 +25,25 @@ def random(
     """Remove weights at random, then train.
 
     Args:
-        problem: trained without l1.
-        sparsity: fraction to remove; a word takes it from the limit of the dense network trained with l1.
-        seed: of initialisation, mask and batches.
+        problem: network, data and loss; its l1 term is not used.
+        sparsity: fraction to remove, or "limit" or "predicted" of the dense network trained with l1.
+        seed: seed of initialisation, mask and batches.
         run: folder and callbacks.
-        layers: "uniform" over all weights, or "erk", which leaves small layers denser.
+        layers: "uniform" draws from all weights; "erk" uses `erdos_renyi_densities`, higher for small layers.
+
+    Returns:
+        The pruned and trained network.
 
     Raises:
-        InputError: layers is something else.
+        InputError: ``layers`` is neither "uniform" nor "erk".
+
+    >>> import torch
+    >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,)))]
+    >>> random(Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=2), 0.5).mask.num_kept
+    12
     """
     if layers not in ("uniform", "erk"):
-        raise InputError(f"layers '{layers}' is neither 'uniform' nor 'erk'")
+        raise InputError(f"layers '{layers}' is not known; use 'uniform' or 'erk'")
     stages = Stages(problem, seed, run)
     target = stages.target(sparsity)
     model = problem.initial(seed)
@@ -46,9 +54,10 @@ def random(
 
 
 def erdos_renyi_densities(model: nn.Module, sparsity: float) -> dict[str, float]:
-    """Layer densities proportional to the sum of a weight's dimensions over their product, at most 1 each.
+    """Layer densities by the Erdős-Rényi-kernel rule.
 
-    What a layer of density 1 cannot take is spread over the others.
+    A layer's density is proportional to the sum of its weight's dimensions divided by their product. No density is
+    above 1; the excess weights go to the other layers.
 
     Source: Evci et al. (2020), Rigging the lottery: Erdős-Rényi-kernel.
 

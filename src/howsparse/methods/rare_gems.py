@@ -1,4 +1,4 @@
-"""Rare Gems (Gem-Miner): a subnetwork is found by scores while the weights stay at initialisation, then trained."""
+"""Rare Gems (Gem-Miner): scores are trained to find a subnetwork at initialisation; then its weights are trained."""
 
 import copy
 from collections.abc import Callable
@@ -32,33 +32,37 @@ def rare_gems(
     period: int = 5,
     on_freeze: Watch = lambda model, active, share: None,
 ) -> Ticket:
-    """Search for the problem's epochs, then train what was found for as many.
+    """Search for a subnetwork, then train it. Both take the problem's number of epochs.
 
-    Every weight has a score in [0, 1], at first uniform; the network uses the weights whose score rounds to 1, and
-    gradients pass through the rounding. At intervals the lowest scores of the active weights are frozen out, the same
-    share each time, so that the target is met at the end.
+    Every weight has a score in [0, 1]; the first scores are uniformly random. The network uses the weights with a score
+    of at least 0.5. The gradient ignores the rounding of the score. After each period the active weights with the
+    lowest scores become inactive for the rest of the search. Each freeze removes the same fraction of the active
+    weights, so the network has the target sparsity at the end.
 
     Args:
-        problem: trained without l1.
-        sparsity: fraction to remove; a word takes it from the limit of the dense network trained with l1.
-        seed: of initialisation, scores and batches.
+        problem: network, data and loss; its l1 term is not used.
+        sparsity: fraction to remove, or "limit" or "predicted" of the dense network trained with l1.
+        seed: seed of initialisation, scores and batches.
         run: folder and callbacks.
-        l2: strength of the squared-norm penalty on scores; 0 leaves it out.
-        learning_rate: of the scores, falling to 0 along half a cosine.
-        period: epochs between two freezes.
-        on_freeze: called before each as ``on_freeze(model, active, share)``: the network as it is used then, which
-            weights are active, and the share of them that stays.
+        l2: strength of the squared-norm penalty on scores, at least 0.
+        learning_rate: learning rate of the scores; it falls to 0 along half a cosine.
+        period: number of epochs between two freezes.
+        on_freeze: called before each freeze as ``on_freeze(model, active, fraction)``, with the present network, the
+            mask of the active weights, and the fraction of them that stays active.
+
+    Returns:
+        The pruned and trained network.
 
     Raises:
-        InputError: fewer epochs than a period, or a negative learning rate or l2.
+        InputError: the period is longer than the training, or the learning rate or l2 is negative.
 
     Source: Sreenivasan et al. (2022).
     """
     epochs = problem.epochs
     if not 0 < period <= epochs:
-        raise InputError(f"period {period} is outside the problem's {epochs} epochs")
+        raise InputError(f"period {period} is outside the problem's {epochs} epochs; give 1 to {epochs}")
     if not (learning_rate >= 0 and l2 >= 0):
-        raise InputError(f"learning_rate {learning_rate:g} and l2 {l2:g} must not be negative")
+        raise InputError(f"learning_rate {learning_rate:g} or l2 {l2:g} is negative; give values of at least 0")
     stages = Stages(problem, seed, run)
     target = 1 - stages.target(sparsity)
     freezes = epochs // period
@@ -89,7 +93,7 @@ def rare_gems(
 
 
 def momentum(problem: Problem) -> float:
-    """The momentum of the problem's training, if that is the library's; else 0.9."""
+    """The momentum of the problem's `Training`; 0.9 if the problem has its own training loop."""
     return problem.fit.momentum if isinstance(problem.fit, Training) else 0.9
 
 
@@ -97,12 +101,14 @@ class Gem:
     """A network whose weights are multiplied by rounded scores.
 
     Args:
-        model: taken over; its prunable weights, biases and norms are not trained.
-        seed: of the scores.
+        model: the network; it is changed in place, and its own parameters are not trained.
+        seed: seed of the scores.
     """
 
     def __init__(self, model: nn.Module, seed: int) -> None:
-        self._plain = copy.deepcopy(model)  # a parametrized network's copy shares its class, and cannot be undone alone
+        self._plain = copy.deepcopy(
+            model
+        )  # a copy of a parametrized module shares its class, so its parametrization cannot be removed
         self.model, self._seed = model.requires_grad_(False), seed
         generator = torch.Generator().manual_seed(seed)
         self._scored: dict[str, _Scored] = {}
@@ -113,22 +119,22 @@ class Gem:
             self._scored[name] = scored
 
     def scores(self) -> list[nn.Parameter]:
-        """What the search trains."""
+        """The scores, which the search trains."""
         return [scored.score for scored in self._scored.values()]
 
     @torch.no_grad()
     def clip(self) -> None:
-        """Bring the scores back into [0, 1]."""
+        """Limit the scores to [0, 1]."""
         for score in self.scores():
             score.clamp_(0.0, 1.0)
 
     def mask(self) -> Mask:
-        """The weights that are not frozen out."""
+        """The mask of the active weights."""
         return Mask({name: scored.active.clone() for name, scored in self._scored.items()})
 
     @torch.no_grad()
     def freeze(self, density: float) -> None:
-        """Freeze out the lowest-scored active weights until ``density`` is left; chance decides between equal ones."""
+        """Make the active weights with the lowest scores inactive until ``density`` is left; ties are drawn randomly."""
         flat = torch.cat([s.score.masked_fill(~s.active, -1.0).flatten() for s in self._scored.values()])
         order = torch.randperm(flat.numel(), generator=torch.Generator().manual_seed(self._seed)).to(flat.device)
         kept = torch.empty_like(flat, dtype=torch.bool)
@@ -138,7 +144,7 @@ class Gem:
             scored.active.copy_(part.view_as(scored.active))
 
     def network(self) -> nn.Module:
-        """A plain, trainable network of the weights in use: active, and with a score that rounds to 1."""
+        """A trainable network without scores. Its weights are those with a score that rounds to 1; others are zero."""
         plain = copy.deepcopy(self._plain)
         with torch.no_grad():
             for name, weight in prunable_weights(plain).items():
@@ -150,7 +156,7 @@ class Gem:
 
 
 class _Scored(nn.Module):
-    """weight -> weight * round(score), where active; the rounding's derivative is taken to be 1."""
+    """The function weight * round(score) for active weights, else 0. The derivative of the rounding is set to 1."""
 
     active: Tensor
 

@@ -15,21 +15,21 @@ from howsparse.training import Epoch
 
 __all__ = ["Run", "Sparsity", "parse_sparsity"]
 
-Sparsity = float | str  # a fraction, or a word of `Answer` for one that is computed
+Sparsity = float | str  # a fraction in [0, 1), or "limit" or "predicted" for a computed sparsity
 
 _WORDS = (Answer.LIMIT, Answer.PREDICTED)
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a method is run, as opposed to what it does.
+    """Settings of a run that do not change the method: the folder, the options of limits, and callbacks.
 
     Attributes:
-        folder: where trainings and limits are kept. One that is there already is not computed again, whichever method
-            asks for it, and one that was stopped goes on to the same bits.
-        examples: training examples for limits; all unless given.
-        limit: options of limits. Their seed is the method's; their tolerance, unless given, is the deviation of the
-            loss over mini-batches of 128 of all training examples.
+        folder: folder in which trainings and limits are stored. All methods read stored entries instead of computing
+            them again. A training or limit that was stopped continues and gives the same bits.
+        examples: number of training examples for limits; by default all.
+        limit: options of limits. The method's seed replaces their seed. The default tolerance is the standard deviation
+            of the loss over mini-batches of 128 of all training examples.
         on_epoch: called as ``on_epoch(stage, epoch)`` after each epoch.
         on_stage: called as ``on_stage(stage, model, mask)`` after each training.
         on_limit: progress of limits, called as ``on_limit(stage, done, total)``.
@@ -44,10 +44,10 @@ class Run:
 
 
 def parse_sparsity(sparsity: Sparsity) -> float | Answer:
-    """A fraction in [0, 1), or the word for one that is computed.
+    """Read a sparsity: a fraction in [0, 1), or the name of an answer that is computed.
 
     Raises:
-        InputError: something else.
+        InputError: ``sparsity`` is neither of these.
 
     >>> parse_sparsity("0.9"), parse_sparsity("limit")
     (0.9, <Answer.LIMIT: 'limit'>)

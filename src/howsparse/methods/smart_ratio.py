@@ -1,4 +1,4 @@
-"""Smart-Ratio: random masks whose layer densities fall with depth, trained from initialisation."""
+"""Smart-Ratio: random masks with smaller densities in later layers, trained from initialisation."""
 
 from torch import nn
 
@@ -15,13 +15,16 @@ _LINEAR = 0.3  # density of linear layers
 
 
 def smart_ratio(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run()) -> Ticket:
-    """Keep a fixed share of each layer, at random, then train.
+    """Draw a random mask with the densities of `smart_ratio_densities`, then train.
 
     Args:
-        problem: trained without l1; its network must have convolutions.
-        sparsity: fraction to remove; a word takes it from the limit of the dense network trained with l1.
-        seed: of initialisation, mask and batches.
+        problem: network, data and loss; its l1 term is not used, and its network must have convolutions.
+        sparsity: fraction to remove, or "limit" or "predicted" of the dense network trained with l1.
+        seed: seed of initialisation, mask and batches.
         run: folder and callbacks.
+
+    Returns:
+        The pruned and trained network.
 
     Raises:
         UnsuitableNetwork: the network has no convolution.
@@ -30,7 +33,7 @@ def smart_ratio(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = 
     """
     stages = Stages(problem, seed, run)
     model = problem.initial(seed)
-    smart_ratio_densities(model, 0.5)  # refuses before work is done
+    smart_ratio_densities(model, 0.5)  # raises the error before any training
     mask = random_layer_mask(model, smart_ratio_densities(model, stages.target(sparsity)), seed)
     mask.apply_(model)
     stages.train("training", model, mask)
@@ -40,9 +43,10 @@ def smart_ratio(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = 
 def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]:
     """Layer densities by Su et al.'s rule.
 
-    Convolution l of L keeps a share proportional to (L-l+1)^2 + (L-l+1), linear layers keep 0.3, and the convolutions
-    are scaled to the density that is asked for. A share above 1 spills over to the next layer. Where the linear
-    layers alone would keep too many weights, all shares are scaled alike.
+    The density of convolution l of L is proportional to (L-l+1)^2 + (L-l+1). The density of linear layers is 0.3. The
+    densities of the convolutions are scaled so that the network has the requested sparsity. If a density is above 1,
+    the excess weights go to the next layer. If the linear layers alone would have too many weights, all densities are
+    scaled by the same factor.
 
     Raises:
         UnsuitableNetwork: the network has no convolution.
@@ -54,7 +58,7 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     weights = prunable_weights(model)
     convolutions = [name for name, w in weights.items() if w.ndim > 2]
     if not convolutions:
-        raise UnsuitableNetwork("smart_ratio is for networks with convolutions, and this one has none")
+        raise UnsuitableNetwork("smart_ratio is for networks with convolutions, and this one has none; use 'random'")
     left = range(len(convolutions), 0, -1)
     shares = {name: float(k * k + k) for name, k in zip(convolutions, left, strict=True)}
     shares = {name: shares.get(name, _LINEAR) for name in weights}
@@ -68,7 +72,7 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
 
 
 def _spill(densities: dict[str, float], sizes: dict[str, int], convolutions: list[str]) -> dict[str, float]:
-    """Densities at most 1: the weights above go to the next convolution, and from the last to the linear layers."""
+    """Limit densities to 1. Excess weights go to the next convolution, and from the last one to the linear layers."""
     excess = 0.0
     for name in [*convolutions, *(name for name in densities if name not in convolutions)]:
         count = densities[name] * sizes[name] + excess

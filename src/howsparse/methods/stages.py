@@ -1,4 +1,4 @@
-"""What every pruning method is made of: trainings of one network under one mask after another, and their history."""
+"""`Stages`, from which pruning methods are built: trainings of a network under masks, and their history."""
 
 import copy
 import time
@@ -24,7 +24,7 @@ from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate
 
 __all__ = ["Run", "Sparsity", "Stages", "dense_mask", "limit_of", "parse_sparsity"]
 
-_SAVE_EVERY = 10.0  # seconds between two checkpoints, at least
+_SAVE_EVERY = 10.0  # smallest number of seconds between two checkpoints
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Stages:
 
     Attributes:
         problem: network, data, loss and training.
-        seed: of initialisation, batches and masks.
+        seed: seed of initialisation, batches and masks.
         run: folder, options of limits, and callbacks.
     """
 
@@ -58,20 +58,20 @@ class Stages:
         l1: float = 0.0,
         grow: Callable[[int], Mask] | None = None,
     ) -> Trained:
-        """Train ``model`` as the problem says, with removed weights held at zero.
+        """Train ``model`` with the problem's settings, and hold removed weights at zero.
 
         Args:
-            name: of the stage.
-            model: trained in place, from the weights it has.
-            mask: weights that stay; all unless given.
-            epochs: to train for; the problem's, less ``first``, unless given.
-            first: epoch of the whole training to start in, for networks that are rewound to it.
-            l1: strength of the l1 term; methods that the paper compares with have none.
-            grow: ``grow(epoch)`` is the mask from that epoch on; it must follow from the model as it is then. A
-                training loop of the user's own is then called once an epoch.
+            name: name of the stage.
+            model: the network; it is trained in place from its present weights.
+            mask: weights that stay; by default all.
+            epochs: number of epochs; by default the problem's number minus ``first``.
+            first: number of the first epoch in the whole training, for rewinding.
+            l1: strength of the l1 term, loss per absolute weight.
+            grow: ``grow(epoch)`` returns the mask from that epoch on. It must depend only on the model's present state.
+                The user's own training loop, if the problem has one, is then called once for each epoch.
 
         Returns:
-            The network's state, the mask at the end and the history of the epochs.
+            The network's state, the final mask and the history of the epochs.
         """
         mask = dense_mask(model) if mask is None else mask
         epochs = self.problem.epochs - first if epochs is None else epochs
@@ -96,7 +96,21 @@ class Stages:
         factor: Callable[[int], float] = lambda epoch: 1.0,
         before_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> list[Epoch]:
-        """`howsparse.training.fit` on the problem's data and loss, with its checkpoint in ``workspace``."""
+        """Call `howsparse.training.fit` with the problem's data and loss, and a checkpoint in ``workspace``.
+
+        Args:
+            name: name of the stage, for progress.
+            model: the network; it is trained in place.
+            optimizer: holds the parameters to train.
+            epochs: number of epochs.
+            workspace: folder for the checkpoint; None for no checkpoint.
+            first: number of the first epoch in the whole training; batches and ``factor`` use it.
+            factor: ``factor(epoch)`` multiplies the learning rate.
+            before_epoch: called before each epoch with its number in this stage.
+
+        Returns:
+            Loss and accuracy of each epoch.
+        """
         batches = self.problem.epoch_batches(self.seed)
         return fit(
             model,
@@ -121,15 +135,18 @@ class Stages:
         compute: Callable[[Path | None], Trained],
         network: Callable[[], nn.Module] | None = None,
     ) -> Trained:
-        """Do a training, or find it in the run's folder, and enter it into the history.
+        """Run a training, or read it from the run's folder, and add it to the history.
 
         Args:
-            name: of the stage.
-            model: given the weights that the training ends with.
-            epochs: of the training.
-            options: everything that tells it from other trainings of this model on the problem's data.
-            compute: does the training, as for `Store.get`.
-            network: gives the network in use, if that is not ``model`` itself.
+            name: name of the stage.
+            model: the network; it gets the weights at the end of the training.
+            epochs: number of epochs of the training.
+            options: all options that identify this training among those of this model on the problem's data.
+            compute: runs the training, as for `Store.get`.
+            network: returns the network to evaluate, if it is not ``model`` itself.
+
+        Returns:
+            The training, computed or read.
         """
         settings = {
             key: value for key, value in self.problem.settings().items() if key not in ("epochs", "l1", "network")
@@ -146,12 +163,12 @@ class Stages:
         return trained
 
     def target(self, sparsity: Sparsity, model: nn.Module | None = None) -> float:
-        """The sparsity to prune to: a fraction as it is, or one that is computed.
+        """The sparsity to prune to, as a fraction.
 
         Args:
-            sparsity: a fraction in [0, 1), or the word "limit" or "predicted".
-            model: the network whose limit is meant; unless given, the one that the problem trains densely with its l1
-                term, which is what Table 3 of the paper prunes every method to.
+            sparsity: a fraction in [0, 1), or "limit" or "predicted".
+            model: the network whose limit is computed. By default this is the dense network, trained with the problem's
+                l1 term. Table 3 of the paper uses its limit for every method.
         """
         sparsity = parse_sparsity(sparsity)
         if not isinstance(sparsity, Answer):
@@ -163,13 +180,13 @@ class Stages:
         return limit.sparsity if sparsity is Answer.LIMIT else limit.predicted
 
     def limit(self, model: nn.Module, mask: Mask | None = None) -> PruningLimit:
-        """The limit of ``model`` as the last training left it, entered into the history."""
+        """The limit of ``model`` after the last training. The history stores its numbers with this training."""
         found = limit_of(self.problem, model, mask, self.seed, self.run)
         self._history[-1] = replace(self._history[-1], limits=found.summary())
         return found
 
     def ticket(self, model: nn.Module, mask: Mask) -> Ticket:
-        """The result: ``model`` as it is now."""
+        """Evaluate ``model`` with its present weights, and return the ticket."""
         loss, _ = evaluate(model, self.problem.study_batches(), self.problem.loss)
         test_loss, accuracy = evaluate(model, self.problem.test, self.problem.loss)
         return Ticket(model, mask, accuracy, loss, test_loss, self.history)
@@ -201,7 +218,7 @@ class Stages:
         return Trained(model.state_dict(), masking.mask, tuple(history))
 
     def _by_own_fit(self, lesson: "_Lesson", workspace: Path | None) -> Trained:
-        """Train by the user's own loop, of which only the result is kept."""
+        """Train by the user's own loop. Only its result is stored, so an interrupted training starts again."""
         own, model, mask, began = self.problem.fit, lesson.model, lesson.mask, time.perf_counter()
         assert not isinstance(own, Training)
         if lesson.grow is None:
@@ -234,14 +251,17 @@ class _Lesson:
 
 
 def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> PruningLimit:
-    """The limit of ``model``, kept in the run's folder; with a mask, the limit of the weights that are left.
+    """Compute the limit of ``model``, or read it from the run's folder.
 
     Args:
-        problem: whose training data the limit is about.
-        model: it is read, not changed.
-        mask: of the weights that are left; all unless given.
-        seed: of the probes.
-        run: folder, and options of limits.
+        problem: the problem with the training data and the loss.
+        model: the network; it is not changed.
+        mask: the weights under study are those that stay under this mask; by default all.
+        seed: seed of the probes.
+        run: folder and options of limits.
+
+    Returns:
+        The limit. Its sparsities are fractions of the weights under study.
     """
     studied = copy.deepcopy(model)
     if mask is not None:
@@ -268,5 +288,5 @@ def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, r
 
 
 def dense_mask(model: nn.Module) -> Mask:
-    """The mask that removes nothing."""
+    """The mask under which all weights stay."""
     return Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in select_weights(model, None).items()})

@@ -1,4 +1,4 @@
-"""What a method gives: a pruned, trained network, and the trainings that led there; saved and loaded as one file."""
+"""`Ticket`, the result of a method: a pruned and trained network with the history of its trainings."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,13 +23,13 @@ class Stage:
     """One training within a method.
 
     Attributes:
-        name: what it is for.
-        sparsity: of the network while it is trained; at the end, where that changes.
-        epochs: how many.
+        name: name of the stage.
+        sparsity: sparsity of the network at the end of the training.
+        epochs: number of epochs.
         loss: mean training loss of the last epoch.
-        accuracy: test accuracy at the end; None where the loss cannot score.
-        seconds: spent in training.
-        limits: of the network at the end, where the method asked for them.
+        accuracy: test accuracy at the end; None if the loss has no ``score``.
+        seconds: time of the training, in seconds.
+        limits: the limit of the network at the end; None if the method did not compute it.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Ticket:
-    """What a method gives: a pruned, trained network.
+    """The result of a method: a pruned and trained network.
 
     Attributes:
-        model: its removed weights are exactly zero.
-        mask: which those are.
-        accuracy: on the test data; None where the loss cannot score.
-        loss: on the training data, without augmentation.
-        test_loss: on the test data.
-        history: the trainings that led there.
+        model: the network; its removed weights are exactly zero.
+        mask: the mask of the network.
+        accuracy: accuracy on the test data; None if the loss has no ``score``.
+        loss: loss on the training data, without augmentation.
+        test_loss: loss on the test data.
+        history: all trainings of the method, in order.
     """
 
     model: nn.Module
@@ -63,25 +63,25 @@ class Ticket:
 
     @property
     def epochs(self) -> int:
-        """Spent in all trainings together."""
+        """Number of epochs of all trainings together."""
         return sum(stage.epochs for stage in self.history)
 
     def save(self, path: str | Path) -> None:
-        """Write weights, mask and history to one safetensors file, whole or not at all; `load` reads it back."""
+        """Write weights, mask and history to one safetensors file. An interrupted call leaves no partial file."""
         numbers = {"accuracy": self.accuracy, "loss": self.loss, "test_loss": self.test_loss}
         fields = numbers | {"history": [asdict(stage) for stage in self.history]}
         save_document(path, "ticket", _VERSION, fields, _tensors(self.model.state_dict(), self.mask))
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module) -> "Ticket":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Args:
-            path: of the file.
-            model: of the ticket's architecture; it is given the ticket's weights.
+            path: path of the file.
+            model: a network of the ticket's architecture; it gets the ticket's weights.
 
         Raises:
-            InputError: no such file, it holds something else, or it is damaged.
+            InputError: the file does not exist, has other contents, or is damaged.
         """
         fields, tensors = load_document(path, "ticket", _VERSION)
         model.load_state_dict(_part(tensors, "state"))
@@ -92,12 +92,12 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one training made of a network.
+    """The result of one training.
 
     Attributes:
         state: the network's state dict.
-        mask: the weights that are left.
-        history: loss and accuracy of its epochs; of one entry for a training loop of the user's own.
+        mask: the mask at the end.
+        history: loss and accuracy of each epoch; one entry in all for the user's own training loop.
     """
 
     state: dict[str, Tensor]
@@ -111,7 +111,7 @@ class Trained:
 
     @classmethod
     def load(cls, path: str | Path) -> "Trained":
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         fields, tensors = load_document(path, "training", _VERSION)
         history = tuple(Epoch(**epoch) for epoch in fields["history"])
         return cls(_part(tensors, "state"), Mask(_part(tensors, "mask")), history)

@@ -268,7 +268,7 @@ def largest(values: Tensor, count: int) -> Tensor:
 
 
 def _at_least(values: Tensor, threshold: Tensor, count: int) -> Tensor:
-    """Boolean mask of the ``count`` largest entries, of which ``threshold`` is the smallest; the first of equal ones."""
+    """Boolean mask of the ``count`` largest entries; ``threshold`` is the smallest of them. The first of ties stay."""
     kept = values > threshold
     ties = (values == threshold).nonzero().flatten()
     kept[ties[: count - int(kept.sum())]] = True
