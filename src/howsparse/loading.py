@@ -1,6 +1,7 @@
 """Problems, models and data named on a command line; files are read as data and never run."""
 
 import importlib
+import inspect
 import pickle
 import sys
 import warnings
@@ -22,6 +23,7 @@ from howsparse.tasks import load_task
 
 __all__ = [
     "array_batches",
+    "call_if_function",
     "importing_from_here",
     "load_batches",
     "load_model",
@@ -48,7 +50,7 @@ def load_problem(spec: str, source: str | None = None, **changes: Any) -> Proble
     if source is not None:
         raise InputError(f"--data is for tasks; the problem '{spec}' brings its own data")
     made = load_named(spec)
-    made = made() if not isinstance(made, Problem) and callable(made) else made
+    made = made if isinstance(made, Problem) else call_if_function(spec, made)
     if not isinstance(made, Problem):
         raise InputError(f"'{spec}' gives a {type(made).__name__}, not a howsparse.Problem")
     known = [field.name for field in fields(Problem) if field.name in ("epochs", "l1")]
@@ -77,6 +79,27 @@ def load_named(spec: str) -> Any:
     return getattr(module, attribute)
 
 
+def call_if_function(spec: str, thing: Any) -> Any:
+    """What a named function or class gives when it is called without arguments; anything else as it is.
+
+    Args:
+        spec: the name, for messages.
+        thing: what the name stands for.
+
+    Raises:
+        InputError: it needs arguments.
+    """
+    if not callable(thing):
+        return thing
+    try:
+        inspect.signature(thing).bind()
+    except ValueError:
+        pass  # it does not tell what it takes
+    except TypeError as error:
+        raise InputError(f"'{spec}' cannot be called without arguments ({error}); name a function that can") from error
+    return thing()
+
+
 @contextmanager
 def importing_from_here() -> Iterator[None]:
     """Within, modules of the working directory are found first, as for ``python -m``; the path is put back."""
@@ -96,7 +119,7 @@ def load_model(spec: str) -> nn.Module:
         InputError: as for `load_named`, or something else than a module.
     """
     made = load_named(spec)
-    made = made() if not isinstance(made, nn.Module) and callable(made) else made
+    made = made if isinstance(made, nn.Module) else call_if_function(spec, made)
     if not isinstance(made, nn.Module):
         raise InputError(f"'{spec}' gives a {type(made).__name__}, not a torch.nn.Module")
     return made
@@ -164,7 +187,7 @@ def load_batches(spec: str, batch_size: int) -> tuple[Iterable[Any], Iterable[An
     if ":" not in spec:
         raise InputError(f"--data '{spec}' is neither an .npz file nor package.module:name")
     made = load_named(spec)
-    made = made() if callable(made) else made
+    made = call_if_function(spec, made)
     if isinstance(made, tuple) and len(made) == 2 and not isinstance(made[0], Tensor):
         return made[0], made[1]
     if not isinstance(made, Iterable):

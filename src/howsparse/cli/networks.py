@@ -188,7 +188,7 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
     Raises:
         InputError: something is missing, or is not what it should be.
     """
-    from howsparse.loading import load_batches, load_named, load_problem, load_weights
+    from howsparse.loading import call_if_function, load_batches, load_named, load_problem, load_weights
     from howsparse.problem import Problem
     from howsparse.tasks import load_recipe
 
@@ -199,7 +199,7 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
         if not weights.is_file():
             raise InputError(f"no weights file at {weights}; `howsparse train {model} --output {weights}` makes one")
     made = load_problem(model, data) if ":" not in model else load_named(model)
-    made = made() if callable(made) and not isinstance(made, nn.Module | Problem) else made
+    made = made if isinstance(made, nn.Module | Problem) else call_if_function(model, made)
     if isinstance(made, Problem):
         subject = subject_of(made, model, images)
     elif not isinstance(made, nn.Module):
