@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, say what they are, and never replace what a user has."""
+"""Functions to write files in one step, with a description of their contents, and without overwriting user files."""
 
 import hashlib
 import json
@@ -25,13 +25,13 @@ __all__ = [
     "write_whole",
 ]
 
-_ABOUT = "howsparse"  # where a document's header stands among the metadata of safetensors
+_ABOUT = "howsparse"  # key of a document's header in the metadata of safetensors
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
+    """Call ``write`` with a temporary file beside ``path``, then move the file to ``path`` in one step.
 
-    Of several processes that share the work, the first writes.
+    In a group of processes, only the first writes.
     """
     if not is_first():
         return
@@ -48,11 +48,11 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors; a tensor under two names (tied weights) is written twice.
+    """Write tensors as safetensors. A tensor with two names (tied weights) is written twice.
 
     Args:
-        tensors: by name, of any shape and on any device.
-        path: of the file.
+        tensors: tensors by name, of any shape and on any device.
+        path: path of the file.
         metadata: texts for the file's header.
     """
     whole = {
@@ -64,14 +64,14 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict
 def save_document(
     path: str | Path, kind: str, version: int, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write numbers and tensors as one safetensors file whose header says what it is.
+    """Write numbers and tensors to one safetensors file, with the kind and the version in its header.
 
     Args:
-        path: of the file.
-        kind: what the file holds, for example "limit".
-        version: of the kind's schema.
-        fields: everything that is no tensor, as JSON takes it.
-        tensors: by name.
+        path: path of the file.
+        kind: kind of the contents, for example "limit".
+        version: version of the kind's schema.
+        fields: all values that are not tensors, as JSON values.
+        tensors: tensors by name.
     """
     about = {"kind": kind, "schema_version": version, "fields": dict(fields)}
     header = json.dumps(about | {"sha256": _content(about, tensors)})
@@ -79,19 +79,22 @@ def save_document(
 
 
 def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `save_document` wrote: the fields and the tensors. Nothing in the file is run.
+    """Read a file that `save_document` wrote. No code in the file is run.
 
     Args:
-        path: of the file.
-        kind: what it should hold.
-        version: the newest version of the kind's schema that is understood.
+        path: path of the file.
+        kind: expected kind of the contents.
+        version: newest version of the kind's schema that can be read.
+
+    Returns:
+        The fields and the tensors.
 
     Raises:
-        InputError: no such file, it holds something else or a newer version, or it is damaged.
+        InputError: the file does not exist, has another kind or a newer version, or is damaged.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no file at {path}")
+        raise InputError(f"no file at {path}; correct the path")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
@@ -100,30 +103,30 @@ def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, 
         raise InputError(f"{path} is not a readable file of tensors: {str(error).splitlines()[0]}") from error
     if not isinstance(header, dict) or header.get("kind") != kind:
         what = f"a {header['kind']}" if isinstance(header, dict) and "kind" in header else "something else"
-        raise InputError(f"{path} holds {what}, not a {kind}")
-    found = header.pop("sha256", None)
-    if found != _content(header, tensors):
-        raise InputError(f"{path} is damaged: its content is not what was written; restore it or make it again")
-    if header["schema_version"] > version:
+        raise InputError(f"{path} holds {what}, not a {kind}; give the path of a {kind} file")
+    if not header["schema_version"] <= version:
         raise InputError(
             f"{path} was written by a newer howsparse (schema version {header['schema_version']}); upgrade"
         )
+    found = header.pop("sha256", None)
+    if found != _content(header, tensors):
+        raise InputError(f"{path} is damaged: its checksum is wrong; restore it or make it again")
     return header["fields"], tensors
 
 
 def save_checkpoint(state: dict[str, object], path: str | Path) -> None:
-    """Write a training state that `torch.load(weights_only=True)` reads back."""
+    """Write a training state in a format that `torch.load(weights_only=True)` can read."""
     write_whole(path, lambda file: torch.save(state, file))
 
 
 def refuse_to_overwrite(path: Path, force: bool) -> None:
-    """Stop before work starts that would end in writing over a file.
+    """Raise an error if the file exists and ``force`` is False. Commands call this before long work.
 
     Raises:
-        InputError: the file is there and ``force`` is not set.
+        InputError: the file exists and ``force`` is False.
     """
     if path.exists() and not force:
-        raise InputError(f"{path} exists; choose another --output, or say --force to replace it")
+        raise InputError(f"{path} exists; choose another --output, or use --force to replace it")
 
 
 def _content(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

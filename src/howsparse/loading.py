@@ -1,4 +1,4 @@
-"""Problems, models and data named on a command line; files are read as data and never run."""
+"""Load problems, models and data by the names that a command line gives. No code inside data files is run."""
 
 import importlib
 import inspect
@@ -35,24 +35,27 @@ __all__ = [
 
 
 def load_problem(spec: str, source: str | None = None, **changes: Any) -> Problem:
-    """The problem that is named: a task, or ``package.module:name`` for a `Problem` or a function that returns one.
+    """Load a task, or import a `Problem` or a function that returns one.
 
     Args:
-        spec: the name.
-        source: for a task, a hub name or a folder with its data.
-        **changes: fields to change: of the recipe for a task, else ``epochs`` or ``l1`` of the problem.
+        spec: name of a task, or ``package.module:name``.
+        source: for a task, the name of a data set on the hub, or a folder with its data.
+        **changes: fields to change: fields of the recipe for a task, else ``epochs`` or ``l1``.
+
+    Returns:
+        The problem with the changed fields.
 
     Raises:
-        InputError: nothing of that name, something that is no problem, or a field that cannot be changed.
+        InputError: the name does not exist or is not a problem, or a field cannot be changed.
     """
     if ":" not in spec:
         return load_task(spec, source, **changes)
     if source is not None:
-        raise InputError(f"--data is for tasks; the problem '{spec}' brings its own data")
+        raise InputError(f"--data is for tasks, but '{spec}' is a problem with its own data; leave out --data")
     made = load_named(spec)
     made = made if isinstance(made, Problem) else call_if_function(spec, made)
     if not isinstance(made, Problem):
-        raise InputError(f"'{spec}' gives a {type(made).__name__}, not a howsparse.Problem")
+        raise InputError(f"'{spec}' is a {type(made).__name__}; it must be a howsparse.Problem or return one")
     known = [field.name for field in fields(Problem) if field.name in ("epochs", "l1")]
     unknown = [name for name in changes if name not in known]
     if unknown:
@@ -62,20 +65,20 @@ def load_problem(spec: str, source: str | None = None, **changes: Any) -> Proble
 
 
 def load_named(spec: str) -> Any:
-    """What ``package.module:name`` names, imported.
+    """Import ``name`` from the module of ``package.module:name``.
 
     Raises:
-        InputError: not of that form, no such module, a package that it needs is missing, or no such name in it.
+        InputError: ``spec`` has another form, the module cannot be imported, or it does not have the name.
     """
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
-        raise InputError(f"'{spec}' is not of the form package.module:name")
+        raise InputError(f"'{spec}' does not have the form package.module:name; write it in this form")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise InputError(f"cannot import '{module_name}' for '{spec}': {error}") from error
     if not hasattr(module, attribute):
-        raise InputError(f"module '{module_name}' has no '{attribute}', asked for as '{spec}'")
+        raise InputError(f"module '{module_name}' has no '{attribute}'; correct the name in '{spec}'")
     return getattr(module, attribute)
 
 
@@ -102,7 +105,7 @@ def call_if_function(spec: str, thing: Any) -> Any:
 
 @contextmanager
 def importing_from_here() -> Iterator[None]:
-    """Within, modules of the working directory are found first, as for ``python -m``; the path is put back."""
+    """Search the working directory first for modules, as ``python -m`` does. The path is restored afterwards."""
     before = list(sys.path)
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -113,29 +116,29 @@ def importing_from_here() -> Iterator[None]:
 
 
 def load_model(spec: str) -> nn.Module:
-    """The module that ``package.module:name`` names, or that the function of this name returns.
+    """Import a network, or a function that returns one, by ``package.module:name``.
 
     Raises:
-        InputError: as for `load_named`, or something else than a module.
+        InputError: as for `load_named`, or the result is not a ``torch.nn.Module``.
     """
     made = load_named(spec)
     made = made if isinstance(made, nn.Module) else call_if_function(spec, made)
     if not isinstance(made, nn.Module):
-        raise InputError(f"'{spec}' gives a {type(made).__name__}, not a torch.nn.Module")
+        raise InputError(f"'{spec}' is a {type(made).__name__}; it must be a torch.nn.Module or return one")
     return made
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict, safetensors or torch's own with ``weights_only``, into ``model``.
+    """Load a state dict into ``model`` from a safetensors file, or from torch's format with ``weights_only``.
 
     Raises:
-        InputError: no such file, not a state dict, code inside the file, or a state dict of another model.
+        InputError: the file does not exist, is not a state dict, contains code, or belongs to another model.
     """
     state = read_tensors(path)
     expected = model.state_dict()
     missing, unexpected = [n for n in expected if n not in state], [n for n in state if n not in expected]
     if missing or unexpected:
-        lacks = f"it lacks '{missing[0]}'" if missing else f"it has '{unexpected[0]}', which the model has not"
+        lacks = f"it lacks '{missing[0]}'" if missing else f"it has '{unexpected[0]}', which the model lacks"
         more = len(missing) + len(unexpected) - 1
         raise InputError(f"{path} is not a state dict of this model: {lacks}{f' (and {more} more)' if more else ''}")
     for name, tensor in state.items():
@@ -146,10 +149,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a state dict saved by torch.
+    """Read the tensors of a safetensors file, or of a state dict that torch saved.
 
     Raises:
-        InputError: no such file, or it holds something else.
+        InputError: the file does not exist or has other contents.
     """
     if not path.is_file():
         raise InputError(f"no weights file at {path}; make one with `howsparse train`, or correct the path")
@@ -157,12 +160,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles; what matters of that is said below
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles; the errors below report what is wrong
             state = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} holds pickled objects, which could run code, and is not loaded;"
-            " save model.state_dict(), best as safetensors"
+            f"{path} has pickled objects, which could run code, so it is not loaded;"
+            " save model.state_dict(), preferably as safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{path} is not a readable weights file: {str(error).splitlines()[0]}") from error
@@ -172,47 +175,68 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_batches(spec: str, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]]:
-    """Training and test batches, from an ``.npz`` file of arrays or from ``package.module:name``.
+    """Load training and test batches from an ``.npz`` file of arrays or from ``package.module:name``.
 
-    An npz file holds ``inputs`` and ``targets``, and may hold ``test_inputs`` and ``test_targets``. A name is a
-    re-iterable of batches, a function that returns one, or one that returns a (train, test) tuple of two. Where there
-    are no test batches, the training batches serve for both.
+    An npz file has the arrays ``inputs`` and ``targets``, and may have ``test_inputs`` and ``test_targets``. A name
+    refers to batches that can be read several times, or to a function that returns them. The function may also return
+    the tuple (train, test). If there are no test batches, the training batches are used for both.
+
+    Args:
+        spec: path of the file, or the name.
+        batch_size: examples in a batch of an npz file.
+
+    Returns:
+        Training batches and test batches.
 
     Raises:
-        InputError: neither form, or the named thing is missing or malformed.
+        InputError: ``spec`` has another form, or the file or object is missing or has the wrong contents.
     """
     path = Path(spec)
     if path.suffix == ".npz":
         return _load_npz(path, batch_size)
     if ":" not in spec:
-        raise InputError(f"--data '{spec}' is neither an .npz file nor package.module:name")
+        raise InputError(f"--data '{spec}' is neither an .npz file nor package.module:name; give one of these")
     made = load_named(spec)
     made = call_if_function(spec, made)
     if isinstance(made, tuple) and len(made) == 2 and not isinstance(made[0], Tensor):
         return made[0], made[1]
     if not isinstance(made, Iterable):
-        raise InputError(f"--data '{spec}' gives a {type(made).__name__}, not batches; return a list or a DataLoader")
+        raise InputError(f"--data '{spec}' is a {type(made).__name__}, not batches; use a list or a DataLoader")
     return made, made
 
 
 def array_batches(inputs: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Consecutive batches of two tensors of equal length."""
+    """Split two tensors of equal length into consecutive batches.
+
+    Args:
+        inputs: inputs of all examples, ``(n, ...)``.
+        targets: targets of all examples, ``(n, ...)``.
+        size: number of examples in a batch.
+
+    Returns:
+        ``(input, target)`` pairs; the last batch may be shorter.
+
+    >>> [len(target) for _, target in array_batches(torch.zeros(5, 2), torch.zeros(5), 2)]
+    [2, 2, 1]
+    """
     return list(zip(inputs.split(size), targets.split(size), strict=True))
 
 
 def _load_npz(path: Path, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]]:
     if not path.is_file():
-        raise InputError(f"no data file at {path}")
+        raise InputError(f"no data file at {path}; correct the path in --data")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: torch.from_numpy(file[name]) for name in file.files}
     except (ValueError, OSError, TypeError) as error:
-        raise InputError(f"{path} is not an .npz of plain arrays: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} is not an .npz file of plain arrays: {str(error).splitlines()[0]}") from error
     for name in ("inputs", "targets"):
         if name not in arrays:
             raise InputError(f"{path} has no array '{name}'; it has: {', '.join(arrays) or 'none'}")
     if len(arrays["inputs"]) != len(arrays["targets"]):
-        raise InputError(f"{path}: {len(arrays['inputs'])} inputs but {len(arrays['targets'])} targets")
+        raise InputError(
+            f"{path}: {len(arrays['inputs'])} inputs but {len(arrays['targets'])} targets; store equal numbers"
+        )
     train = array_batches(arrays["inputs"], arrays["targets"], batch_size)
     if "test_inputs" not in arrays or "test_targets" not in arrays:
         return train, train

@@ -1,4 +1,4 @@
-"""Float32 matrix products on a CPU, by the faster of the two libraries that torch carries."""
+"""Float32 matrix products on a CPU with oneDNN instead of MKL, which is faster on some processors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,18 +11,18 @@ __all__ = ["fast_matmul"]
 
 @contextmanager
 def fast_matmul(device: torch.device) -> Iterator[None]:
-    """oneDNN's matrix products in place of MKL's within, where they are as exact.
+    """Use oneDNN for matrix products inside the context, if its products are as exact as those of MKL.
 
-    The setting belongs to torch and to the whole process, not to a thread. It is put back on the way out, also after an
-    exception. While it is on, float32 products of other threads are oneDNN's too: as exact, with other last bits. Two
-    threads that are within at the same time may leave it on, if the one that entered first leaves first.
+    On AMD processors, oneDNN is 2 times faster (docs/product.md). torch uses oneDNN for float32 products only if
+    rounding of the factors to bfloat16 is allowed. Some processors then do round, namely those with tile instructions.
+    The first call tests whether this processor rounds. If it does, the context changes nothing.
 
-    On processors by AMD they take half the time (docs/product.md). torch hands float32 products to oneDNN only if it
-    may round their factors to bfloat16. Whether it then does depends on the processor (on those with tile instructions
-    it does), so that is tried first, once; where it does, nothing changes.
+    The setting applies to the whole process. Other threads then also use oneDNN: their products are as exact, but the
+    last bits differ. The setting is restored at the end of the context, also after an exception. If two threads use the
+    context at the same time, and the first to enter leaves first, the setting may stay on.
 
     Args:
-        device: where the products are computed; nothing changes for any but a CPU.
+        device: device of the products; the context changes nothing if it is not a CPU.
 
     >>> with fast_matmul(torch.device("cpu")):
     ...     float(torch.ones(1, 3) @ torch.ones(3, 1))
@@ -42,7 +42,7 @@ def fast_matmul(device: torch.device) -> Iterator[None]:
 
 @cache
 def _onednn_is_exact() -> bool:
-    """Whether a product that may be rounded is not; False where torch cannot be asked to (before 2.9)."""
+    """Whether products are exact although rounding is allowed. False for torch before 2.9, without this setting."""
     settings = getattr(torch.backends.mkldnn, "matmul", None)
     if settings is None or not torch.backends.mkldnn.is_available():
         return False

@@ -1,4 +1,4 @@
-"""How much memory a computation may take."""
+"""The free memory of a device."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -7,18 +7,18 @@ import torch
 
 __all__ = ["available_memory"]
 
-_UNKNOWN = 4 << 30  # where the system does not say
+_UNKNOWN = 4 << 30  # assumed free memory if the system does not report it
 
 
 def available_memory(device: torch.device, root: Path = Path("/")) -> int:
-    """Bytes that can be taken on ``device`` now.
+    """Number of bytes that are free on ``device`` now.
 
-    On Linux this is what the machine has available, or less where a control group (that of a container or of a batch
-    job) sets a limit to this process.
+    On Linux this is the machine's available memory. It is less if a control group, for example of a container or a
+    batch job, limits the memory of this process.
 
     Args:
-        device: a CUDA device, or any other for the machine's own memory.
-        root: of the file system in which Linux describes itself.
+        device: a CUDA device; any other device means the machine's memory.
+        root: folder in which the Linux folders ``proc`` and ``sys`` are.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -32,7 +32,7 @@ def _of_machine(root: Path) -> Iterator[int]:
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """Room left in each control group with a limit that this process is in, of version 1 or 2."""
+    """Free memory in each control group (version 1 or 2) of this process that has a limit."""
     for line in _lines(root / "proc/self/cgroup"):
         hierarchy, controllers, path = line.split(":", 2)
         inside = PurePosixPath(path.lstrip("/"))
@@ -43,8 +43,8 @@ def _of_groups(root: Path) -> Iterator[int]:
             files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
-        # A group's limit holds for those inside it. In a container the path may be the host's, of which only the
-        # last group is mounted, as the base.
+        # A group's limit also applies to the groups inside it. In a container the path may be that of the host, of
+        # which only the last group is mounted, at the base.
         for group in (inside, *inside.parents):
             yield from _of_group(base / group, *files)
 
@@ -52,13 +52,13 @@ def _of_groups(root: Path) -> Iterator[int]:
 def _of_group(group: Path, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
     most, used = _number(group / limit), _number(group / usage)
     if most is not None and used is not None:
-        # Files read a while ago count as used, and make room when it is needed.
+        # The cache of files that were read counts as used memory, but the system frees it when needed.
         cached = [int(line.split()[1]) for line in _lines(group / "memory.stat") if line.split()[0] == reclaimable]
         yield most - used + sum(cached)
 
 
 def _number(file: Path) -> int | None:
-    """The number in a file; None if there is no file, or 'max' in it."""
+    """The number in a file; None if the file does not exist or contains 'max'."""
     lines = _lines(file)
     return int(lines[0]) if lines and lines[0].isdigit() else None
 

@@ -1,8 +1,8 @@
-"""The only cache: trainings, products, limits and studies, each computed once and kept in a folder.
+"""`Store`, the only cache of this package: trainings, products, limits and studies, stored in a folder.
 
-A store is a folder of entries. An entry's name is the digest of everything that decides its value: its kind, the
-version of its format, its inputs and every option. If one of these changes, the entry is another one. Locks, whole
-writes, checks of what is read and the places for unfinished work are here and nowhere else.
+A store is a folder of entries. An entry's name is a digest of everything that decides its value: the kind, the version
+of the format, the inputs and all options. If one of these changes, the value gets a new entry. This module contains all
+locks, all writes in one step, all checks of stored entries, and the folders for unfinished work.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Kind(Generic[Value]):
-    """A kind of value that is kept, and how it is written and read.
+    """A kind of stored value, with the functions that write and read it.
 
     Attributes:
-        name: what entries of this kind are called, for example "training".
-        version: of the format; entries of other versions are computed again.
+        name: name of the kind, for example "training".
+        version: version of the format; entries of other versions are computed again.
         write: ``write(value, path)`` writes one file.
-        read: ``read(path)`` gives back what was written.
+        read: ``read(path)`` returns the value of a file.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Kind(Generic[Value]):
 
 
 class Store:
-    """A folder in which computed values are kept; without a folder, nothing is.
+    """A folder in which computed values are stored.
 
     Args:
-        folder: made when the first value is kept.
+        folder: folder of the entries; it is made when the first value is stored. With None, no value is stored.
 
     >>> from tempfile import TemporaryDirectory
     >>> number = Kind("number", 1, lambda value, path: path.write_text(str(value)), lambda path: int(path.read_text()))
@@ -70,22 +70,29 @@ class Store:
         options: object,
         compute: Callable[[Path | None], Value],
     ) -> Value:
-        """The value of these inputs and options, read if it is kept, else computed and kept.
+        """Read the value of these inputs and options if it is stored; else compute and store it.
 
-        One process computes an entry while others that want it wait. Several processes of one group (`torchrun`)
-        compute together; the first of them reads and writes for all.
+        While one process computes an entry, other processes that need it wait. The processes of one group (`torchrun`)
+        compute together, and the first of them reads and writes for all.
 
         Args:
-            kind: of the value.
-            inputs: what it is computed from, by name: tensors, numbers, strings, and mappings, lists and dataclasses of
-                these.
-            options: how it is computed, of the same types.
-            compute: ``compute(workspace)`` gives the value. The workspace is a folder for unfinished work, which the
-                next call with the same inputs and options finds again, and which is removed once the value is kept. It
-                is None if nothing is kept.
+            kind: kind of the value.
+            inputs: the inputs of the computation, by name: tensors, numbers, strings, and mappings, lists and
+                dataclasses of these.
+            options: the options of the computation, of the same types.
+            compute: ``compute(workspace)`` returns the value. The workspace is a folder for unfinished work. The next
+                call with the same inputs and options gets the same folder. It is removed when the value is stored. The
+                workspace is None if the store has no folder.
+
+        Returns:
+            The value, read or computed.
 
         Raises:
             InputError: the folder cannot be written to.
+
+        >>> number = Kind("number", 1, lambda value, path: None, lambda path: 0)
+        >>> Store(None).get(number, {"base": 2}, {"power": 3}, lambda workspace: 2**3)
+        8
         """
         if self.folder is None:
             return compute(None)
@@ -103,13 +110,13 @@ class Store:
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a value by its content, in hexadecimal; the same in every process and on every device.
+    """SHA-256 of a value's content, in hexadecimal. It is the same in every process and on every device.
 
     Args:
         value: a tensor, number, string, path, None, or mappings, sequences and dataclasses of these.
 
     Raises:
-        TypeError: something else is in it.
+        TypeError: the value contains another type.
 
     >>> digest({"a": 1, "b": torch.ones(2)}) == digest({"b": torch.ones(2), "a": 1})
     True
@@ -124,7 +131,7 @@ def digest(value: object) -> str:
 
 
 def _pieces(value: object) -> Iterator[bytes]:
-    """The value as bytes, each piece led by its type, so that different values never give the same pieces."""
+    """The value as pieces of bytes. Each contains its type, so that different values never give the same pieces."""
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, Tensor):
@@ -150,7 +157,7 @@ def _pieces(value: object) -> Iterator[bytes]:
 
 @contextmanager
 def _locked(entry: Path) -> Iterator[None]:
-    """Wait until no other process is at work on the entry. The lock is the system's and ends with its process."""
+    """Wait until no other process computes the entry. The operating system releases the lock when its process ends."""
     with ExitStack() as stack:
         if is_first():
             folder = entry.parent / ".locks"
@@ -158,14 +165,14 @@ def _locked(entry: Path) -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(filelock.FileLock(folder / f"{entry.name}.lock"))
             except NotImplementedError:
-                pass  # this disk has no locks: work may be done twice, never wrongly
+                pass  # the file system has no locks: two processes may compute the same value, which is still correct
             except OSError as error:
-                raise InputError(f"cannot write to {entry.parent}: {error.strerror}") from error
+                raise InputError(f"cannot write to {entry.parent}: {error.strerror}; choose another folder") from error
         yield
 
 
 def _read(kind: Kind[Value], entry: Path) -> tuple[Value] | None:
-    """What is kept there; None if nothing is, or if it is not what was written."""
+    """The stored value; None if there is none, or if its file is damaged."""
     try:
         about = json.loads((entry / "entry.json").read_text())
         file = entry / "value"
@@ -177,7 +184,7 @@ def _read(kind: Kind[Value], entry: Path) -> tuple[Value] | None:
 
 
 def _write(kind: Kind[Value], value: Value, entry: Path) -> None:
-    """Write an entry beside its place and move it there in one step."""
+    """Write an entry to a temporary folder, then move it to its place in one step."""
     with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{kind.name}-") as folder:
         made = Path(folder) / "made"
         made.mkdir()
@@ -186,7 +193,7 @@ def _write(kind: Kind[Value], value: Value, entry: Path) -> None:
         for file in made.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        shutil.rmtree(entry, ignore_errors=True)  # a damaged one
+        shutil.rmtree(entry, ignore_errors=True)  # an entry that exists here is damaged
         made.replace(entry)
 
 

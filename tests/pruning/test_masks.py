@@ -371,7 +371,7 @@ class TestErrors:
     [
         (Mask(other=torch.ones(2, 3)), "'other', which is not a prunable weight"),
         (Mask(bias=torch.ones(2)), "'bias', which is not a prunable weight"),
-        (Mask(weight=torch.ones(3, 2)), r"'weight' has shape \(3, 2\), the weight \(2, 3\)"),
+        (Mask(weight=torch.ones(3, 2)), r"'weight' has shape \(3, 2\), but the weight has \(2, 3\)"),
     ],
 )
 def test_a_mask_that_does_not_fit_changes_nothing(mask: Mask, message: str) -> None:

@@ -1,1 +1,1 @@
-"""Runs and what is kept of them."""
+"""Runs of methods, comparisons, studies and sweeps, and their records."""

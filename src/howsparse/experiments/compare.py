@@ -1,4 +1,4 @@
-"""Methods side by side: every method at every sparsity, over seeds, as records; and the table they make."""
+"""Comparison of methods: run every method at every sparsity for several seeds, record the runs, and summarise them."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ Kind = Literal["method", "run"]
 
 @dataclass(frozen=True)
 class Case:
-    """One run: a method with its options, the sparsity asked for, a seed."""
+    """One run: a method with its options, the target sparsity, and a seed."""
 
     method: str
     target: Sparsity
@@ -31,20 +31,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """A method at a sparsity over its seeds; only ``refused`` is set where the network does not suit the method.
+    """The results of a method at one target sparsity, over its seeds.
 
     Attributes:
-        method: with its options.
-        target: the sparsity asked for, a fraction or a word.
-        refused: why the method was not run.
-        seeds: of the runs.
-        sparsity: reached, mean.
-        accuracy: on the test data, mean; None where the loss cannot score.
-        accuracy_deviation: over the seeds; None for one seed.
-        accuracies: of the seeds.
-        test_loss: mean; None in records that do not hold it.
-        epochs: of all trainings together, mean.
-        trainings: mean.
+        method: name of the method with its options.
+        target: target sparsity, a fraction or the name of an answer.
+        refused: why the method cannot be used for the network; if it is set, the other results are not.
+        seeds: seeds of the runs.
+        sparsity: mean sparsity of the pruned networks.
+        accuracy: mean test accuracy; None if the loss has no ``score``.
+        accuracy_deviation: standard deviation of the accuracy over the seeds; None for one seed.
+        accuracies: test accuracy for each seed.
+        test_loss: mean test loss; None if the records do not contain it.
+        epochs: mean number of epochs of all trainings together.
+        trainings: mean number of trainings.
     """
 
     method: str
@@ -61,15 +61,20 @@ class Row:
 
 
 def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> list[Case]:
-    """Every method at every sparsity for seeds 0, 1, ...; one run of the dense network serves every sparsity.
+    """List the cases of a comparison: every method at every sparsity for seeds 0, 1, ...
+
+    The dense network has one case for each seed, because it does not depend on the sparsity.
 
     Args:
-        methods: names, with options after a colon.
-        targets: fractions or words; one that is given twice counts once.
-        seeds: how many.
+        methods: names of methods, with options after a colon.
+        targets: fractions or names of answers; duplicates are removed.
+        seeds: number of seeds.
+
+    Returns:
+        The cases in the order in which to run them.
 
     Raises:
-        InputError: an unknown method or option, or something that is no sparsity.
+        InputError: a method, option or sparsity is not valid.
 
     >>> [case.target for case in cases(["dense", "random"], ["0.9", 0.90], 1)]
     [0.0, 0.9]
@@ -86,14 +91,17 @@ def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> li
 
 
 def run_case(problem: Problem, case: Case, run: Run, *, whole: bool = False, command: str | None = None) -> CaseRecord:
-    """Run a method; a record of what came out. A method that the network does not suit is recorded as refused.
+    """Run a method and make its record.
 
     Args:
-        problem: what to train.
+        problem: the problem to train.
         case: method, sparsity and seed.
         run: folder, options of limits, and callbacks.
-        whole: put the study of the problem's dense network beside the result: one line for all of the paper's tables.
-        command: for the record; this process's unless given.
+        whole: whether the record also contains the study of the dense network, which the paper's tables need.
+        command: command for the record; by default that of this process.
+
+    Returns:
+        The record. If the method cannot be used for the network, ``refused`` contains the reason.
     """
     key = case_key(problem, case, run, "run" if whole else "method")
     about: dict[str, Any] = {
@@ -107,7 +115,7 @@ def run_case(problem: Problem, case: Case, run: Run, *, whole: bool = False, com
         about["study"] = study(problem, case.seed, run)
     began = time.perf_counter()
     try:
-        # A word is one number for all methods, as in the paper's Table 3.
+        # "limit" and "predicted" are the same number for all methods, as in the paper's Table 3.
         sparsity = Stages(problem, case.seed, run).target(case.target)
         about |= outcome(load_method(case.method)(problem, sparsity, case.seed, run))
         about["seconds"] = round(time.perf_counter() - began, 3)
@@ -117,7 +125,7 @@ def run_case(problem: Problem, case: Case, run: Run, *, whole: bool = False, com
 
 
 def outcome(ticket: Ticket) -> dict[str, Any]:
-    """What a record holds of a ticket."""
+    """The fields of a record that come from a ticket."""
     return {
         "sparsity": ticket.mask.sparsity,
         "accuracy": ticket.accuracy,
@@ -137,14 +145,24 @@ def compare(
     recorded: list[CaseRecord],
     on_case: Callable[[Case, bool], None] = lambda case, known: None,
 ) -> Iterator[tuple[CaseRecord, bool]]:
-    """Each case's record, and whether it is new; those in ``recorded`` are not run again.
+    """Run the cases that have no record yet.
 
     Args:
-        problem: what to train.
+        problem: the problem to train.
         wanted: the cases, in order.
         run: folder, options of limits, and callbacks.
-        recorded: what is known already.
-        on_case: called as ``on_case(case, known)`` before each.
+        recorded: existing records; their cases are not run again.
+        on_case: called as ``on_case(case, known)`` before each case; ``known`` says whether it has a record.
+
+    Yields:
+        The record of each case, and whether it is new.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,)))]
+    >>> problem = Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=1)
+    >>> [(record.sparsity, new) for record, new in compare(problem, cases(["dense"], [0.5], 1), Run(), [])]
+    [(0.0, True)]
     """
     for case in wanted:
         known = find_record(recorded, case_key(problem, case, run, "method"))
@@ -153,12 +171,19 @@ def compare(
 
 
 def find_record(records: list[CaseRecord], key: CaseKey) -> CaseRecord | None:
-    """The record of a case, if it is among ``records``."""
+    """The record with this key; None if there is none."""
     return next((record for record in records if record.key == key), None)
 
 
 def case_key(problem: Problem, case: Case, run: Run, kind: Kind) -> CaseKey:
-    """What makes a case this one."""
+    """The key that identifies a case in records.
+
+    Args:
+        problem: the problem.
+        case: method, sparsity and seed.
+        run: options of limits.
+        kind: "method", or "run" for a record with the study of the dense network.
+    """
     return CaseKey(
         kind=kind,
         problem=problem.name,
@@ -173,7 +198,7 @@ def case_key(problem: Problem, case: Case, run: Run, kind: Kind) -> CaseKey:
 
 
 def rows(records: list[CaseRecord]) -> list[Row]:
-    """One row for each method and sparsity asked for, over its seeds."""
+    """Summarise records: one row for each method and target sparsity, over its seeds."""
     groups: dict[tuple[str, Sparsity], list[CaseRecord]] = {}
     for record in records:
         groups.setdefault((record.key.method, record.key.target), []).append(record)

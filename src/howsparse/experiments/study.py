@@ -1,4 +1,4 @@
-"""A problem's dense network, studied whole: what Tables 1 and 2 and all figures but the fourth are drawn from."""
+"""The study of a problem's dense network: all data for Tables 1 and 2, and for all figures except Figure 4."""
 
 import itertools
 import json
@@ -32,22 +32,24 @@ from howsparse.store import Kind, Store
 
 __all__ = ["study"]
 
-_POINTS = 200  # of a curve that is kept
+_POINTS = 200  # largest number of points of a recorded curve
 _FACTORS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
-_ROW_EXAMPLES = 10_000  # enough for the size of a row
-_ROWS_PART = 4  # one row for so many of the limit's products
+_ROW_EXAMPLES = 10_000  # examples for Hessian rows; enough for the size of a row
+_ROWS_PART = 4  # one row is sampled for this many products of the limit
 
 
 def study(problem: Problem, seed: int, run: Run) -> Study:
     """Train the problem's network densely with its l1 term, compute its limit and measure it.
 
-    The study is kept in the run's folder, and so are the training and the limit it takes; pruning to the "limit" finds
-    both there.
+    The run's folder stores the study, the training and the limit. Methods that prune to the "limit" read both there.
 
     Args:
-        problem: what to train.
-        seed: of initialisation, batches and probes.
+        problem: the problem to train.
+        seed: seed of initialisation, batches and probes.
         run: folder, options of limits, and callbacks.
+
+    Returns:
+        The numbers of the study, as in records.
     """
     stages = Stages(problem, seed, run)
     model = problem.initial(seed)
@@ -85,7 +87,7 @@ def _study(problem: Problem, model: nn.Module, stages: Stages, seed: int, run: R
 
 
 def curve(measured: Measured) -> Curve:
-    """Figure 3: loss and accuracy against sparsity, measured."""
+    """Figure 3: measured loss and accuracy by sparsity."""
     return Curve(
         sparsity=[point.sparsity for point in measured.curve],
         loss=[point.loss for point in measured.curve],
@@ -94,13 +96,13 @@ def curve(measured: Measured) -> Curve:
 
 
 def predicted(limit: PruningLimit) -> PredictedCurve:
-    """The predicted loss increase, at a few of its points."""
+    """The predicted loss increase at 200 of its points."""
     few = np.unique(np.linspace(0, len(limit.losses.sparsities) - 1, _POINTS).astype(int))
     return PredictedCurve(sparsity=limit.losses.sparsities[few].tolist(), increase=limit.losses.increases[few].tolist())
 
 
 def weight_statistics(limit: PruningLimit, model: nn.Module) -> WeightStatistics:
-    """Figure 2: how large the weights are, and the squared radius against the density."""
+    """Figure 2: histogram of the weights, and the squared radius by density."""
     chosen = select_weights(model, limit.names)
     weights = torch.cat([w.detach().flatten() for w in chosen.values()]).cpu().numpy()
     edge = float(np.quantile(np.abs(weights), 0.999))
@@ -114,9 +116,9 @@ def weight_statistics(limit: PruningLimit, model: nn.Module) -> WeightStatistics
 
 
 def scaled_limits(limit: PruningLimit) -> ScaledLimits:
-    """Appendix E.1: the limit had the weights been larger by a factor, with the same spectrum.
+    """Appendix E.1: the limit for weights that are multiplied by a factor, with the same spectrum.
 
-    Only tolerance / R^2 counts, so that is the limit under a tolerance smaller by the factor's square.
+    The limit depends on tolerance / R^2 only. It is therefore the limit for the tolerance divided by the factor squared.
     """
     limits = [limit.at(tolerance=limit.tolerance / factor**2) for factor in _FACTORS]
     return ScaledLimits(
@@ -128,7 +130,13 @@ def scaled_limits(limit: PruningLimit) -> ScaledLimits:
 
 
 def row_norms(problem: Problem, model: nn.Module, run: Run) -> RowNorms:
-    """Appendix B: l1 norms of Hessian rows by their weights' magnitude."""
+    """Appendix B: l1 norms of Hessian rows by the magnitude of their weights.
+
+    Args:
+        problem: the problem with the training data.
+        model: the network.
+        run: number of examples, options of limits, and progress.
+    """
     examples = min(_ROW_EXAMPLES, problem.num_examples if run.examples is None else run.examples)
     risk = EmpiricalRisk(model, problem.study_batches(examples), problem.loss)
     count, done = run.limit.max_products // _ROWS_PART, itertools.count(1)

@@ -1,4 +1,4 @@
-"""Many runs over processes or machines: problems x methods x sparsities x seeds, none of them twice."""
+"""Sweeps: runs of problems x methods x sparsities x seeds in several processes or on several machines."""
 
 import warnings
 from collections.abc import Iterator
@@ -42,9 +42,10 @@ class ProblemEntry(_Strict):
 
 
 class Sweep(_Strict):
-    """What a sweep's YAML file says.
+    """The contents of a sweep's YAML file.
 
-    Where a sparsity is computed, the dense network is studied whole, and the records are the paper's tables'.
+    If a sparsity is "limit" or "predicted", the records also contain the study of the dense network, which the paper's
+    tables need.
     """
 
     tasks: list[ProblemEntry] = Field(min_length=1, description="what to train")
@@ -60,7 +61,7 @@ class Sweep(_Strict):
 
 @dataclass(frozen=True)
 class Job:
-    """One run, with all that a process elsewhere needs to do it."""
+    """One run, with all data that a process on another machine needs for it."""
 
     entry: ProblemEntry
     case: Case
@@ -70,7 +71,7 @@ class Job:
     command: str
 
     def run(self) -> Run:
-        """How the method is run."""
+        """The settings of the run."""
         return Run(self.folder, self.entry.images, LimitOptions(max_products=self.entry.max_products))
 
 
@@ -78,10 +79,10 @@ def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep's file.
 
     Raises:
-        InputError: no such file, not YAML, or a field, task, method or sparsity that does not validate.
+        InputError: the file does not exist or is not YAML, or a field, task, method or sparsity is not valid.
     """
     if not path.is_file():
-        raise InputError(f"no sweep file at {path}")
+        raise InputError(f"no sweep file at {path}; correct the path")
     try:
         sweep = Sweep.model_validate(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
@@ -98,7 +99,13 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
-    """Every run of a sweep; paths are made absolute, for processes that start elsewhere."""
+    """List all runs of a sweep. Paths become absolute, because processes may start in other folders.
+
+    Args:
+        sweep: the contents of the sweep's file.
+        record: JSON-lines file of the runs.
+        folder: folder in which trainings, limits and studies are stored.
+    """
     found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), provenance().command
     where = record.resolve(), folder.resolve()
     return [Job(entry, case, sweep.whole, *where, command) for entry in sweep.tasks for case in found]
@@ -107,41 +114,44 @@ def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
 def run_jobs(
     jobs: list[Job], workers: int = 1, backend: Backend = "loky", address: str | None = None
 ) -> Iterator[CaseRecord]:
-    """Run the jobs and yield their records as they come.
+    """Run the jobs, and yield each record when its run ends.
 
-    Every worker looks into the file of records before it starts a run and appends to it when it is done, so that a
-    sweep that was stopped, or lost a worker, goes on where it was; trainings that were stopped go on from their
-    checkpoints. On several machines, file and folder must be on a disk that they share.
+    Every worker reads the file of records before it starts a run, and appends to it after the run. After an
+    interruption, the same call therefore runs only the remaining jobs, and stopped trainings continue from their
+    checkpoints. Several machines must share the disk with the file and the folder.
 
     Args:
-        jobs: what to run.
-        workers: processes at a time; a cluster decides for itself.
+        jobs: the runs.
+        workers: number of processes on this machine; a cluster uses all its workers.
         backend: "loky" for processes on this machine, or a "dask" or "ray" cluster.
-        address: of the cluster's scheduler; dask and ray start one here unless given.
+        address: address of the cluster's scheduler; by default dask and ray start one on this machine.
+
+    Yields:
+        The records; their order may differ from that of ``jobs``.
 
     Raises:
-        InputError: the backend's package is missing, or a worker of this machine was killed.
+        InputError: the backend's package is missing, or a worker on this machine was killed.
     """
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())  # a worker that has grown is renewed by loky, which says so
+        stack.enter_context(warnings.catch_warnings())  # loky warns when it replaces a worker that uses too much memory
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
         if backend == "dask":
             stack.enter_context(_dask_client(address))
         if backend == "ray":
             _register_ray(address)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if backend == "loky" else -1))
-        as_they_come = "generator_unordered" if backend != "ray" else "list"  # which is all that ray's backend can
+        as_they_come = "generator_unordered" if backend != "ray" else "list"  # ray's backend cannot return a generator
         runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job) for job in jobs)
         try:
             yield from runs
         except TerminatedWorkerError as error:
             raise InputError(
-                "a worker was killed, perhaps for memory; the same command goes on, with fewer --jobs if need be"
+                "a worker was killed, possibly because memory was full; run the same command again, with fewer --jobs"
             ) from error
 
 
 def run_job(job: Job) -> CaseRecord:
-    """One run's record, from the file if it is there."""
+    """Run a job and append its record to the file; read the record if the file has it."""
     with importing_from_here():
         problem = _loaded(job.entry.model_dump_json())
         key = case_key(problem, job.case, job.run(), "run" if job.whole else "method")
@@ -155,7 +165,7 @@ def run_job(job: Job) -> CaseRecord:
 
 @lru_cache(maxsize=1)
 def _loaded(entry: str) -> Problem:
-    """The problem of an entry, given as JSON. A worker holds the data of one problem at a time."""
+    """Load the problem of an entry, given as JSON. The cache holds one problem, to limit the memory of a worker."""
     wanted = ProblemEntry.model_validate_json(entry)
     return load_problem(wanted.task, wanted.data, **wanted.recipe)
 
