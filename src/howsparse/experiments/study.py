@@ -118,7 +118,7 @@ def weight_statistics(limit: PruningLimit, model: nn.Module) -> WeightStatistics
 def scaled_limits(limit: PruningLimit) -> ScaledLimits:
     """Appendix E.1: the limit for weights that are multiplied by a factor, with the same spectrum.
 
-    The limit depends on tolerance / R^2 only. It is therefore the limit for the tolerance divided by the factor squared.
+    The limit depends on tolerance / R^2 only, so this is the limit for the tolerance divided by the factor squared.
     """
     limits = [limit.at(tolerance=limit.tolerance / factor**2) for factor in _FACTORS]
     return ScaledLimits(

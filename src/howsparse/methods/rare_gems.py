@@ -134,7 +134,7 @@ class Gem:
 
     @torch.no_grad()
     def freeze(self, density: float) -> None:
-        """Make active weights with the lowest scores inactive until ``density`` is left; the order of ties is random."""
+        """Make the active weights with the lowest scores inactive, down to ``density``; the order of ties is random."""
         flat = torch.cat([s.score.masked_fill(~s.active, -1.0).flatten() for s in self._scored.values()])
         order = torch.randperm(flat.numel(), generator=torch.Generator().manual_seed(self._seed)).to(flat.device)
         kept = torch.empty_like(flat, dtype=torch.bool)

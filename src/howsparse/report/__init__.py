@@ -1,1 +1,1 @@
-"""What a person is shown: tables and pictures of one network's answer."""
+"""Tables and pictures of the answers for a network."""

@@ -1,4 +1,4 @@
-"""Pictures of one network's answer, legible in grey."""
+"""Pictures of the answers for one network. They are legible without colours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,15 +50,15 @@ def plot_answer(
 
     Args:
         answer: the limit's numbers; the loss is drawn in units of its tolerance.
-        curves: measured on training and test data, and predicted for magnitude masks.
-        title: above the picture.
-        random_masks: predicted for random masks; left out unless given.
+        curves: curves measured on training and test data, and predicted for magnitude masks.
+        title: title of the picture.
+        random_masks: predicted curve of random masks; it is not drawn by default.
 
     Raises:
-        InputError: an answer without a tolerance, as records of earlier versions can have.
+        InputError: the answer has no tolerance, as in some records of earlier versions.
     """
     if answer.tolerance is None:
-        raise InputError("this answer does not tell its tolerance, so that its losses cannot be drawn")
+        raise InputError("this answer has no tolerance, so its losses cannot be drawn; compute the limit again")
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
@@ -75,14 +75,14 @@ def plot_answer(
 
 
 def clear_axes(axes: Axes) -> None:
-    """No frame, and faint lines to read values by."""
+    """Remove the frame, and add faint horizontal lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
 def sparsity_axis(axes: Axes, ticks: Sequence[float] = (0, 0.7, 0.9, 0.97, 0.99, 0.997)) -> None:
-    """Make x a sparsity, with room for the sparse end: equal steps for equal ratios of density."""
+    """Make x a sparsity axis on which equal ratios of density have equal distances."""
     axes.set_xscale("function", functions=(_stretch, _unstretch))
     axes.set_xlim(0, 0.999)
     axes.set_xticks(ticks)
@@ -91,7 +91,7 @@ def sparsity_axis(axes: Axes, ticks: Sequence[float] = (0, 0.7, 0.9, 0.97, 0.99,
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure, in the format its suffix names, whole or not at all; the same figure is the same bytes."""
+    """Write the figure in the format of the path's suffix, in one step. Equal figures give equal bytes."""
     dateless = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix)
     write_whole(path, lambda file: figure.savefig(file, dpi=150, metadata=dateless))
 

@@ -1,4 +1,4 @@
-"""Answers in plain words, for a terminal."""
+"""Tables of answers for a terminal."""
 
 from collections.abc import Sequence
 
@@ -21,11 +21,11 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def answer_table(assessment: Assessment, after: Point) -> Table:
-    """The answers for one network, one row each.
+    """A table with one row for each answer for a network.
 
     Args:
-        assessment: the limit of the network, and what was measured.
-        after: the pruned network, on the test batches.
+        assessment: the limit of the network, and its measured curves.
+        after: point of the pruned network on the test batches.
     """
     limit, test = assessment.limit, assessment.on_test
     low, high = limit.bracket
@@ -52,12 +52,12 @@ def answer_table(assessment: Assessment, after: Point) -> Table:
 
 
 def comparison_table(title: str, rows: Sequence[Row]) -> Table:
-    """Methods side by side: a row for each method, a column for each sparsity, and what each method took in epochs.
+    """A table with a row for each method, a column for each sparsity, and a column for the number of epochs.
 
-    The cells are test accuracies in per cent; if the loss cannot score, they are test losses.
+    The cells are test accuracies in per cent; if the loss has no ``score``, they are test losses.
 
     Args:
-        title: what was compared.
+        title: title of the table.
         rows: one for each method and sparsity.
     """
     targets = list(dict.fromkeys(row.target for row in rows if row.method != "dense"))
@@ -72,7 +72,7 @@ def comparison_table(title: str, rows: Sequence[Row]) -> Table:
     for method in dict.fromkeys(row.method for row in rows):
         own = {row.target: row for row in rows if row.method == method}
         refused.update((method, row.refused) for row in own.values() if row.refused is not None)
-        # The dense network stands in every column; it is not pruned, so its sparsity is 0.
+        # The dense network appears in every column, although its sparsity is 0.
         shown = [own.get(0.0 if method == "dense" else target) for target in targets]
         epochs = [row.epochs for row in own.values() if row.epochs is not None]
         cells = ["-" if row is None else cell(row) for row in shown]
@@ -82,7 +82,7 @@ def comparison_table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _target(target: float | str, rows: Sequence[Row]) -> str:
-    """Head of a column; a sparsity that was asked for by a word has its mean beside it."""
+    """Head of a column; "limit" and "predicted" are followed by the mean sparsity."""
     if not isinstance(target, str):
         return percent(target)
     found = [row.sparsity for row in rows if row.target == target and row.sparsity is not None]

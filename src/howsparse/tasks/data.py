@@ -1,4 +1,4 @@
-"""Image data held in memory, decoded once; augmentation is a few tensor operations per batch."""
+"""Image data in memory. Images are decoded once, and batches are augmented by a few tensor operations."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -18,18 +18,18 @@ __all__ = ["Batches", "Images", "ShuffledBatches", "load_images"]
 
 Pixels = NDArray[np.uint8]
 
-_PAD = 4  # pixels on each side, as in the paper's random crop
-_DECODE = 1000  # images decoded at a time
+_PAD = 4  # padding of the random crop in pixels on each side, as in the paper
+_DECODE = 1000  # number of images that are decoded together
 
 
 @dataclass(frozen=True)
 class Images:
-    """One split: pixels as bytes, and how to bring them to mean 0 and deviation 1.
+    """The images of one split, with the mean and the standard deviation for their normalisation.
 
     Attributes:
         pixels: ``(n, channels, height, width)``, uint8.
         labels: ``(n,)``, int64.
-        mean, std: per channel, of pixels in [0, 1].
+        mean, std: mean and standard deviation of each channel, for pixels in [0, 1].
     """
 
     pixels: Tensor
@@ -42,7 +42,7 @@ class Images:
 
     @cached_property
     def digest(self) -> str:
-        """Short fingerprint of pixels and labels."""
+        """Short digest of pixels and labels."""
         digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
         digest.update(self.labels.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
@@ -52,17 +52,17 @@ class Images:
         return Images(self.pixels[:count], self.labels[:count], self.mean, self.std)
 
     def to(self, device: torch.device) -> "Images":
-        """The same, with pixels and labels on ``device``; what is made of them is made there."""
+        """The same images on ``device``. Batches are then also computed on this device."""
         return Images(self.pixels.to(device), self.labels.to(device), self.mean, self.std)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """float32 images of mean 0 and deviation 1."""
+        """Convert ``pixels`` to float32 images with mean 0 and standard deviation 1."""
         scale, shift = self._scale_and_shift
         return pixels.float().mul_(scale).sub_(shift)
 
     @cached_property
     def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Kept, since a GPU would have to wait for them in every batch."""
+        """Factor and offset of the normalisation. They are stored, because a copy to a GPU in every batch takes time."""
         scale = torch.tensor([1 / (255 * s) for s in self.std]).view(-1, 1, 1)
         shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)]).view(-1, 1, 1)
         return scale.to(self.pixels.device), shift.to(self.pixels.device)
@@ -70,7 +70,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Batches:
-    """Re-iterable ``(input, target)`` batches in the data's own order: what `pruning_limit` takes.
+    """``(input, target)`` batches in the order of the data, which can be read several times, for `pruning_limit`.
 
     >>> images = Images(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5), (0.0,), (1.0,))
     >>> [len(target) for _, target in Batches(images, size=2)]
@@ -85,12 +85,12 @@ class Batches:
 
     @property
     def num_examples(self) -> int:
-        """Images in one pass."""
+        """Number of images in one pass."""
         return len(self.images)
 
     @property
     def digest(self) -> str:
-        """Short fingerprint of the images."""
+        """Short digest of the images."""
         return self.images.digest
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -101,9 +101,9 @@ class Batches:
 
 @dataclass(frozen=True)
 class ShuffledBatches:
-    """Training batches: ``batches(seed, epoch)`` is one shuffled, optionally augmented pass.
+    """Training batches: ``batches(seed, epoch)`` yields one shuffled pass, optionally with augmentation.
 
-    An epoch does not depend on those before it, so that a training can go on from any of them to the same bits.
+    An epoch does not depend on earlier epochs. A training that continues from any epoch therefore gives the same bits.
     """
 
     images: Images
@@ -112,7 +112,7 @@ class ShuffledBatches:
 
     def __call__(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         device = self.images.pixels.device
-        # Chance is the CPU's, and so the same on every device; it goes to a GPU in one piece.
+        # Random numbers are drawn on the CPU, so they are the same for every device. One copy moves them to a GPU.
         generator = torch.Generator().manual_seed(_mixed(seed, epoch))
         order = torch.randperm(len(self.images), generator=generator).to(device)
         moves, windows = (self._moves(generator).to(device), self._windows()) if self.augment else (None, None)
@@ -126,11 +126,11 @@ class ShuffledBatches:
             yield self.images.normalised(pixels), self.images.labels[index]
 
     def settings(self) -> dict[str, object]:
-        """What decides the batches besides the images; records hold it."""
+        """All settings of the batches except the images, for records."""
         return {"batch_size": self.size, "augment": self.augment}
 
     def _moves(self, generator: torch.Generator) -> Tensor:
-        """``(3, n)``: how far down and right each image of the pass is cropped, and whether it is flipped."""
+        """``(3, n)``: vertical offset, horizontal offset and flip (0 or 1) of each image of the pass."""
         sizes = [min(self.size, len(self.images) - start) for start in range(0, len(self.images), self.size)]
         return torch.cat([_draw_moves(size, generator) for size in sizes], 1)
 
@@ -157,10 +157,17 @@ def _crop_and_flip(windows: Tensor, index: Tensor, down: Tensor, right: Tensor, 
 
 
 def load_images(data: Data, source: str | None = None) -> tuple[Images, Images]:
-    """Train and test images of a recipe; ``source`` (a hub name or a folder) overrides the recipe's own.
+    """Load the training and test images of a recipe.
+
+    Args:
+        data: the recipe's data.
+        source: name of a data set on the hub, or a folder; by default the recipe's source.
+
+    Returns:
+        Training images and test images.
 
     Raises:
-        InputError: the data cannot be found, or lacks the recipe's splits or columns.
+        InputError: the data cannot be found, or do not have the recipe's splits or columns.
     """
     source = source or data.source
     if source == "digits":
@@ -169,7 +176,7 @@ def load_images(data: Data, source: str | None = None) -> tuple[Images, Images]:
 
 
 def _load_digits(data: Data) -> tuple[Images, Images]:
-    """1,437 images to train on and 360 to test on, a fixed split of scikit-learn's 1,797."""
+    """A fixed split of scikit-learn's 1,797 images into 1,437 for training and 360 for testing."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -199,7 +206,7 @@ def _load_dataset(data: Data, source: str) -> tuple[Images, Images]:
 def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) -> Images:
     from datasets import Dataset
 
-    # A folder without a card has its file valid-*.parquet named so.
+    # For a folder without a data set card, the split of the file valid-*.parquet is named "validation".
     table = splits.get(split, splits.get("validation") if split == "valid" else None)
     if not isinstance(table, Dataset):
         raise InputError(f"data set '{source}' has no split '{split}'; it has: {', '.join(splits)}")
@@ -228,7 +235,7 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) ->
 
 
 def _stacked(images: Sequence[Pixels]) -> Pixels:
-    """One array of many; a few grey images among coloured ones, as in TinyImageNet, become coloured."""
+    """Join images to one array. If only some images are grey, as in TinyImageNet, these get three channels."""
     if len({image.ndim for image in images}) > 1:
         images = [_coloured(image) if image.ndim == 2 else image for image in images]
     return np.asarray(images, dtype=object if len({image.shape for image in images}) > 1 else None)

@@ -1,4 +1,4 @@
-"""Recipes: how a task's network is trained, as YAML files whose every field is checked."""
+"""Recipes: YAML files with a task's network, data and training. Every field is checked."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -12,7 +12,7 @@ from howsparse.training import Schedule
 __all__ = ["Recipe", "change_recipe", "check_recipe", "load_recipe", "recipe_names"]
 
 
-_FIXED = ("name", "network", "num_weights", "data")  # fields that make a recipe this one
+_FIXED = ("name", "network", "num_weights", "data")  # fields that identify the task and cannot be changed
 _FOLDER = resources.files("howsparse.tasks") / "recipes"
 
 
@@ -26,30 +26,30 @@ class Data(_Strict):
     label: str = Field(default="label", description="column that holds the class")
     train: str = Field(default="train", description="split to train on")
     test: str = Field(default="test", description="split to test on")
-    mean: tuple[float, ...] = Field(description="per channel, of pixels in [0, 1]")
-    std: tuple[float, ...] = Field(description="per channel, of pixels in [0, 1]")
+    mean: tuple[float, ...] = Field(description="mean of each channel, for pixels in [0, 1]")
+    std: tuple[float, ...] = Field(description="standard deviation of each channel, for pixels in [0, 1]")
 
 
 class Recipe(_Strict):
-    """One task, whole: what `howsparse train NAME` does."""
+    """All settings of one task, as `howsparse train NAME` uses them."""
 
     name: str = Field(description="the task's name on the command line")
     network: str = Field(description="a name in howsparse.tasks.networks.NETWORKS")
     num_weights: int = Field(gt=0, description="prunable weights the network must have")
     data: Data = Field(description="images to train and test on")
-    epochs: int = Field(gt=0, description="passes over the training images")
-    batch_size: int = Field(default=128, gt=0, description="images in a step")
-    learning_rate: float = Field(gt=0, description="of SGD, before the schedule")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
-    schedule: Schedule = Field(default=Schedule(), description="what the learning rate is multiplied by in each epoch")
+    epochs: int = Field(gt=0, description="number of passes over the training images")
+    batch_size: int = Field(default=128, gt=0, description="number of images in a training step")
+    learning_rate: float = Field(gt=0, description="learning rate of SGD before the schedule")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
+    schedule: Schedule = Field(default=Schedule(), description="factors of the learning rate in each epoch")
     l1: float = Field(default=0.0, ge=0, description="strength of the l1 term, loss per absolute weight")
-    proximal: bool = Field(default=False, description="soft-threshold after the step instead of the subgradient")
-    weight_decay: float = Field(default=0.0, ge=0, description="of SGD, on all parameters")
+    proximal: bool = Field(default=False, description="form of the l1 term: soft-threshold after the step")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay of SGD, all parameters")
     augment: bool = Field(default=False, description="random crop with padding 4, and horizontal flip")
 
 
 def recipe_names() -> list[str]:
-    """Names that `load_recipe` knows."""
+    """The names of all tasks."""
     return sorted(file.name.removesuffix(".yaml") for file in _FOLDER.iterdir() if file.name.endswith(".yaml"))
 
 
@@ -57,7 +57,7 @@ def load_recipe(name: str) -> Recipe:
     """Read and check the recipe of a task.
 
     Raises:
-        InputError: no such task, or a field that does not validate.
+        InputError: the task does not exist, or a field is not valid.
 
     >>> load_recipe("fc5-cifar10").l1
     5e-05
@@ -69,10 +69,10 @@ def load_recipe(name: str) -> Recipe:
 
 
 def check_recipe(fields: object, name: str) -> Recipe:
-    """The recipe with these fields.
+    """Check ``fields``, and return the recipe with these fields; ``name`` appears in error messages.
 
     Raises:
-        InputError: a field that does not validate; the first is named.
+        InputError: a field is not valid; the message names the first such field.
     """
     try:
         return Recipe.model_validate(fields)
@@ -86,11 +86,11 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
     """The recipe with some fields changed.
 
     Args:
-        recipe: the task's.
-        changes: values by field; the fields that make the task itself cannot be changed.
+        recipe: the recipe of a task.
+        changes: new values by field; the name, the network and the data cannot be changed.
 
     Raises:
-        InputError: a field that does not exist, is fixed, or does not validate.
+        InputError: a field does not exist, cannot be changed, or is not valid.
 
     >>> change_recipe(load_recipe("digits"), {"epochs": 5}).epochs
     5

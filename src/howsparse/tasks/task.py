@@ -1,4 +1,4 @@
-"""A task of this package as a problem: its recipe's network, images and training."""
+"""`load_task`: make a problem from a task's recipe, with its network, images and training."""
 
 from dataclasses import dataclass
 
@@ -15,17 +15,17 @@ from howsparse.tasks.recipe import Recipe, change_recipe, load_recipe
 
 __all__ = ["RecipeNetwork", "load_task"]
 
-_STUDY_BATCH = 1000  # images in a batch of limits and measurements
+_STUDY_BATCH = 1000  # images in a batch for limits and measurements
 
 
 @dataclass(frozen=True)
 class RecipeNetwork:
-    """Makes a recipe's network, with He et al.'s initialisation.
+    """A function that makes a recipe's network with He et al.'s initialisation.
 
     Attributes:
-        name: in `howsparse.tasks.networks.NETWORKS`.
-        num_weights: prunable weights that the network must have.
-        device: where it is made.
+        name: name of the network in `howsparse.tasks.networks.NETWORKS`.
+        num_weights: expected number of prunable weights.
+        device: device of the network.
     """
 
     name: str
@@ -38,25 +38,25 @@ class RecipeNetwork:
         count = sum(w.numel() for w in prunable_weights(model).values())
         if count != self.num_weights:
             raise InputError(f"network {self.name} has {count:,} weights, its recipe says {self.num_weights:,}")
-        if self.device.type == "cuda":  # the order of dimensions that a GPU convolves fastest in
+        if self.device.type == "cuda":  # convolutions on a GPU are fastest in this memory format
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device)
 
     def settings(self) -> str:
-        """What records call it."""
+        """The name of the network, for records."""
         return self.name
 
 
 def load_task(name: str, source: str | None = None, **changes: object) -> Problem:
-    """A task as a problem; its images are loaded, onto the GPU if there is one.
+    """Load a task as a problem. Its images are on the GPU if there is one.
 
     Args:
-        name: of the task.
-        source: a hub name, or a local folder in the same schema; the recipe's own unless given.
+        name: name of the task.
+        source: name of a data set on the hub, or a local folder with the same columns; by default the recipe's.
         **changes: fields of the recipe to change, for example ``epochs=5`` or ``l1=0.0``.
 
     Raises:
-        InputError: no such task or field, or its data cannot be loaded.
+        InputError: the task or field does not exist, or the data cannot be loaded.
 
     >>> task = load_task("digits", epochs=5)
     >>> task.num_examples, task.epochs
@@ -69,7 +69,13 @@ def load_task(name: str, source: str | None = None, **changes: object) -> Proble
 
 
 def task_problem(recipe: Recipe, train: Images, test: Images) -> Problem:
-    """The problem that a recipe describes, on these images."""
+    """Make the problem of a recipe.
+
+    Args:
+        recipe: network and training.
+        train: training images.
+        test: test images.
+    """
     return Problem(
         network=RecipeNetwork(recipe.network, recipe.num_weights, train.pixels.device),
         train=ShuffledBatches(train, recipe.batch_size, recipe.augment),

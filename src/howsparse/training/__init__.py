@@ -1,4 +1,4 @@
-"""Training: the loop, the l1 term in two forms, masks that hold, learning-rate schedules."""
+"""Training: the loop, the l1 term in two forms, masks that hold weights at zero, and learning-rate schedules."""
 
 from howsparse.training.l1 import L1, attach_l1
 from howsparse.training.loop import Epoch, fit

@@ -1,4 +1,4 @@
-"""Several processes train one model: each computes its own examples of every batch.
+"""Training of one model by several processes, each of which computes its own examples of every batch.
 
 torch's ``DistributedDataParallel`` averages the gradients. This module decides which examples a process computes and
 how its loss is scaled, so that several processes take the steps that one would take.
@@ -53,8 +53,8 @@ class Norm:
     """A BatchNorm layer, and the layer that replaces it where processes share a batch.
 
     Attributes:
-        parent, name: where it is: ``getattr(parent, name)``.
-        own: the model's layer.
+        parent, name: place of the layer in the model: ``getattr(parent, name)``.
+        own: the model's own layer.
         synchronised: a SyncBatchNorm with the same parameters and buffers.
     """
 
@@ -65,12 +65,12 @@ class Norm:
 
 
 def own_share(batch: Any, whole: bool = False) -> Share:
-    """The part of ``batch`` that this process computes: every example of as many as there are processes.
+    """The part of ``batch`` that this process computes: process r of n has the examples r, r + n, r + 2n and so on.
 
     Args:
-        batch: in any form that `howsparse.risk.batches` reads.
-        whole: every process computes all examples. This is also done where a batch has fewer examples than there are
-            processes, or where its tensors differ in length and cannot be split.
+        batch: a batch in any form that `howsparse.risk.batches` reads.
+        whole: whether every process computes all examples. This is also done if a batch has fewer examples than there
+            are processes, or if its tensors differ in length and cannot be split.
 
     >>> own_share((torch.ones(3, 2), torch.tensor([0, 1, 0]))).count
     3
@@ -83,18 +83,19 @@ def own_share(batch: Any, whole: bool = False) -> Share:
 
 
 def data_parallel(objective: TrainingLoss) -> nn.Module:
-    """``objective`` with gradients that are averaged over all processes; itself where there is one process.
+    """``objective`` with gradients averaged over all processes; ``objective`` itself if there is one process.
 
-    Make a new one for each epoch: torch may sum in another order after the first step, so an epoch gives the same
-    bits after a resume only if each begins anew. It also takes in parameters that have been frozen or unfrozen.
+    Call this function again for each epoch. torch may change the order of sums after the first step, so a resumed
+    training gives the same bits only if each epoch has a new module. A new module also finds parameters that were
+    frozen or unfrozen.
     """
     if world_size() == 1:
         return objective
     if not _on_gpu(objective.model):
-        # torch writes a warning if it looks for unused parameters and finds none, so there is always this one. A GPU
-        # would have to be waited for in every step because of it.
+        # torch warns if it searches for unused parameters and finds none, so there is always this one. On a GPU it is
+        # left out, because then the CPU would have to wait for the GPU in every step.
         objective.register_parameter("unused", nn.Parameter(torch.zeros(())))
-    # A model may leave out parameters, and other ones for other examples.
+    # A model may leave some parameters unused, and which ones may depend on the examples.
     return DistributedDataParallel(objective, find_unused_parameters=True)
 
 
@@ -108,7 +109,7 @@ def needs_whole_batches(objective: TrainingLoss) -> bool:
 
 
 def synchronised_norms(objective: TrainingLoss) -> list[Norm]:
-    """A SyncBatchNorm for each BatchNorm, where several processes train on GPUs; the model keeps its own for now."""
+    """A SyncBatchNorm for each BatchNorm if several processes train on GPUs. The model is not changed."""
     if world_size() == 1 or not _on_gpu(objective.model):
         return []
     return [
@@ -121,7 +122,7 @@ def synchronised_norms(objective: TrainingLoss) -> list[Norm]:
 
 @contextmanager
 def synchronised(norms: list[Norm], share: Share) -> Iterator[None]:
-    """Put SyncBatchNorm layers in place within, unless the process has the whole batch; the model's own come back."""
+    """Use SyncBatchNorm layers inside the context, unless the process has the whole batch; then restore the layers."""
     if share.whole:
         yield
         return
@@ -136,7 +137,7 @@ def synchronised(norms: list[Norm], share: Share) -> Iterator[None]:
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give all processes the first one's buffers (for example running statistics that a layer of its own keeps)."""
+    """Copy the buffers of the first process (for example running statistics) to all processes."""
     if world_size() > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, 0)

@@ -15,13 +15,18 @@ __all__ = ["TrainingLoss", "same_bits", "training_loss"]
 
 
 class TrainingLoss(nn.Module):
-    """A model and its loss as one module: a batch goes in, the loss and the model's output come out.
+    """A model and its loss as one module. Its input is a batch; its results are the loss and the model's output.
 
-    The output is None where the loss is not split at it. Parameters and gradients keep their type; under
-    ``autocast`` the model's products are computed in bfloat16, and the output and the loss are float32.
+    The output is None if the loss is not a `SplitLoss`. With ``autocast`` the model's products are computed in
+    bfloat16; parameters, gradients, the output and the loss are float32.
 
-    One module of both is what `torch.nn.parallel.DistributedDataParallel` needs: a loss may call any method of the
+    `torch.nn.parallel.DistributedDataParallel` needs one module of both, because a loss may call any method of the
     model, not only its ``forward``.
+
+    Args:
+        model: any module.
+        loss: ``loss(model, batch)``, mean over the batch.
+        autocast: whether to compute products in bfloat16.
 
     >>> from howsparse.risk.losses import cross_entropy
     >>> loss, output = TrainingLoss(nn.Identity(), cross_entropy)((torch.zeros(1, 2), torch.tensor([0])))
@@ -52,7 +57,7 @@ class TrainingLoss(nn.Module):
 
 
 def training_loss(model: nn.Module, loss: Loss) -> TrainingLoss:
-    """The loss of ``model`` for training: as it is on a CPU; on a GPU compiled, with products in bfloat16.
+    """The loss of ``model`` for training. On a GPU the model is compiled and its products are computed in bfloat16.
 
     >>> from howsparse.risk.losses import cross_entropy
     >>> model = nn.Linear(2, 2)
@@ -67,7 +72,7 @@ def training_loss(model: nn.Module, loss: Loss) -> TrainingLoss:
 
 @contextmanager
 def same_bits(device: torch.device) -> Iterator[None]:
-    """Make a GPU's convolutions give the same bits every time: one fixed algorithm each, not the fastest of several."""
+    """Use one fixed algorithm for each convolution on a GPU, so that its results have the same bits every time."""
     if device.type != "cuda":
         yield
         return

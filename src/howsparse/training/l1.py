@@ -1,4 +1,4 @@
-"""The l1 term of Eq. 2, added to any torch optimizer by a hook, so that no training loop needs to know of it."""
+"""The l1 term of Eq. 2. A hook adds it to any torch optimizer, so training loops need no change."""
 
 import math
 from collections.abc import Iterable
@@ -24,6 +24,12 @@ class L1:
     With SGD both forms have the same stationary points, because of the factor. With adaptive optimizers the proximal
     form is decoupled from the gradient's scale, as weight decay is in AdamW. A weight without a gradient is not
     changed, as in the optimizer's own step.
+
+    Args:
+        optimizer: any torch optimizer that holds the weights.
+        weights: parameters to penalise.
+        strength: :math:`\lambda`, loss per absolute weight.
+        proximal: whether to use the proximal form.
 
     Attributes:
         strength: :math:`\lambda`, loss per absolute weight.
@@ -119,10 +125,10 @@ def attach_l1(
     """
     weights = list(weights)
     if not math.isfinite(strength):
-        raise InputError(f"l1 strength {strength:g} is not a finite number")
+        raise InputError(f"l1 strength {strength:g} is not a finite number; give a number of at least 0")
     if strength < 0:
-        raise InputError(f"l1 strength {strength:g} is negative")
+        raise InputError(f"l1 strength {strength:g} is negative; give a number of at least 0")
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if any(id(w) not in held for w in weights):
-        raise InputError("the optimizer does not hold every weight that the l1 term is for")
+        raise InputError("the optimizer does not hold every weight of the l1 term; make it with these parameters")
     return L1(optimizer, weights, strength, proximal)

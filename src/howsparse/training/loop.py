@@ -34,13 +34,13 @@ __all__ = ["Epoch", "fit"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the data gave.
+    """The results of one pass over the training data.
 
     Attributes:
-        epoch: its number, from 0.
-        loss: mean training loss, of the model in training mode.
-        accuracy: training accuracy, of the model in training mode; None where the loss cannot score predictions.
-        seconds: time taken.
+        epoch: number of the epoch, from 0.
+        loss: mean training loss of the model in training mode.
+        accuracy: training accuracy of the model in training mode; None if the loss has no ``score``.
+        seconds: time of the epoch, in seconds.
     """
 
     epoch: int
@@ -63,7 +63,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     seed: int = 0,
 ) -> list[Epoch]:
-    """Train a model; on a GPU it is compiled, and computes in bfloat16 under autocast.
+    """Train a model. On a GPU it is compiled and computes in bfloat16 with autocast.
 
     An epoch depends only on the state it starts from, on ``seed`` and on its number. A training that resumes from
     ``checkpoint`` therefore ends in the same bits as one that was never stopped.
@@ -73,17 +73,21 @@ def fit(
     the whole batch of a model with BatchNorm. A batch of fewer examples than processes is computed whole, too.
 
     Args:
-        model: trained in place; left in training mode.
+        model: the network; it is trained in place, and is in training mode afterwards.
         optimizer: holds the parameters to train; l1 terms and masks are attached to it as hooks.
         epoch_batches: ``epoch_batches(e)`` yields the batches of epoch ``e``, in any form that ``loss`` reads.
-        epochs: how many epochs in all, those in the checkpoint included.
+        epochs: total number of epochs, including those in the checkpoint.
         loss: mean loss of a model on a batch; see `howsparse.risk.losses`.
         factor: ``factor(e)`` multiplies the optimizer's learning rates in epoch ``e``.
         checkpoint: file of this training alone, written after each epoch, and resumed from if it exists.
         save_every: least number of seconds between two writings; the last epoch is always written.
-        before_epoch: called before each epoch; what it changes must follow from the model's state and the number.
+        before_epoch: called with the number of each epoch before it; its changes must depend only on this number and on
+            the model's state.
         on_epoch: called after each epoch, for progress.
-        seed: for the random numbers that the model itself draws (dropout).
+        seed: seed of the random numbers that the model itself draws (dropout).
+
+    Returns:
+        Loss and accuracy of each epoch, including those in the checkpoint.
 
     Raises:
         InputError: the training diverged, an epoch has no batches, or the checkpoint cannot be read or is of another
@@ -113,7 +117,7 @@ def fit(
 
 @contextmanager
 def _learning_rates(optimizer: torch.optim.Optimizer, learning_rates: list[float], factor: float) -> Iterator[None]:
-    """Multiply the learning rates by ``factor`` within, and put them back after."""
+    """Multiply the learning rates by ``factor`` inside the context, and restore them at its end."""
     for group, learning_rate in zip(optimizer.param_groups, learning_rates, strict=True):
         group["lr"] = learning_rate * factor
     try:
@@ -125,7 +129,7 @@ def _learning_rates(optimizer: torch.optim.Optimizer, learning_rates: list[float
 
 @contextmanager
 def _reproducible(model: nn.Module, seed: int) -> Iterator[None]:
-    """Seed the random numbers within and fix the algorithms; the random state outside stays as it was."""
+    """Seed the random numbers and fix the algorithms inside the context; restore the random state at its end."""
     device, devices = next(model.parameters()).device, range(torch.cuda.device_count())
     with fast_matmul(device), same_bits(device), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -189,7 +193,7 @@ def _check_finite(loss_sum: Tensor, epoch: int) -> None:
 
 
 def _save(model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch], path: Path) -> None:
-    """The history is kept as JSON, so that the file loads with ``weights_only``."""
+    """Write a checkpoint. The history is JSON text, so that the file loads with ``weights_only``."""
     state: dict[str, object] = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""Keep pruned weights at exactly zero in training, by a hook on the optimizer, so that any training loop will do."""
+"""A hook on the optimizer that holds pruned weights at exactly zero in any training loop."""
 
 import torch
 from torch import nn
@@ -15,6 +15,11 @@ class Masking:
 
     Momentum and weight decay may move a removed weight within the step; it is zero again before the next forward pass.
     Hooks run in the order in which they were attached: attach this one last.
+
+    Args:
+        optimizer: holds the weights of the mask.
+        model: the network; its removed weights are set to zero immediately.
+        mask: the weights that stay.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> None:
@@ -50,13 +55,13 @@ def attach_mask(optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) 
     Args:
         optimizer: holds every weight that the mask names. Attach l1 terms before the mask.
         model: its removed weights are set to zero immediately.
-        mask: which weights to keep.
+        mask: the weights that stay.
 
     Returns:
-        The attached mask; setting its ``mask`` exchanges it, ``remove()`` takes it away.
+        The attached mask. Assign to its ``mask`` to change the mask; call ``remove()`` to detach it.
 
     Raises:
-        InputError: the mask does not fit the model, or the optimizer does not hold a weight it names.
+        InputError: the mask does not fit the model, or the optimizer does not hold a weight of the mask.
 
     >>> from howsparse.pruning.masks import magnitude_mask
     >>> layer = nn.Linear(8, 8)
@@ -70,5 +75,5 @@ def attach_mask(optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) 
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, weight in select_weights(model, mask).items():
         if id(weight) not in held:
-            raise InputError(f"the optimizer does not hold '{name}', which the mask is for")
+            raise InputError(f"the optimizer does not hold '{name}' of the mask; make it with all parameters")
     return Masking(optimizer, model, mask)

@@ -19,7 +19,7 @@ class Schedule:
             training, along half a cosine; "steps" is multiplied by ``gamma`` at each milestone.
         warmup_epochs: number of epochs in which the factor rises linearly to 1; epoch e has (e + 1) / warmup_epochs.
         milestones: epochs at which "steps" multiplies, counted from the start of training, warm-up included.
-        gamma: what "steps" multiplies by.
+        gamma: factor of "steps" at each milestone.
     """
 
     kind: Literal["constant", "cosine", "steps"] = "constant"
@@ -29,11 +29,11 @@ class Schedule:
 
 
 def learning_rate_factors(schedule: Schedule, epochs: int) -> list[float]:
-    """What the learning rate is multiplied by in each of ``epochs`` epochs.
+    """The factors of the learning rate in each epoch.
 
     Args:
-        schedule: the shape.
-        epochs: length of the training.
+        schedule: the shape of the schedule.
+        epochs: number of epochs of the training.
 
     Returns:
         One factor for each epoch.
@@ -45,7 +45,7 @@ def learning_rate_factors(schedule: Schedule, epochs: int) -> list[float]:
     optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
     factors = []
     with warnings.catch_warnings():
-        # The optimizer takes no steps, because hooks on all optimizers would see them; torch warns of that.
+        # The optimizer takes no steps, because global optimizer hooks would run; torch warns of the missing steps.
         warnings.simplefilter("ignore", UserWarning)
         scheduler = _scheduler(schedule, epochs, optimizer)
         for _ in range(epochs):
@@ -71,7 +71,7 @@ def _scheduler(schedule: Schedule, epochs: int, optimizer: torch.optim.Optimizer
 
 
 def _with_passed_milestones(factors: list[float], schedule: Schedule) -> list[float]:
-    """Multiply in the milestones that have passed when the warm-up ends; torch would leave them out."""
+    """Apply the milestones before the end of the warm-up, which torch would ignore."""
     warmup = schedule.warmup_epochs
     if schedule.kind != "steps":
         return factors

@@ -1,4 +1,4 @@
-"""The paper's networks, by family. A new network is one function there and its name here."""
+"""The paper's networks. To add a network, write a function in a module of this package and add it to `NETWORKS`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +39,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def kaiming_normal_(model: nn.Module) -> None:
-    """He et al.'s initialisation for ReLU networks: normal weights, zero biases; norms as torch leaves them."""
+    """He et al.'s initialisation for ReLU networks: normal weights and zero biases. Norms keep torch's initialisation."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Convolutional networks without shortcuts: the paper's AlexNet and VGG16, and one for the digits."""
+"""Convolutional networks without shortcuts: the paper's AlexNet and VGG16, and a network for the digits."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Fully connected ReLU networks: the paper's FC5 and FC12, and one for the digits."""
+"""Fully connected ReLU networks: the paper's FC5 and FC12, and a network for the digits."""
 
 import itertools
 
@@ -8,7 +8,7 @@ __all__ = ["digits_mlp", "fc5", "fc12", "mlp"]
 
 
 def mlp(*widths: int) -> nn.Sequential:
-    """Fully connected ReLU network with biases; ``widths`` runs from the input to the classes.
+    """Fully connected ReLU network with biases. ``widths`` are the layer sizes from the input to the classes.
 
     >>> [tuple(p.shape) for p in mlp(4, 3, 2).parameters()]
     [(3, 4), (3,), (2, 3), (2,)]
@@ -22,7 +22,7 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 def digits_mlp() -> nn.Sequential:
-    """64-64-32-10 for scikit-learn's 8x8 digits; small enough for its Hessian to be written out."""
+    """64-64-32-10 network for scikit-learn's 8x8 digits. It is so small that its full Hessian fits into memory."""
     return mlp(64, 64, 32, 10)
 
 

@@ -1,4 +1,4 @@
-"""Residual networks for small images: a 3x3 stem of stride 1 and no max-pool, as the paper's."""
+"""Residual networks for small images, as in the paper: the stem is a 3x3 convolution of stride 1 without max-pool."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,14 @@ __all__ = ["Residual", "resnet", "resnet18", "resnet50"]
 
 
 class Residual(nn.Module):
-    """Convolutions with BatchNorm, and a way around them."""
+    """A residual block: the sum of ``body`` and a shortcut, followed by ReLU.
+
+    Args:
+        body: convolutions with BatchNorm.
+        before: number of input channels.
+        after: number of output channels.
+        stride: stride of the block; the shortcut is a convolution if it is not 1 or the channels differ.
+    """
 
     def __init__(self, body: nn.Sequential, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -20,13 +27,25 @@ class Residual(nn.Module):
 
 
 def basic(before: int, width: int, stride: int) -> Residual:
-    """Two 3x3 convolutions."""
+    """A block of two 3x3 convolutions.
+
+    Args:
+        before: number of input channels.
+        width: number of output channels.
+        stride: stride of the first convolution.
+    """
     body = nn.Sequential(*_normed(before, width, 3, stride), nn.ReLU(), *_normed(width, width, 3))
     return Residual(body, before, width, stride)
 
 
 def bottleneck(before: int, width: int, stride: int) -> Residual:
-    """A 3x3 convolution between two 1x1, the last with four times the width."""
+    """A block of a 1x1, a 3x3 and a 1x1 convolution.
+
+    Args:
+        before: number of input channels.
+        width: number of channels of the first two convolutions; the last has four times as many.
+        stride: stride of the 3x3 convolution.
+    """
     body = nn.Sequential(
         *_normed(before, width, 1),
         nn.ReLU(),
@@ -38,13 +57,13 @@ def bottleneck(before: int, width: int, stride: int) -> Residual:
 
 
 def resnet(block: str, depths: tuple[int, ...], widths: tuple[int, ...], classes: int) -> nn.Sequential:
-    """Stem, stages of residual blocks, global average, linear layer.
+    """A residual network: stem, stages of residual blocks, global average pooling, and a linear layer.
 
     Args:
         block: "basic" or "bottleneck".
-        depths: blocks in each stage; every stage but the first halves the image.
-        widths: of each stage; a bottleneck's output has four times as many channels.
-        classes: outputs.
+        depths: number of blocks in each stage; every stage except the first halves the image.
+        widths: channels of each stage; a bottleneck's output has four times as many.
+        classes: number of outputs.
     """
     make, expansion = {"basic": (basic, 1), "bottleneck": (bottleneck, 4)}[block]
     layers: list[nn.Module] = [*_normed(3, widths[0], 3), nn.ReLU()]
