@@ -1,8 +1,13 @@
-"""The README says what the records say."""
+"""The README says what the records say, and its example runs."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from howsparse.paper.render import markdown_table, paper_table
 from howsparse.paper.tables import table
@@ -19,3 +24,42 @@ def test_table_2_is_what_is_recorded() -> None:
     page = (ROOT / "README.md").read_text()
     shown = page.split("<!-- table 2, by benchmarks.paper -->")[1].split("<!-- end -->")[0]
     assert shown.strip() == markdown_table(paper_table(2, rows))
+
+
+def backbone_and_head() -> nn.Module:
+    """A model of which only the head is trained."""
+    backbone = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
+    return nn.Sequential(backbone.requires_grad_(False), nn.Linear(16, 3))
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a checkout")
+@pytest.mark.parametrize(
+    ("make", "num_weights"), [(lambda: nn.Linear(8, 3), 24), (backbone_and_head, 48)], ids=["whole", "head"]
+)
+def test_the_ten_lines_run_as_they_stand(
+    make: Callable[[], nn.Module], num_weights: int, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    before, given, after = code.partition("model = ...")
+    assert given
+    torch.manual_seed(0)
+    model, inputs = make(), torch.randn(512, 8)
+    train_set = torch.utils.data.TensorDataset(inputs, (inputs @ torch.randn(8, 3)).argmax(1))
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    made: dict[str, Any] = {"train_set": train_set, "model": model}
+    exec(before + after.partition("\n")[2], made)
+
+    limit, mask = made["limit"], made["limit"].mask(model)
+    assert limit.num_weights == mask.num_weights == num_weights
+    assert sum(int((w == 0).sum()) for w in pruned_weights(model)) == mask.num_weights - mask.num_kept
+    assert mask.num_kept == max(1, round((1 - limit.predicted) * num_weights))
+    assert all(torch.equal(model.get_parameter(name), before) for name, before in frozen.items())
+    assert [float(line) for line in capsys.readouterr().out.splitlines()] == [
+        limit.predicted,
+        made["measured"].sparsity,
+    ]
+
+
+def pruned_weights(model: nn.Module) -> list[torch.Tensor]:
+    """The weights in use of the layers that are pruned."""
+    return [module.weight for module in model.modules() if hasattr(module, "weight_mask")]
