@@ -1,4 +1,4 @@
-"""The command line: a thin face on the library. Answers go to stdout, progress and warnings to stderr."""
+"""The command line. Its commands call the library. Answers go to stdout; progress and warnings go to stderr."""
 
 import io
 import sys
@@ -23,7 +23,7 @@ _EXTRAS = {
 
 
 def main() -> None:
-    """Entry point: input errors become one line and exit code 2. Of several processes, the first speaks."""
+    """Entry point. An input error is printed as one line, with exit code 2. Only the first process prints."""
     try:
         parallel.join()
         if not parallel.is_first():
@@ -36,6 +36,6 @@ def main() -> None:
         sys.exit(2)
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        mend = f"pip install 'howsparse[{extra}]' brings it" if extra else "install it in this environment"
+        mend = f"run pip install 'howsparse[{extra}]'" if extra else "install it in this environment"
         note(f"howsparse: the package '{error.name}' is missing; {mend}")
         sys.exit(2)

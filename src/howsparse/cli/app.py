@@ -1,4 +1,4 @@
-"""The application that commands register with."""
+"""The Typer application. The command modules add their commands to it."""
 
 import typer
 
@@ -9,4 +9,4 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.callback()
 def howsparse() -> None:
-    """How sparse can a neural network be pruned before it gets worse? Computed, not swept for."""
+    """Compute how sparse a neural network can be pruned before its loss increases."""

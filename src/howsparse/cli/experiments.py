@@ -47,18 +47,21 @@ RUNS = Path("runs")
 @app.command()
 def train(
     problem: ProblemArgument,
-    output: Annotated[Path, typer.Option(help="Where the trained weights go (safetensors).")],
+    output: Annotated[Path, typer.Option(help="File for the trained weights (safetensors).")],
     data: DataOption = None,
     epochs: EpochsOption = None,
     l1: L1Option = None,
-    proximal: Annotated[bool | None, typer.Option(help="Soft-threshold after the step: exact zeros.")] = None,
+    proximal: Annotated[bool | None, typer.Option(help="Soft-threshold after each step, for exact zeros.")] = None,
     seed: SeedOption = 0,
     folder: FolderOption = RUNS,
     record: RecordOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a problem's network with l1. Ctrl-C or a crash loses at most ten seconds: the same command goes on."""
+    """Train a problem's network with l1.
+
+    Checkpoints are ten seconds or one epoch apart. After Ctrl-C or a crash, run the same command again to continue.
+    """
     from howsparse.files import save_tensors
     from howsparse.loading import load_problem
     from howsparse.methods import Run, Stages
@@ -101,13 +104,13 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="Names with commas between, options after a colon: dense,lottery_ticket:fraction=0.5; or all."
+            help="Method names, separated by commas, or all. Options follow a colon: dense,lottery_ticket:fraction=0.5."
         ),
     ] = "all",
     sparsities: Annotated[
-        str, typer.Option(help="Fractions, limit, predicted; commas between.")
+        str, typer.Option(help="Sparsities, separated by commas: fractions, limit or predicted.")
     ] = "0.9,0.95,0.98,limit",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, from seed 0 on.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0 on.")] = 3,
     data: DataOption = None,
     epochs: EpochsOption = None,
     l1: L1Option = None,
@@ -116,9 +119,9 @@ def compare(
     record: RecordOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Prune a problem's network by many methods to many sparsities, and tabulate what accuracy is left.
+    """Prune a problem's network by several methods to several sparsities, and show the accuracies as a table.
 
-    A comparison that was stopped goes on where it was. What --record FILE has already is not run again.
+    If a comparison was stopped, run the same command again to continue. Runs in the --record file are not repeated.
     """
     from howsparse.experiments.compare import cases, rows
     from howsparse.experiments.compare import compare as run_all
@@ -159,21 +162,24 @@ def compare(
 @app.command()
 def sweep(
     file: Annotated[Path, typer.Argument(help="YAML: tasks, methods, sparsities, seeds.")],
-    record: Annotated[Path, typer.Option(help="JSON-lines file of the runs; those in it are not run again.")],
+    record: Annotated[Path, typer.Option(help="JSON-lines file for the runs; runs in it are not repeated.")],
     folder: FolderOption = RUNS,
     jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     backend: Annotated[str, typer.Option(help="loky (this machine), or a dask or ray cluster.")] = "loky",
-    address: Annotated[str | None, typer.Option(help="Of the cluster's scheduler; else one is started here.")] = None,
+    address: Annotated[str | None, typer.Option(help="Scheduler of the cluster; default: start one here.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run problems x methods x sparsities x seeds over processes or machines. The same command goes on where it was."""
+    """Run problems x methods x sparsities x seeds in several processes or on several machines.
+
+    If a sweep was stopped, run the same command again to continue.
+    """
     from howsparse.experiments.compare import Case, rows
     from howsparse.experiments.sweep import jobs_of, load_sweep, run_jobs
     from howsparse.records import CaseRecord
     from howsparse.report.table import comparison_table
 
     if backend not in ("loky", "dask", "ray"):
-        raise InputError(f"--backend '{backend}' is not loky, dask or ray")
+        raise InputError(f"--backend '{backend}' is not known; use loky, dask or ray")
     wanted = jobs_of(load_sweep(file), record, folder)
     check_writable(record)
     results: list[CaseRecord] = []
@@ -203,8 +209,8 @@ def sweep(
 def run(
     problem: ProblemArgument,
     options: LimitOptions,
-    record: Annotated[Path, typer.Option(help="JSON-lines file of the runs; one that is in it is not run again.")],
-    method: Annotated[str, typer.Option(help="Name, with options after a colon.")] = "one_shot",
+    record: Annotated[Path, typer.Option(help="JSON-lines file for the runs; a run in it is not repeated.")],
+    method: Annotated[str, typer.Option(help="Name of the method; options follow a colon.")] = "one_shot",
     sparsity: Annotated[str, typer.Option(help="A fraction, limit or predicted.")] = "limit",
     seed: SeedOption = 0,
     data: DataOption = None,
@@ -213,7 +219,7 @@ def run(
     folder: FolderOption = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """Make one record of the paper's tables: train, compute the limit, measure it, and prune by a method."""
+    """Make one record for the paper's tables: train, compute the limit, measure, and prune by a method."""
     from howsparse.experiments.compare import case_key, cases, find_record, run_case
     from howsparse.loading import load_problem
     from howsparse.methods import Run
@@ -241,7 +247,7 @@ def run(
 
 
 def summary_line(record: Any) -> str:
-    """What a run found, in one line."""
+    """The results of a run in one line."""
     studied, key = record.study, record.key
     answer = studied.answer
     return (
@@ -254,7 +260,7 @@ def summary_line(record: Any) -> str:
 
 @contextmanager
 def epoch_bar(what: str, epochs: int) -> "Iterator[Callable[[str, Epoch], None]]":
-    """A bar of one training's epochs, or a line now and then where no bar can be drawn."""
+    """A progress bar for the epochs of one training; one line per minute if stderr is not a terminal."""
     with progress_bar() as bar:
         row, tick = bar.add_task(what, total=epochs), ticker()
 
@@ -266,22 +272,22 @@ def epoch_bar(what: str, epochs: int) -> "Iterator[Callable[[str, Epoch], None]]
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were typed."""
+    """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def method_list(text: str) -> list[str]:
-    """Names with commas between; a comma before ``key=`` belongs to the options of the method before it."""
+    """Split names at commas. A comma before ``key=`` separates options of one method, so it is not a split point."""
     from howsparse.methods import METHODS
 
     return list(METHODS) if text == "all" else [part.strip() for part in re.split(r",(?!\s*\w+=)", text)]
 
 
 def sparsity_list(text: str) -> "list[float | str]":
-    """Fractions and words with commas between.
+    """Read sparsities that are separated by commas.
 
     Raises:
-        InputError: something else.
+        InputError: a part is neither a fraction in [0, 1) nor "limit" nor "predicted".
     """
     from howsparse.methods.stages import parse_sparsity
 

@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 @app.command()
 def demo(
     output: Annotated[
-        Path | None, typer.Option(help="The picture; else howsparse-demo.png or the next free name.")
+        Path | None, typer.Option(help="File for the picture; default: howsparse-demo.png or the next free name.")
     ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Train a small network on scikit-learn's digits, say how far it can be pruned, prune it, and check."""
+    """Train a small network on scikit-learn's digits, compute how far it can be pruned, prune it, and measure it."""
     from howsparse.methods import Run, Stages
     from howsparse.tasks import load_task
     from howsparse.tasks.data import Batches, ShuffledBatches
@@ -70,7 +70,7 @@ def demo(
             bar.update(row, completed=epoch.epoch + 1)
 
         Stages(task, seed, Run(on_epoch=show)).train("digits", model, l1=task.l1)
-    # Whole mini-batches of 128: the tolerance is the deviation of their losses.
+    # Batches of 128, because the tolerance is the standard deviation of the loss over mini-batches of 128.
     assert isinstance(task.train, ShuffledBatches)
     subject = Subject("digits", model, Batches(task.train.images, 128), task.test)
     answer = subject.assess(LimitOptions(seed=seed))
@@ -95,7 +95,7 @@ def limit(
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Compute how sparse a trained network can be pruned, and measure how far pruning really gets."""
+    """Compute how sparse a trained network can be pruned, and measure the sparsity that pruning reaches."""
     if plot is not None:
         check_output(plot, force)
     subject = load_subject(model, weights, data, images, batch_size)
@@ -112,13 +112,13 @@ def limit(
 def prune(
     model: ModelArgument,
     options: LimitOptions,
-    output: Annotated[Path, typer.Option(help="Where the pruned weights go (safetensors, removed weights exactly 0).")],
+    output: Annotated[Path, typer.Option(help="File for the pruned weights (safetensors).")],
     weights: WeightsOption = None,
     data: DataOption = None,
     sparsity: Annotated[
-        str, typer.Option(help="A fraction such as 0.95, or: predicted, measured, limit.")
+        str, typer.Option(help="A fraction such as 0.95, or predicted, measured or limit.")
     ] = Answer.PREDICTED.value,
-    mask: Annotated[Path | None, typer.Option(help="Write the mask to this file, too.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Also write the mask to this file.")] = None,
     images: ImagesOption = None,
     batch_size: BatchOption = 1000,
     keep: KeepOption = None,
@@ -127,7 +127,7 @@ def prune(
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Prune a trained network by magnitude, as far as its limit says or to a given sparsity, and check it."""
+    """Prune a trained network by magnitude to a computed or a given sparsity, and measure it."""
     from howsparse.files import save_tensors
 
     target = parse_target(sparsity)
@@ -148,15 +148,15 @@ def prune(
 
 @dataclass
 class Subject:
-    """The network that a command is about, and its data.
+    """The network of a command, and its data.
 
     Attributes:
-        name: as it was typed.
-        model: with its weights.
-        train, test: re-iterable batches.
-        loss: of the model on a batch.
-        whole: all training batches, where ``train`` are some of them.
-        population: examples in ``whole``.
+        name: name of the network on the command line.
+        model: the network with its weights.
+        train, test: batches that can be read several times.
+        loss: ``loss(model, batch)``, mean over the batch.
+        whole: all training batches; ``train`` may be a part of them.
+        population: number of examples in ``whole``.
     """
 
     name: str
@@ -168,7 +168,7 @@ class Subject:
     population: int | None = None
 
     def assess(self, options: LimitOptions, keep: Path | None = None) -> "Assessment":
-        """The whole answer, with progress on stderr."""
+        """Compute all answers, with progress on stderr."""
         from howsparse.limit.assess import assess
         from howsparse.limit.compute import default_tolerance
         from howsparse.risk import EmpiricalRisk
@@ -183,10 +183,10 @@ class Subject:
 
 
 def load_subject(model: str, weights: Path | None, data: str | None, images: int | None, batch_size: int) -> Subject:
-    """The named network with its weights and data.
+    """Load a network by its name on the command line, with its weights and data.
 
     Raises:
-        InputError: something is missing, or is not what it should be.
+        InputError: a file or a name is missing, or has the wrong contents.
     """
     from howsparse.loading import call_if_function, load_batches, load_named, load_problem, load_weights
     from howsparse.problem import Problem
@@ -203,9 +203,11 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
     if isinstance(made, Problem):
         subject = subject_of(made, model, images)
     elif not isinstance(made, nn.Module):
-        raise InputError(f"'{model}' gives a {type(made).__name__}, not a torch.nn.Module or a howsparse.Problem")
+        raise InputError(f"'{model}' is a {type(made).__name__}; it must be a torch.nn.Module or howsparse.Problem")
     elif data is None:
-        raise InputError("give --data: an .npz file of inputs and targets, or package.module:batches")
+        raise InputError(
+            "a network needs data; give --data an .npz file of inputs and targets, or package.module:batches"
+        )
     else:
         subject = Subject(model, made, *load_batches(data, batch_size))
     if weights is not None:
@@ -221,10 +223,10 @@ def subject_of(problem: Any, name: str, images: int | None) -> Subject:
 
 
 def parse_target(sparsity: str) -> float | Answer:
-    """A fraction in [0, 1), or the word for a computed one.
+    """Read --sparsity: a fraction in [0, 1), or the name of an answer.
 
     Raises:
-        InputError: something else.
+        InputError: ``sparsity`` is neither of these.
     """
     from howsparse.pruning.masks import check_sparsity
 
@@ -238,7 +240,7 @@ def parse_target(sparsity: str) -> float | Answer:
 
 
 def pruned_to(subject: Subject, answer: "Assessment", target: float | Answer) -> "tuple[Mask, Point]":
-    """The mask at a sparsity, given or computed, and how the network does under it on the test batches."""
+    """The magnitude mask at a given or computed sparsity, and the point of the pruned network on the test batches."""
     from howsparse.limit.assess import check_mask
 
     sparsity = answer.sparsity(target) if isinstance(target, Answer) else target
@@ -247,14 +249,14 @@ def pruned_to(subject: Subject, answer: "Assessment", target: float | Answer) ->
 
 
 def show_answer(answer: "Assessment", after: "Point", as_json: bool, about: dict[str, object]) -> None:
-    """The answer as one JSON object or as a table."""
+    """Print the answers as one JSON object or as a table."""
     from howsparse.report.table import answer_table
 
     limit = answer.limit
     if limit.rank_bound is not None and limit.effective_dimension > limit.rank_bound / 10:
         note(
-            f"the Gauss-Newton matrix of so few images has rank {limit.rank_bound:,} at most;"
-            " with more the limit would be lower"
+            f"the Gauss-Newton matrix of these images has rank {limit.rank_bound:,} at most;"
+            " with more images the limit would be lower"
         )
     if as_json:
         print_json(answer.summary(after) | about)
@@ -272,7 +274,7 @@ def write_record(
     path: Path | None,
     weights: Path | None = None,
 ) -> None:
-    """Append the answer to a file of records, if there is to be one."""
+    """Append the answer to the file of records ``path``, if it is not None."""
     if path is None:
         return
     from howsparse.records import AnswerRecord, append_record, provenance
@@ -292,7 +294,7 @@ def write_record(
 
 
 def draw(answer: "Assessment", title: str, path: Path) -> None:
-    """Draw the answer into a file, and say so."""
+    """Draw the answers into a file, and print its name."""
     from howsparse.report.plots import plot_assessment, save_figure
 
     save_figure(plot_assessment(answer, title), path)

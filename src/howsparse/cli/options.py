@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and options that are made of a dataclass's fields."""
+"""Arguments and options that several commands use, and options that are made from a dataclass's fields."""
 
 import functools
 import inspect
@@ -37,37 +37,37 @@ ModelArgument = Annotated[
 ProblemArgument = Annotated[
     str, typer.Argument(metavar="PROBLEM", help="A task, such as digits, or package.module:problem.")
 ]
-WeightsOption = Annotated[Path | None, typer.Option("--weights", help="State dict: safetensors, or torch's own.")]
+WeightsOption = Annotated[Path | None, typer.Option("--weights", help="State dict in safetensors or torch format.")]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="For a task, a hub name or local folder; else an .npz file or package.module:batches."),
+    typer.Option("--data", help="Task: hub name or local folder. Network: .npz file or package.module:batches."),
 ]
-ImagesOption = Annotated[int | None, typer.Option(min=1, help="Use only the first so many training examples.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Examples in a batch of an .npz file.")]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Of each training, instead of the problem's.")]
-L1Option = Annotated[float | None, typer.Option(min=0, help="Strength of the l1 term, instead of the problem's.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="The same seed gives the same answer, to the last bit.")]
+ImagesOption = Annotated[int | None, typer.Option(min=1, help="Number of training examples to use for the limit.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Number of examples in a batch, for .npz files.")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs of each training; default: the problem's.")]
+L1Option = Annotated[float | None, typer.Option(min=0, help="Strength of the l1 term; default: the problem's.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same bits.")]
 FolderOption = Annotated[
-    Path, typer.Option(help="Where trainings, limits and studies are kept, so that none is done twice.")
+    Path, typer.Option(help="Folder that stores trainings, limits and studies, so that none is computed twice.")
 ]
 KeepOption = Annotated[
     Path | None,
-    typer.Option(help="Folder for what is computed: the same command goes on from there if it was stopped."),
+    typer.Option(help="Folder that stores the computation; if it is stopped, run the same command to continue."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output files.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Append the run to this JSON-lines file.")]
-PlotOption = Annotated[Path | None, typer.Option(help="Draw the answer into this .png, .svg or .pdf file.")]
+PlotOption = Annotated[Path | None, typer.Option(help="Draw the answers into this .png, .svg or .pdf file.")]
 
 
 def with_dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters of a dataclass type become one option for each field that has a help text.
+    """Replace each parameter of a dataclass type by one option for each field of it that has a help text.
 
     Args:
-        command: takes its parameters by name.
+        command: a function that takes its parameters by name.
 
     Returns:
-        The command with options in place of these parameters; it makes the dataclasses of what is typed.
+        The command with these options. It makes the dataclasses from the options' values.
     """
     parameters: list[inspect.Parameter] = []
     made: dict[str, tuple[Any, list[str]]] = {}
@@ -94,7 +94,7 @@ def with_dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(field: Field[Any], kind: Any) -> inspect.Parameter:
-    """A field as an option. Choices stay plain text: the dataclass checks them and says in one line what is wrong."""
+    """A field as an option. The type of choices is str, because the dataclass checks them with a one-line message."""
     assert field.default is not MISSING
     plain = str if get_origin(kind) is Literal else kind
     annotation = Annotated[plain, typer.Option(help=field.metadata["help"])]  # type: ignore[valid-type]

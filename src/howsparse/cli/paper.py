@@ -10,17 +10,19 @@ from howsparse.cli.options import ForceOption, JsonOption
 from howsparse.cli.terminal import check_output, note, print_json, show_table
 from howsparse.errors import InputError
 
-RunsOption = Annotated[list[Path], typer.Option("--record", help="JSON-lines files of runs; several are merged.")]
+RunsOption = Annotated[
+    list[Path], typer.Option("--record", help="JSON-lines file of runs; give it again for more files.")
+]
 
 
 @app.command("table")
 def paper_table(
-    number: Annotated[int, typer.Argument(help="1, 2 or 3, as in the paper.")],
+    number: Annotated[int, typer.Argument(help="Number of the table in the paper: 1, 2 or 3.")],
     record: RunsOption = [Path("results/runs.jsonl")],  # noqa: B006 (typer reads it)
-    markdown: Annotated[bool, typer.Option("--markdown", help="For a page.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """One of the paper's tables from the runs that are recorded, the paper's numbers beside them."""
+    """Show one of the paper's tables from recorded runs, with the paper's numbers."""
     from howsparse.paper.render import markdown_table
     from howsparse.paper.render import paper_table as shown
     from howsparse.paper.tables import table
@@ -40,12 +42,12 @@ def paper_table(
 
 @app.command("figure")
 def paper_figure(
-    name: Annotated[str, typer.Argument(help="2, 3 or 4, as in the paper; rows or magnitudes, of its appendix.")],
+    name: Annotated[str, typer.Argument(help="2, 3 or 4, as in the paper; or rows or magnitudes (appendix).")],
     record: RunsOption = [Path("results/runs.jsonl"), Path("results/iteration.jsonl")],  # noqa: B006
-    output: Annotated[Path | None, typer.Option(help="Without a suffix; figure-NAME unless given.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File name without suffix; default: figure-NAME.")] = None,
     force: ForceOption = False,
 ) -> None:
-    """One of the paper's figures from the runs that are recorded: as PDF, which scales, and as PNG."""
+    """Draw one of the paper's figures from recorded runs, as a PDF file and a PNG file."""
     from howsparse.paper.figures import paper_figure as drawn
     from howsparse.report.plots import save_figure
 

@@ -1,4 +1,4 @@
-"""What a person sees: answers on stdout, progress and warnings on stderr; and files checked before work starts."""
+"""Output of the commands: answers on stdout, progress and warnings on stderr. Also checks of output files."""
 
 import itertools
 import json
@@ -34,13 +34,13 @@ console = Console(stderr=True)
 
 
 def free_name(path: Path) -> Path:
-    """``path``, or if that exists the first of name-2, name-3, ... that does not."""
+    """``path`` if it does not exist; else the first of name-2, name-3, ... that does not exist."""
     names = itertools.chain([path], (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2)))
     return next(name for name in names if not name.exists())
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Stop before work starts that would end in writing over a file, or in none."""
+    """Raise an error if the file exists and ``force`` is False, or if it cannot be written."""
     from howsparse.files import refuse_to_overwrite
 
     refuse_to_overwrite(path, force)
@@ -48,17 +48,17 @@ def check_output(path: Path, force: bool) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Stop before work starts that could not be written in the end."""
+    """Raise an error if the file's folder cannot be written to. Commands call this before long work."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}; choose another folder") from error
 
 
 def progress_bar() -> Progress:
-    """Bars on stderr, so that stdout stays for the answer; none where stderr is not a terminal."""
+    """Progress bars on stderr, because stdout is for the answer. There are none if stderr is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -72,7 +72,7 @@ def progress_bar() -> Progress:
 
 @contextmanager
 def resumable(where: Path) -> Iterator[None]:
-    """Ctrl-C within says that the same command goes on, and from where, and ends with its exit code."""
+    """After Ctrl-C inside the context, print how to continue, and exit with code 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -82,7 +82,7 @@ def resumable(where: Path) -> Iterator[None]:
 
 @contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """One bar for each stage that reports itself; a stage may end before its total."""
+    """One progress bar for each stage that reports progress. A stage may end before its total."""
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
         tick = ticker()
@@ -99,7 +99,7 @@ def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def ticker(every: float = 60.0) -> Callable[[str], None]:
-    """Says a line now and then, in seconds, where no bar can be drawn: in a log."""
+    """A function that prints a line at most every ``every`` seconds if stderr is not a terminal, for example a log."""
     last = time.monotonic()
 
     def tick(text: str) -> None:
@@ -112,13 +112,13 @@ def ticker(every: float = 60.0) -> Callable[[str], None]:
 
 
 def show_table(table: Table) -> None:
-    """A table on stdout; in a file or a pipe, as wide as it needs to be."""
+    """Print a table on stdout, with a width of 160 characters if stdout is not a terminal."""
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(table)
 
 
 def note(text: str) -> None:
-    """One line for a person, on stderr."""
+    """Print one line on stderr."""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 

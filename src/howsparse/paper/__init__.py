@@ -1,1 +1,1 @@
-"""The paper's numbers, its tables and its figures, from records of runs."""
+"""The paper's tables and figures, made from records of runs, and the numbers that the paper prints."""

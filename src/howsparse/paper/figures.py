@@ -1,4 +1,4 @@
-"""The paper's figures from records of runs: one panel for each task, legible in grey."""
+"""The paper's figures from records of runs: one panel for each task, legible without colours."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,10 +29,10 @@ def paper_figure(name: str, paths: Sequence[str | Path]) -> Figure:
     Args:
         name: "2" (weights, and the squared radius), "3" (loss and accuracy against sparsity), "4" (the limit along
             iterative pruning), "rows" (norms of Hessian rows) or "magnitudes" (the limit of larger weights).
-        paths: of the files with the records; Figure 4 reads those of kind "iteration", the others those of kind "run".
+        paths: files with the records; Figure 4 uses records of kind "iteration", the others those of kind "run".
 
     Raises:
-        InputError: there is no such figure, or no record that it could be drawn from.
+        InputError: the figure does not exist, or there is no record for it.
     """
     if name not in FIGURES:
         raise InputError(f"there is no figure '{name}'; choose from: {', '.join(FIGURES)}")
@@ -49,10 +49,10 @@ def runs_figure(name: str, records: Sequence[CaseRecord]) -> Figure:
 
     Args:
         name: "2", "3", "rows" or "magnitudes".
-        records: of kind "run".
+        records: records of kind "run".
 
     Raises:
-        InputError: no record that the figure could be drawn from.
+        InputError: there is no record for the figure.
     """
     found, tasks = settings(records), paper_tasks()
     like_paper = {setting: runs for setting, runs in found.items() if setting.as_paper}
@@ -67,10 +67,10 @@ def runs_figure(name: str, records: Sequence[CaseRecord]) -> Figure:
 
 
 def iterations_figure(records: Sequence[IterationRecord]) -> Figure:
-    """Draw Figure 4: of the weights that are left, the share that must stay and the share that does stay.
+    """Draw Figure 4: the fraction of the remaining weights that must stay, and the fraction that stays in each step.
 
     Raises:
-        InputError: no record that the figure could be drawn from.
+        InputError: there is no record for the figure.
     """
     tasks: dict[str, list[IterationRecord]] = {}
     for record in records:
@@ -89,7 +89,7 @@ def _panels(
     columns: int,
     size: tuple[float, float],
 ) -> Figure:
-    """Small multiples: one panel for each title, in rows of so many columns."""
+    """A figure with one panel for each title, in rows of at most ``columns`` panels."""
     with rc_context({"font.size": 8.5, "pdf.fonttype": 42}):
         columns = min(columns, len(titled))
         rows = -(-len(titled) // columns)
@@ -129,7 +129,7 @@ def _pruned(place: SubFigure, found: list[Study]) -> None:
 
 
 def _weights(place: SubFigure, found: list[Study]) -> None:
-    """Figure 2: histogram of the weights, and squared norm of the smallest by density; of the first seed."""
+    """Figure 2, for the first seed: histogram of the weights, and squared norm of the removed weights by density."""
     left, right = place.subplots(1, 2)
     weights = found[0].weights
     histogram = weights.histogram
@@ -177,7 +177,7 @@ def _rows(place: SubFigure, found: list[Study]) -> None:
 
 
 def _scaled(place: SubFigure, found: list[Study]) -> None:
-    """Appendix E.1: the limit if the weights were larger by a factor."""
+    """Appendix E.1: the limit for weights that are multiplied by a factor."""
     axes = place.subplots()
     for study in found:
         scaled = study.scaled
@@ -222,7 +222,7 @@ def _percent(shares: Sequence[float | None]) -> list[float]:
     return [math.nan if share is None else 100 * share for share in shares]
 
 
-# What draws a task's panel, how many columns of panels a figure has, and the size of a panel in inches.
+# For each figure: the function that draws a panel, the number of columns, and the size of a panel in inches.
 _PANELS: dict[str, tuple[Callable[[SubFigure, list[Study]], None], int, tuple[float, float]]] = {
     "2": (_weights, 2, (5.6, 2.4)),
     "3": (_pruned, 4, (2.9, 3.6)),

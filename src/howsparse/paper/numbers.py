@@ -1,4 +1,4 @@
-"""The paper's own numbers, read from a YAML file whose every field is checked."""
+"""The numbers that the paper prints, from a YAML file in which every field is checked."""
 
 from functools import cache
 from importlib import resources
@@ -29,18 +29,18 @@ class PaperAccuracy(_Strict):
 
 
 class PaperTask(_Strict):
-    """What the paper prints for one task, in per cent; "-" where it prints nothing.
+    """The numbers that the paper prints for one task, in per cent; "-" if it prints none.
 
     Attributes:
-        title: of the task.
-        epochs: of one training.
-        images: training images.
+        title: title of the task.
+        epochs: number of epochs of one training.
+        images: number of training images.
         bounds: difference between the two bounds (Table 1).
         limit: predicted limit (Table 2).
         measured: limit found by pruning and testing (Table 2).
         difference: limit - measured (Table 2).
-        sparsity: that all methods are pruned to (Table 3).
-        accuracy: of each method (Table 3).
+        sparsity: sparsity to which all methods prune (Table 3).
+        accuracy: test accuracy of each method (Table 3).
     """
 
     title: str

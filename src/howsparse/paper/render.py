@@ -1,4 +1,4 @@
-"""The paper's tables as a person reads them, in a terminal and on a page."""
+"""The paper's tables as text, for a terminal and as Markdown."""
 
 import io
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _HEADS: dict[int, tuple[str, ...]] = {
 def paper_table(number: int, rows: Sequence[PaperRow]) -> Table:
     """A table of the paper, with the paper's numbers in brackets.
 
-    Rows of other settings than the paper's come last and have none of its numbers.
+    Rows with settings that differ from the paper's come last. They do not show the paper's numbers.
     """
     table = Table(title=f"Table {number}, per cent (in brackets, the paper's)", title_justify="left")
     table.add_column("task", no_wrap=True)
@@ -38,7 +38,7 @@ def paper_table(number: int, rows: Sequence[PaperRow]) -> Table:
 
 
 def markdown_table(table: Table) -> str:
-    """The same table for a page: one line for each row, without a title."""
+    """The table as Markdown: one line for each row, without a title."""
     table.title, table.box = None, box.MARKDOWN
     for column in table.columns:
         column.no_wrap = True
@@ -50,7 +50,7 @@ def markdown_table(table: Table) -> str:
 
 
 def _cells(row: PaperRow) -> list[str]:
-    """What stands below the heads of the row's table."""
+    """The texts of a row's cells."""
     shown = row.setting.as_paper
 
     def beside(ours: Spread | None, paper: str) -> str:

@@ -1,4 +1,4 @@
-"""The paper's three tables, from records of runs, with the paper's numbers beside them."""
+"""The paper's three tables, made from records of runs, with the paper's numbers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,13 +15,13 @@ __all__ = ["BoundsRow", "MethodsRow", "PaperRow", "PredictionRow", "Setting", "S
 
 @dataclass(frozen=True)
 class Setting:
-    """How some runs were trained.
+    """The settings of some runs.
 
     Attributes:
         task: name of the task.
-        epochs: of one training.
-        images: training images.
-        as_paper: whether epochs and images are the paper's.
+        epochs: number of epochs of one training.
+        images: number of training images.
+        as_paper: whether epochs and images are those of the paper.
     """
 
     task: str
@@ -32,7 +32,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation over the seeds; one value has no deviation."""
+    """Mean and sample standard deviation over the seeds; the deviation of one value is None."""
 
     mean: float
     deviation: float | None
@@ -46,7 +46,7 @@ class BoundsRow:
         setting: of the runs.
         seeds: number of seeds.
         difference: (1 - T) - (1 - U).
-        bracket: where the difference can lie, over the seeds; None in records without the bracket of U.
+        bracket: interval that contains the differences of all seeds; None for records without the bracket of U.
         paper: the paper's value.
     """
 
@@ -63,16 +63,16 @@ class BoundsRow:
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """Table 2: the limit and what was measured, sparsities in per cent.
+    """Table 2: the limit and the measured sparsities, in per cent.
 
     Attributes:
         setting: of the runs.
         seeds: number of seeds.
         limit: middle of the limit's bracket.
         bracket: lowest and highest end of the brackets of all seeds.
-        predicted: sparsity up to which the local model predicts that the loss holds.
-        measured: sparsity up to which the test accuracy holds.
-        measured_by_loss: sparsity up to which the training loss holds.
+        predicted: largest sparsity with a predicted loss increase of at most the tolerance.
+        measured: largest sparsity with a test accuracy of at least that of the dense network.
+        measured_by_loss: largest sparsity with a training loss increase of at most the tolerance.
         difference: limit - measured.
         paper_limit, paper_measured, paper_difference: the paper's values.
     """
@@ -101,10 +101,10 @@ class MethodsRow:
     Attributes:
         setting: of the runs.
         seeds: number of seeds.
-        accuracy: by method; None for a method without runs.
-        paper_accuracy: the paper's, by method.
-        sparsity: that the methods pruned to, in per cent.
-        paper_sparsity: the paper's.
+        accuracy: test accuracy by method; None for a method without runs.
+        paper_accuracy: the paper's values, by method.
+        sparsity: sparsity of the pruned networks, in per cent.
+        paper_sparsity: the paper's value.
     """
 
     setting: Setting
@@ -125,9 +125,9 @@ PaperRow = BoundsRow | PredictionRow | MethodsRow
 
 
 def table(number: int, records: Sequence[CaseRecord]) -> list[PaperRow]:
-    """One row for each task, number of epochs and number of training images.
+    """Make the rows of a table: one for each task, number of epochs and number of training images.
 
-    Runs with other epochs or images than the paper's have rows of their own: ``row.setting.as_paper`` is false there.
+    Runs whose epochs or images differ from the paper's are in separate rows with ``row.setting.as_paper`` False.
 
     Args:
         number: 1 (the two bounds), 2 (limit and measured) or 3 (methods).
@@ -138,12 +138,12 @@ def table(number: int, records: Sequence[CaseRecord]) -> list[PaperRow]:
     """
     makers: dict[int, Callable[[Setting, list[CaseRecord]], PaperRow]] = {1: _bounds, 2: _prediction, 3: _methods}
     if number not in makers:
-        raise InputError(f"there is no table {number}; the paper has 1, 2 and 3")
+        raise InputError(f"there is no table {number}; choose 1, 2 or 3")
     return [makers[number](setting, runs) for setting, runs in settings(records).items()]
 
 
 def settings(records: Sequence[CaseRecord]) -> dict[Setting, list[CaseRecord]]:
-    """The runs of the paper's tasks by setting: tasks in the paper's order, the longest training first."""
+    """The runs of the paper's tasks, grouped by setting. Tasks are in the paper's order, the longest training first."""
     tasks = paper_tasks()
     groups: dict[Setting, list[CaseRecord]] = {}
     for record in records:
@@ -172,7 +172,7 @@ def _bounds(setting: Setting, records: list[CaseRecord]) -> BoundsRow:
         100 * (answer.limit - end)
         for answer in answers
         for end in (answer.upper_high, answer.upper_low)
-        if end is not None  # the first records have none
+        if end is not None  # records of the first version do not have these ends
     ]
     return BoundsRow(
         setting,
@@ -185,7 +185,7 @@ def _bounds(setting: Setting, records: list[CaseRecord]) -> BoundsRow:
 
 def _prediction(setting: Setting, records: list[CaseRecord]) -> PredictionRow:
     found, paper = studies(records), paper_tasks()[setting.task]
-    # Every task of the paper is scored, so that none is left out here.
+    # Every task of the paper has accuracies, so this leaves out no record.
     pairs = [(study.answer.limit, study.measured_by_accuracy) for study in found]
     measured = [(100 * limit, 100 * accuracy) for limit, accuracy in pairs if accuracy is not None]
     return PredictionRow(

@@ -1,4 +1,4 @@
-"""Records: one run as one JSON line, typed and versioned, with all that is needed to make it again."""
+"""Records: each run is one JSON line with a type, a version, and all data that are needed to repeat the run."""
 
 from howsparse.records.lines import append_record, read_lines, read_records
 from howsparse.records.origin import Provenance, provenance

@@ -1,4 +1,4 @@
-"""Files of records, one JSON object a line: appended to safely by several writers, read back by later versions."""
+"""Files of records with one JSON object in each line. Several processes can append; later versions can read them."""
 
 import json
 import os
@@ -21,7 +21,7 @@ SomeRecord = TypeVar("SomeRecord", bound=Record)
 def append_record(record: Record, path: str | Path) -> None:
     """Append one line. Several writers on one machine wait for each other.
 
-    Of several processes that share the work, the first writes.
+    In a group of processes, only the first writes.
     """
     if not is_first():
         return
@@ -35,15 +35,15 @@ def append_record(record: Record, path: str | Path) -> None:
 
 
 def read_records(model: type[SomeRecord], kinds: tuple[str, ...], *paths: str | Path) -> list[SomeRecord]:
-    """The records of some kinds in some files, in order; of two with one hash, the first.
+    """Read the records of some kinds from files, in order. Of several records with the same hash, the first is read.
 
     Args:
-        model: what a line of these kinds holds.
-        kinds: to read; other lines are passed over.
-        *paths: of the files; a missing file has no records.
+        model: type of the records.
+        kinds: kinds to read; other lines are ignored.
+        *paths: the files; a missing file has no records.
 
     Raises:
-        InputError: a line that is not a record, or was written by a newer version.
+        InputError: a line is not a record, or a newer version wrote it.
     """
     records = []
     for number, line in _numbered(*paths):
@@ -58,16 +58,16 @@ def read_records(model: type[SomeRecord], kinds: tuple[str, ...], *paths: str | 
 
 
 def read_lines(*paths: str | Path) -> list[dict[str, Any]]:
-    """Every line of some files as plain JSON, in the schema of today; of two with one hash, the first.
+    """Read all lines of files as JSON values in the present schema. Of several with the same hash, the first is read.
 
     Raises:
-        InputError: a line that is not a record, or was written by a newer version.
+        InputError: a line is not a record, or a newer version wrote it.
     """
     return [line for _, line in _numbered(*paths)]
 
 
 def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
-    """Lines in the schema of today, each with where it stands."""
+    """Lines in the present schema, each with its file and line number."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for path in map(Path, paths):
         text = path.read_text() if path.exists() else ""

@@ -1,4 +1,4 @@
-"""By what command, commit, machine and versions something was made."""
+"""The command, commit, machine and versions that made a record."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ __all__ = ["Machine", "Provenance", "portable_command", "provenance"]
 
 
 class Machine(BaseModel):
-    """The machine that something was computed on."""
+    """The machine on which a record was computed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,13 +27,13 @@ class Machine(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What is needed to make something again.
+    """The data that are needed to repeat a computation.
 
     Attributes:
-        command: as it was typed, but for folders of the machine.
-        commit: of the checkout, with "-dirty" if files had changed since; None outside of one.
-        machine: that it ran on.
-        versions: of Python and of the packages that decide the numbers.
+        command: the command, without folders of the machine.
+        commit: commit of the checkout, with "-dirty" if files have changed; None outside a checkout.
+        machine: the machine of the computation.
+        versions: versions of Python and of the packages that can change the numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +48,7 @@ def provenance(command: str | None = None) -> Provenance:
     """Command, commit, machine and versions of this process.
 
     Args:
-        command: as it was typed; taken from the process unless given.
+        command: the command; by default that of this process.
     """
     return Provenance(
         command=portable_command(["howsparse", *sys.argv[1:]]) if command is None else command,
@@ -65,7 +65,7 @@ def provenance(command: str | None = None) -> Provenance:
 
 
 def portable_command(words: Sequence[str]) -> str:
-    """A command as records hold it: of a path that is absolute or starts with ``..``, only the last part.
+    """A command for records. Of each path that is absolute or starts with ``..``, only the last part remains.
 
     >>> portable_command(["howsparse", "limit", "--data", "../shared/cifar10", "--weights=/home/me/fc5.safetensors"])
     'howsparse limit --data cifar10 --weights=fc5.safetensors'
@@ -80,7 +80,7 @@ def _without_folder(word: str) -> str:
 
 
 def _commit() -> str | None:
-    """The commit this code was checked out from, marked if files have changed since; None outside a checkout."""
+    """The commit of this checkout, with "-dirty" if files have changed; None outside a checkout."""
     folder = Path(__file__).parent
     asked = ["git", "-C", str(folder), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     try:

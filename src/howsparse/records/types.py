@@ -1,4 +1,4 @@
-"""What a line of a results file holds: one model for each kind of record, all with the same head."""
+"""The types of records, one for each kind. All have the same first fields."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ class _Strict(BaseModel):
 
 
 class Record(_Strict):
-    """The head of every record: what it is, and by what command, commit, machine and versions it was made."""
+    """The fields of every record: its kind, the schema version, and the command, commit, machine and versions."""
 
     kind: str
     schema_version: int = SCHEMA_VERSION
@@ -49,7 +49,7 @@ class Record(_Strict):
 
 
 class Measurement(Record):
-    """A record of a benchmark, with fields of its own."""
+    """A record of a benchmark, with additional fields."""
 
     model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="constants")
 
@@ -112,7 +112,7 @@ class Histogram(_Strict):
 
 
 class WeightStatistics(_Strict):
-    """Figure 2: how large the weights are, and the squared norm of the smallest by density."""
+    """Figure 2: histogram of the weights, and squared norm of the removed weights by density."""
 
     histogram: Histogram
     density: list[float]
@@ -120,7 +120,7 @@ class WeightStatistics(_Strict):
 
 
 class ScaledLimits(_Strict):
-    """Appendix E.1: the limit had the weights been larger by a factor."""
+    """Appendix E.1: the limit for weights that are multiplied by a factor."""
 
     factor: list[float]
     limit: list[float]
@@ -136,7 +136,7 @@ class RowNorms(_Strict):
 
 
 class Study(_Strict):
-    """A problem's dense network, studied whole: Tables 1 and 2 and all figures but the fourth come of these."""
+    """The study of a problem's dense network, for Tables 1 and 2 and all figures except Figure 4."""
 
     answer: LimitSummary
     dense_accuracy: float | None
@@ -152,9 +152,9 @@ class Study(_Strict):
 
 
 class CaseKey(_Strict):
-    """What makes a run of a method this one; a run that is recorded is not made again.
+    """The key of a run of a method. A run with a recorded key is not repeated.
 
-    The first records do not tell their data; no new run is taken for one of these.
+    Records of the first version have no ``data``, so their keys differ from all new keys.
     """
 
     kind: Literal["method", "run"]
@@ -169,14 +169,14 @@ class CaseKey(_Strict):
 
     @property
     def hash(self) -> str:
-        """Short fingerprint, by which records of several files are merged."""
+        """Short digest of the key. Records of several files with the same digest are merged."""
         return key_hash(self.model_dump(mode="json"))
 
 
 class CaseRecord(Record):
-    """A method's run on a problem: its result, or why it was refused; of kind "run" with the study beside it.
+    """A run of a method on a problem: its results, or the reason why it was refused.
 
-    What a record of an earlier version does not tell is None.
+    Records of kind "run" also contain the study. A field is None if a record of an earlier version does not have it.
     """
 
     kind: Literal["method", "run"]
@@ -198,7 +198,7 @@ class CaseRecord(Record):
 
 
 class IterationStep(_Strict):
-    """Before one step of a method: the density, and what must stay and does stay of the weights that are left."""
+    """The state before one step of a method: the density, and the fractions of weights that must stay and that stay."""
 
     density: float
     needed: float
@@ -222,7 +222,7 @@ class IterationRecord(Record):
 
 
 def key_hash(key: Mapping[str, object]) -> str:
-    """Short fingerprint of what makes a thing this one.
+    """Short digest of a key.
 
     >>> key_hash({"task": "digits", "seed": 0}) == key_hash({"seed": 0, "task": "digits"})
     True

@@ -1,4 +1,4 @@
-"""Lines that earlier versions wrote, in the schema of today."""
+"""Conversion of lines that earlier versions wrote to the present schema."""
 
 import re
 import shlex
@@ -20,24 +20,24 @@ _STUDY_ANSWER = ("num_weights", "tolerance", "upper_bound", "upper_low", "upper_
 
 
 def upgrade(line: Line) -> Line:
-    """A line in the schema of today.
+    """Convert a line to the present schema.
 
-    Lines of version 0 have no ``schema_version``; they call the predicted sparsity "certified".
+    Lines of version 0 have no ``schema_version``, and other names for the predicted sparsity.
 
     Raises:
-        InputError: it was written by a newer version.
-        KeyError: it lacks a field of its kind.
+        InputError: a newer version wrote the line.
+        KeyError: the line lacks a field of its kind.
     """
     version = line.get("schema_version", 0)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise InputError(
-            f"schema version {version} is newer than {SCHEMA_VERSION}, which this howsparse reads; upgrade it"
+            f"schema version {version} is newer than {SCHEMA_VERSION}, the newest that this howsparse reads; upgrade it"
         )
     return line if version else _from_0(line)
 
 
 def settings_hash(settings: Mapping[str, object]) -> str:
-    """Short fingerprint of what decides a problem's trainings besides its data."""
+    """Short digest of a problem's settings, without its data."""
     return key_hash(settings)[:12]
 
 
@@ -59,13 +59,13 @@ def _from_0(line: Line) -> Line:
 
 
 def _portable(command: str) -> str:
-    """The command without folders of the machine that it ran on, and with methods' options as they are called today."""
+    """The command without folders of its machine, and with the present names of methods' options."""
     words = shlex.split(command)
     return portable_command([",".join(map(_method, word.split(","))) if "rate=" in word else word for word in words])
 
 
 def _measurement(line: Line) -> Line:
-    """Benchmarks: the same fields, by today's words."""
+    """Records of benchmarks: the same fields with their present names."""
     names = {name: name.replace("certified", "predicted") for name in line if name not in (*_HEAD, "kind")}
     return {new: line[old] for old, new in names.items()}
 
@@ -147,14 +147,14 @@ def _iteration(line: Line) -> Line:
 
 
 def _method(name: str) -> str:
-    """A method's name with its options as they are called today."""
+    """A method's name with the present names of its options."""
     if name.startswith("lottery_ticket:"):
         return re.sub(r"\brate=", "fraction=", name)
     return re.sub(r"\brate=", "learning_rate=", name)
 
 
 def _settings(recipe: Line) -> Line:
-    """A recipe's settings as `Problem.settings` gives them."""
+    """A recipe's settings in the form of `Problem.settings`."""
     fit = ("learning_rate", "momentum", "weight_decay", "schedule", "proximal")
     return {
         "network": recipe["network"],

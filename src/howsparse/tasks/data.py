@@ -62,7 +62,7 @@ class Images:
 
     @cached_property
     def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Factor and offset of the normalisation. They are stored, because a copy to a GPU in every batch takes time."""
+        """Factor and offset of the normalisation, stored because a copy to a GPU in every batch takes time."""
         scale = torch.tensor([1 / (255 * s) for s in self.std]).view(-1, 1, 1)
         shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)]).view(-1, 1, 1)
         return scale.to(self.pixels.device), shift.to(self.pixels.device)

@@ -39,7 +39,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def kaiming_normal_(model: nn.Module) -> None:
-    """He et al.'s initialisation for ReLU networks: normal weights and zero biases. Norms keep torch's initialisation."""
+    """He et al.'s initialisation for ReLU networks: normal weights and zero biases. Norms are not changed."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
