@@ -116,10 +116,8 @@ class Problem:
                 raise InputError(f"{name} batches can be read only once; pass a list or a DataLoader, not an iterator")
         if not isinstance(self.fit, Training):
             _check_fit(self.fit)
-        if not self.epochs > 0:
-            raise InputError(f"epochs {self.epochs} is not positive: it is the number of epochs of a training")
-        if not 0 <= self.l1 < math.inf:
-            raise InputError(f"l1 {self.l1:g} is not a number of at least 0: it is the strength of the l1 term")
+        if not self.epochs > 0 or not self.l1 >= 0:
+            raise InputError(f"epochs {self.epochs} must be positive, and l1 {self.l1:g} at least 0; correct them")
 
     def initial(self, seed: int = 0) -> nn.Module:
         """The network at its initialisation. The caller's torch random state does not change."""

@@ -92,7 +92,7 @@ def test_an_interrupted_comparison_goes_on(
         assert run(*arguments, "--json", "--record", "runs.jsonl", monkeypatch=monkeypatch) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith("stopped; the same command goes on from runs\n")
+    assert captured.err.endswith("stopped; run the same command again to continue from runs\n")
     assert len(Path("runs.jsonl").read_text().splitlines()) == 1
     assert run(*arguments, "--json", "--record", "runs.jsonl", monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out == whole

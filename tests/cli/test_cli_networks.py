@@ -175,7 +175,7 @@ BAD = [
     (("limit", "mynets:net"), "give --data"),
     (("limit", "mynets:absent", *DATA), "module 'mynets' has no 'absent'"),
     (("limit", "absent_module:net", *DATA), "cannot import 'absent_module'"),
-    (("limit", "mynets:number", *DATA), "gives a int, not a torch.nn.Module"),
+    (("limit", "mynets:number", *DATA), "is a int; it must be a torch.nn.Module"),
     (("limit", "mynets:weightless", *DATA), "no prunable weights"),
     (("limit", "mynets:frozen", *DATA), "frozen"),
     (("limit", "mynets:dropping", *DATA), "changes from call to call"),
@@ -192,7 +192,7 @@ BAD = [
     (("limit", "mynets:net", *DATA, "--weights", "code.pt"), "could run code"),
     (("limit", "mynets:net", *DATA, "--weights", "list.pt"), "does not hold a state dict"),
     (("limit", "mynets:net", *DATA, "--tolerance", "-1"), "tolerance -1 is not positive"),
-    (("limit", "mynets:net", *DATA, "--curvature", "fisher"), "neither 'hessian' nor 'ggn'"),
+    (("limit", "mynets:net", *DATA, "--curvature", "fisher"), "use 'hessian' or 'ggn'"),
     (("limit", "mynets:net", *DATA, "--max-products", "3"), "too few"),
     (("limit", "mynets:net", *DATA, "--plot", "/proc/none/plot.png"), "cannot write to"),
     (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "1.0"), "outside [0, 1)"),
@@ -250,7 +250,7 @@ def test_train_resumes_after_an_interrupt(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_one_epoch", interrupted)
         assert run(*arguments("parts.safetensors"), monkeypatch=monkeypatch) == 130
-    assert "goes on from" in capsys.readouterr().err
+    assert "to continue from" in capsys.readouterr().err
     assert not (tmp_path / "parts.safetensors").exists()
     assert run(*arguments("parts.safetensors"), monkeypatch=monkeypatch) == 0
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()

@@ -40,7 +40,7 @@ def test_a_run_that_was_stopped_goes_on_and_is_made_once(
         assert run(*arguments, monkeypatch=monkeypatch) == 130
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.endswith("stopped; the same command goes on from runs\n")
+    assert captured.err.endswith("stopped; run the same command again to continue from runs\n")
     assert not Path("runs.jsonl").exists()
     with monkeypatch.context() as patch:
         stop_at(
@@ -67,7 +67,7 @@ def test_a_limit_goes_on_where_it_is_told_to_keep(
     with monkeypatch.context() as patch:
         stop_at(10, patch)
         assert run(*arguments, monkeypatch=monkeypatch) == 130
-    assert capsys.readouterr().err.endswith("stopped; the same command goes on from kept\n")
+    assert capsys.readouterr().err.endswith("stopped; run the same command again to continue from kept\n")
     assert len(list(Path("kept").rglob("product-*/value"))) == 9
     with monkeypatch.context() as patch:
         stop_at(24, patch)  # 32 in all at most, nine of them known

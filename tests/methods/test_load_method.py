@@ -55,9 +55,9 @@ def test_what_is_unknown_is_an_input_error(text: str, message: str) -> None:
 
 
 OUT_OF_RANGE = {
-    "gradual:begin=0.5,end=0.5": "begin 0.5 and end 0.5 are not in order",
-    "gradual:begin=-0.1": "begin -0.1 and end 0.75 are not in order",
-    "gradual:end=1.1": "begin 0 and end 1.1 are not in order",
+    "gradual:begin=0.5,end=0.5": "begin 0.5 and end 0.5 are wrong",
+    "gradual:begin=-0.1": "begin -0.1 and end 0.75 are wrong",
+    "gradual:end=1.1": "begin 0 and end 1.1 are wrong",
     "lottery_ticket:fraction=0": "fraction 0 is outside",
     "lottery_ticket:fraction=1": "fraction 1 is outside",
     "lottery_ticket:fraction=nan": "fraction nan is outside",
@@ -66,8 +66,8 @@ OUT_OF_RANGE = {
     "one_shot:fine_tune=-1": "fine_tune -1 is negative",
     "rare_gems:period=0": "period 0 is outside the problem's 5 epochs",
     "rare_gems:period=6": "period 6 is outside the problem's 5 epochs",
-    "rare_gems:learning_rate=-1": "learning_rate -1 and l2 1e-05 must not be negative",
-    "rare_gems:l2=nan": "learning_rate 0.1 and l2 nan must not be negative",
+    "rare_gems:learning_rate=-1": "learning_rate -1 and l2 1e-05 must be at least 0",
+    "rare_gems:l2=nan": "learning_rate 0.1 and l2 nan must be at least 0",
     "smart_ratio": "smart_ratio is for networks with convolutions, and this one has none",
 }
 

@@ -164,7 +164,7 @@ def sweep(
     file: Annotated[Path, typer.Argument(help="YAML: tasks, methods, sparsities, seeds.")],
     record: Annotated[Path, typer.Option(help="JSON-lines file for the runs; runs in it are not repeated.")],
     folder: FolderOption = RUNS,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes on this machine.")] = 1,
     backend: Annotated[str, typer.Option(help="loky (this machine), or a dask or ray cluster.")] = "loky",
     address: Annotated[str | None, typer.Option(help="Scheduler of the cluster; default: start one here.")] = None,
     as_json: JsonOption = False,

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @app.command()
 def demo(
     output: Annotated[
-        Path | None, typer.Option(help="File for the picture; default: howsparse-demo.png or the next free name.")
+        Path | None, typer.Option(help="File for the picture; default: howsparse-demo.png or next free name.")
     ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -205,9 +205,7 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
     elif not isinstance(made, nn.Module):
         raise InputError(f"'{model}' is a {type(made).__name__}; it must be a torch.nn.Module or howsparse.Problem")
     elif data is None:
-        raise InputError(
-            "a network needs data; give --data an .npz file of inputs and targets, or package.module:batches"
-        )
+        raise InputError("no data; give --data an .npz file of inputs and targets, or package.module:batches")
     else:
         subject = Subject(model, made, *load_batches(data, batch_size))
     if weights is not None:

@@ -76,7 +76,7 @@ def resumable(where: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        note(f"stopped; the same command goes on from {where}")
+        note(f"stopped; run the same command again to continue from {where}")
         raise typer.Exit(130) from None
 
 

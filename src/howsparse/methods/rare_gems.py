@@ -62,7 +62,7 @@ def rare_gems(
     if not 0 < period <= epochs:
         raise InputError(f"period {period} is outside the problem's {epochs} epochs; give 1 to {epochs}")
     if not (learning_rate >= 0 and l2 >= 0):
-        raise InputError(f"learning_rate {learning_rate:g} or l2 {l2:g} is negative; give values of at least 0")
+        raise InputError(f"learning_rate {learning_rate:g} and l2 {l2:g} must be at least 0; correct them")
     stages = Stages(problem, seed, run)
     target = 1 - stages.target(sparsity)
     freezes = epochs // period
