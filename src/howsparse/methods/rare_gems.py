@@ -34,8 +34,8 @@ def rare_gems(
 ) -> Ticket:
     """Search for a subnetwork, then train it. Both take the problem's number of epochs.
 
-    Every weight has a score in [0, 1]; the first scores are uniformly random. The network uses the weights with a score
-    of at least 0.5. The gradient ignores the rounding of the score. After each period the active weights with the
+    Every weight has a score in [0, 1]; the first scores are uniformly random. The network uses the weights whose
+    score rounds to 1. The gradient ignores this rounding. After each period the active weights with the
     lowest scores become inactive for the rest of the search. Each freeze removes the same fraction of the active
     weights, so the network has the target sparsity at the end.
 

@@ -57,7 +57,7 @@ class BoundsRow:
     paper: str
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON takes it."""
+        """The row as JSON values."""
         return _flat(self)
 
 
@@ -90,7 +90,7 @@ class PredictionRow:
     paper_difference: str
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON takes it."""
+        """The row as JSON values."""
         return _flat(self)
 
 
@@ -115,7 +115,7 @@ class MethodsRow:
     paper_sparsity: str
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON takes it; every method has a key, and one with "paper_" before it."""
+        """The row as JSON values. For each method there are two keys: its name, and "paper_" with its name."""
         fields = _flat(self)
         ours, papers = fields.pop("accuracy"), fields.pop("paper_accuracy")
         return {**fields, **ours, **{f"paper_{name}": printed for name, printed in papers.items()}}
