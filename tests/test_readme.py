@@ -1,14 +1,20 @@
 """The README says what the records say, and its example runs."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from torch import nn
+from typer.main import get_command
 
+from howsparse.cli import app
+from howsparse.cli.experiments import method_list, sparsity_list
+from howsparse.methods import load_method
 from howsparse.paper.render import markdown_table, paper_table
 from howsparse.paper.tables import table
 from howsparse.records import CaseRecord, read_records
@@ -30,6 +36,20 @@ def backbone_and_head() -> nn.Module:
     """A model of which only the head is trained."""
     backbone = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
     return nn.Sequential(backbone.requires_grad_(False), nn.Linear(16, 3))
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a checkout")
+def test_the_commands_shown_have_the_options_there_are() -> None:
+    shown = re.findall(r"^howsparse .*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert shown
+    for line in shown:
+        _, name, *arguments = shlex.split(line, comments=True)
+        command = get_command(app).get_command(click.Context(get_command(app)), name)  # type: ignore[attr-defined]
+        options = command.make_context(name, arguments).params  # parsed, not run
+        for method in method_list(options.get("methods") or options.get("method") or "dense"):
+            load_method(method)
+        for sparsity in ("sparsities", "sparsity"):
+            assert sparsity_list(options.get(sparsity) or "0.5")
 
 
 @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a checkout")
@@ -62,4 +82,6 @@ def test_the_ten_lines_run_as_they_stand(
 
 def pruned_weights(model: nn.Module) -> list[torch.Tensor]:
     """The weights in use of the layers that are pruned."""
-    return [module.weight for module in model.modules() if hasattr(module, "weight_mask")]
+    return [
+        module.weight for module in model.modules() if isinstance(module, nn.Linear) and hasattr(module, "weight_mask")
+    ]
