@@ -31,6 +31,12 @@ def gradual(
         InputError: ``0 <= begin < end <= 1`` does not hold.
 
     Source: Zhu and Gupta (2017), Eq. 1.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,)))]
+    >>> gradual(Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=4), 0.5).mask.num_kept
+    12
     """
     if not 0 <= begin < end <= 1:
         raise InputError(f"begin {begin:g} and end {end:g} are wrong; give values with 0 <= begin < end <= 1")

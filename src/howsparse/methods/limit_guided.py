@@ -24,6 +24,12 @@ def limit_guided(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run =
 
     Returns:
         The pruned and trained network.
+
+    >>> import torch
+    >>> batches = [(torch.randn(128, 8), torch.randint(0, 3, (128,))) for _ in range(3)]
+    >>> problem = Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=2)
+    >>> limit_guided(problem, 0.5).mask.num_kept
+    12
     """
     stages = Stages(problem, seed, run)
 

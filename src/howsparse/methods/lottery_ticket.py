@@ -34,6 +34,12 @@ def lottery_ticket(
         InputError: the fraction is outside (0, 1), or ``rewind`` is not an epoch of the problem.
 
     Source: Frankle and Carbin (2019); Frankle et al. (2020) for rewinding to an early epoch.
+
+    >>> import torch
+    >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,)))]
+    >>> problem = Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=2)
+    >>> lottery_ticket(problem, 0.5, fraction=0.4).mask.num_kept
+    12
     """
     if not 0 < fraction < 1:
         raise InputError(f"fraction {fraction:g} is outside (0, 1); give the fraction of weights that a round removes")

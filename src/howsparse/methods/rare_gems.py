@@ -57,6 +57,11 @@ def rare_gems(
         InputError: the period is longer than the training, or the learning rate or l2 is negative.
 
     Source: Sreenivasan et al. (2022).
+
+    >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,)))]
+    >>> problem = Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=2)
+    >>> rare_gems(problem, 0.5, period=1).mask.num_kept
+    12
     """
     epochs = problem.epochs
     if not 0 < period <= epochs:

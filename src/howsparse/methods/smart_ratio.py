@@ -30,6 +30,12 @@ def smart_ratio(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = 
         UnsuitableNetwork: the network has no convolution.
 
     Source: Su et al. (2020).
+
+    >>> import torch
+    >>> batches = [(torch.randn(64, 1, 4, 4), torch.randint(0, 3, (64,)))]
+    >>> network = lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 3))
+    >>> smart_ratio(Problem(network, train=batches, test=batches, epochs=1), 0.5).mask.num_kept
+    42
     """
     stages = Stages(problem, seed, run)
     model = problem.initial(seed)
