@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import torch
 from torch import nn
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from howsparse.cli import app
@@ -41,11 +41,12 @@ def backbone_and_head() -> nn.Module:
 @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a checkout")
 def test_the_commands_shown_have_the_options_there_are() -> None:
     shown = re.findall(r"^howsparse .*", (ROOT / "README.md").read_text(), re.MULTILINE)
+    group = get_command(app)
     assert shown
+    assert isinstance(group, TyperGroup)
     for line in shown:
         _, name, *arguments = shlex.split(line, comments=True)
-        command = get_command(app).get_command(click.Context(get_command(app)), name)  # type: ignore[attr-defined]
-        options = command.make_context(name, arguments).params  # parsed, not run
+        options = group.commands[name].make_context(name, arguments).params  # parsed, not run
         for method in method_list(options.get("methods") or options.get("method") or "dense"):
             load_method(method)
         for sparsity in ("sparsities", "sparsity"):
