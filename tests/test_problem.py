@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from cli_for_tests import run
 from howsparse import InputError, Mask, Problem, Training, attach_l1, magnitude_mask, prunable_weights
+from howsparse.experiments.sweep import load_sweep
 from howsparse.limit.options import LimitOptions
-from howsparse.methods import METHODS, Run, load_method, lottery_ticket
+from howsparse.methods import METHODS, Run, Ticket, load_method, lottery_ticket
 from howsparse.records import settings_hash
 from howsparse.training import attach_mask
 
@@ -82,8 +83,7 @@ def test_every_method_takes_a_problem(name: str, changes: Mapping[str, Any]) -> 
     if name == "smart_ratio":
         made = replace(made, network=lambda: nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 32, 3), nn.Flatten(),
                                                            nn.Linear(96, 3)))  # fmt: skip
-    options = ":period=1" if name == "rare_gems" else ""
-    ticket = load_method(name + options)(made, 0.75, 0, Run(limit=LimitOptions(max_products=32, tolerance=0.1)))
+    ticket = load_method(name)(made, 0.75, 0, Run(limit=LimitOptions(max_products=32, tolerance=0.1)))
     weights = prunable_weights(ticket.model)
     assert ticket.mask.keys() == weights.keys()
     assert not any((w[~ticket.mask[key]] != 0).any() for key, w in weights.items())
@@ -259,7 +259,10 @@ WRONG = [
     (("compare", "my_module:absent"), "module 'my_module' has no 'absent'"),
     (("compare", "my_module:lazily"), "the package 'no_such_package' is missing; install it in this environment"),
     (("compare", "json:dumps"), "'json:dumps' cannot be called without arguments"),
-    (("compare", "my_module:problem", "--data", "x"), "the problem 'my_module:problem' brings its own data"),
+    (
+        ("compare", "my_module:problem", "--data", "x"),
+        "--data is for tasks, but 'my_module:problem' is a problem with its own data",
+    ),
     (("train", "my_module:problem", "--proximal", "--output", "o"), "has no field 'proximal' to change"),
 ]
 
@@ -298,3 +301,90 @@ def test_a_fit_that_holds_the_mask_and_one_that_does_not_end_with_the_same_zeros
     for fit in (holding, adam):
         ticket = load_method("random")(problem(fit=fit), 0.9)
         assert sum(int((w != 0).sum()) for w in weights_of(ticket.model)) == ticket.mask.num_kept
+
+
+class Weighted(Smoothed):
+    """A loss with an attribute."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def of_output(self, output: Tensor, batch: Batch) -> Tensor:
+        return self.factor * super().of_output(output, batch)
+
+
+class Negated(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return -super().forward(x)
+
+
+def test_a_changed_attribute_closure_or_network_is_another_training(tmp_path: Path) -> None:
+    """Whatever changes, what the folder gives is what a run without a folder gives."""
+
+    def fit_with(learning_rate: float) -> Any:
+        def fit(model: nn.Module, mask: Mask, *, l1: float, epochs: int, first: int, seed: int) -> None:
+            optimizer = torch.optim.SGD(model.parameters(), learning_rate)
+            for batch in data(0, 100):
+                optimizer.zero_grad()
+                scoreless(model, batch).backward()
+                optimizer.step()
+
+        return fit
+
+    changes: list[dict[str, Any]] = [
+        *({"loss": Weighted(factor)} for factor in (1.0, 0.5)),
+        *({"fit": fit_with(rate)} for rate in (0.1, 0.2)),
+        *({"network": network} for network in (lambda: nn.Linear(5, 3), lambda: Negated(5, 3))),
+    ]
+    losses = []
+    for change in changes:
+        found = load_method("dense")(problem(**change), 0.0, 0, Run(tmp_path))
+        alone = load_method("dense")(problem(**change), 0.0, 0)
+        assert (found.loss, found.accuracy) == (alone.loss, alone.accuracy)
+        losses.append(found.loss)
+    assert len(set(losses)) == len(changes)
+
+
+def test_every_method_leaves_frozen_weights_alone() -> None:
+    def frozen() -> nn.Module:
+        return nn.Sequential(nn.Linear(5, 12).requires_grad_(False), nn.ReLU(), nn.Linear(12, 3))
+
+    run = Run(limit=LimitOptions(max_products=32, tolerance=0.1))
+    for name in sorted(set(METHODS) - {"smart_ratio"}):
+        made = problem(network=frozen)
+        ticket = load_method(name)(made, 0.5, 0, run)
+        assert list(ticket.mask) == ["2.weight"], name
+        before = made.initial(0).get_parameter("0.weight")
+        assert torch.equal(ticket.model.get_parameter("0.weight"), before), name
+
+
+def test_the_random_state_is_left_as_it_was() -> None:
+    def seeding(model: nn.Module, mask: Mask, **_: object) -> None:
+        torch.manual_seed(7)
+        with torch.no_grad():
+            for w in weights_of(model):
+                w.add_(torch.randn(w.shape))
+
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    for changes in ({"fit": seeding}, {}):
+        load_method("random")(problem(**changes), 0.5)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_ticket_of_another_network_is_refused(tmp_path: Path) -> None:
+    load_method("random")(problem(), 0.5).save(tmp_path / "t.safetensors")
+    with pytest.raises(InputError, match="is a ticket of another network") as caught:
+        Ticket.load(tmp_path / "t.safetensors", nn.Linear(2, 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_and_a_limit_check_before_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = "tasks: [{task: 'my_module:problem', recipe: {learning_rate: 2}}]\nmethods: [random]\nsparsities: [0.5]\n"
+    Path("sweep.yaml").write_text(sweep)
+    with pytest.raises(InputError, match="has no field 'learning_rate' to change; change epochs or l1"):
+        load_sweep(Path("sweep.yaml"))
+    assert run("limit", "my_module:problem", monkeypatch=monkeypatch) == 2
+    assert "give --weights FILE; `howsparse train my_module:problem" in capsys.readouterr().err

@@ -104,13 +104,13 @@ def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, 
     if not isinstance(header, dict) or header.get("kind") != kind:
         what = f"a {header['kind']}" if isinstance(header, dict) and "kind" in header else "something else"
         raise InputError(f"{path} holds {what}, not a {kind}; give the path of a {kind} file")
-    if not header["schema_version"] <= version:
-        raise InputError(
-            f"{path} was written by a newer howsparse (schema version {header['schema_version']}); upgrade"
-        )
     found = header.pop("sha256", None)
     if found != _content(header, tensors):
         raise InputError(f"{path} is damaged: its checksum is wrong; restore it or make it again")
+    if header["schema_version"] > version:
+        raise InputError(
+            f"{path} was written by a newer howsparse (schema version {header['schema_version']}); upgrade"
+        )
     return header["fields"], tensors
 
 

@@ -5,9 +5,9 @@ import inspect
 import pickle
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from howsparse.tasks import load_task
 __all__ = [
     "array_batches",
     "call_if_function",
+    "check_changes",
     "importing_from_here",
     "load_batches",
     "load_model",
@@ -56,12 +57,20 @@ def load_problem(spec: str, source: str | None = None, **changes: Any) -> Proble
     made = made if isinstance(made, Problem) else call_if_function(spec, made)
     if not isinstance(made, Problem):
         raise InputError(f"'{spec}' is a {type(made).__name__}; it must be a howsparse.Problem or return one")
-    known = [field.name for field in fields(Problem) if field.name in ("epochs", "l1")]
-    unknown = [name for name in changes if name not in known]
-    if unknown:
-        raise InputError(f"problem '{spec}' has no field '{unknown[0]}' to change; it has: {', '.join(known)}")
+    check_changes(spec, changes)
     named = spec if made.name == "problem" else made.name
     return replace(made, name=named, **changes)
+
+
+def check_changes(spec: str, changes: Mapping[str, object]) -> None:
+    """Check the names of the fields of a problem that are to be changed.
+
+    Raises:
+        InputError: a field other than ``epochs`` and ``l1``.
+    """
+    unknown = [name for name in changes if name not in ("epochs", "l1")]
+    if unknown:
+        raise InputError(f"problem '{spec}' has no field '{unknown[0]}' to change; change epochs or l1")
 
 
 def load_named(spec: str) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from howsparse.errors import InputError
+from howsparse.identity import describe
 from howsparse.pruning.masks import Mask
 from howsparse.risk.batches import FirstExamples, SamePasses, batch_length
 from howsparse.risk.losses import Loss, cross_entropy
@@ -40,6 +41,10 @@ class Training:
     weight_decay: float = 0.0
     schedule: Schedule = field(default=Schedule())
     proximal: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """All fields, for records."""
+        return asdict(self)
 
     def optimizer(self, model: nn.Module) -> torch.optim.SGD:
         """SGD for all parameters of ``model``."""
@@ -116,8 +121,10 @@ class Problem:
                 raise InputError(f"{name} batches can be read only once; pass a list or a DataLoader, not an iterator")
         if not isinstance(self.fit, Training):
             _check_fit(self.fit)
-        if not self.epochs > 0 or not self.l1 >= 0:
-            raise InputError(f"epochs {self.epochs} must be positive, and l1 {self.l1:g} at least 0; correct them")
+        if not self.epochs > 0:
+            raise InputError(f"epochs {self.epochs} is not positive: it is the number of epochs of a training")
+        if not 0 <= self.l1 < math.inf:
+            raise InputError(f"l1 {self.l1:g} is not a number of at least 0: it is the strength of the l1 term")
 
     def initial(self, seed: int = 0) -> nn.Module:
         """The network at its initialisation. The caller's torch random state does not change."""
@@ -179,44 +186,20 @@ class Problem:
             "l1": self.l1,
             "loss": describe(self.loss),
             "fit": describe(self.fit),
-            "train": describe(self.train),
+            "train": _batches(self.train),
         }
         plain: dict[str, Any] = json.loads(json.dumps(settings))
         return plain
 
 
-def describe(thing: object) -> Any:
-    """The name and the settings of a function, a class or an object, as JSON values.
-
-    For a function or class from outside this package, torch and builtins, the result contains a digest of its source. A
-    changed source therefore gives another result.
-    """
-    own = getattr(thing, "settings", None)
-    if callable(own):
-        return own()
-    if isinstance(thing, partial):
-        return {"name": describe(thing.func), "arguments": [repr(a) for a in thing.args], **_texts(thing.keywords)}
-    if isinstance(thing, Training | Schedule):
-        return asdict(thing)
-    if inspect.isroutine(thing) or inspect.isclass(thing):
-        return _named(thing)
-    size = getattr(thing, "batch_size", None)
-    return _named(type(thing)) | ({} if size is None else {"batch_size": size})
-
-
-def _named(thing: Any) -> dict[str, str]:
-    named = {"name": f"{thing.__module__}.{thing.__qualname__}"}
-    if thing.__module__.partition(".")[0] in ("howsparse", "torch", "builtins"):
-        return named
-    try:
-        source = inspect.getsource(thing)
-    except (OSError, TypeError):
-        return named
-    return named | {"source": sha256(source.encode()).hexdigest()[:12]}
-
-
-def _texts(values: dict[str, Any]) -> dict[str, str]:
-    return {name: repr(value) for name, value in values.items()}
+def _batches(train: object) -> dict[str, Any]:
+    """How training batches are made; their content has a digest of its own."""
+    if isinstance(train, list | tuple):
+        return {"name": "list"}
+    if callable(train):
+        made: dict[str, Any] = describe(train)
+        return made
+    return {"name": type(train).__qualname__, "batch_size": getattr(train, "batch_size", None)}
 
 
 def _check_fit(fit: Fit) -> None:

@@ -191,7 +191,7 @@ def _write(kind: Kind[Value], value: Value, entry: Path) -> None:
         kind.write(value, made / "value")
         (made / "entry.json").write_text(json.dumps(_about(kind, made / "value")))
         for file in made.iterdir():
-            with file.open("rb") as written:
+            with file.open("r+b") as written:  # Windows flushes only what is open for writing
                 os.fsync(written.fileno())
         shutil.rmtree(entry, ignore_errors=True)  # an entry that exists here is damaged
         made.replace(entry)

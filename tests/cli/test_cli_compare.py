@@ -68,7 +68,7 @@ def test_a_table_for_people(folder: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert re.search(r"method .* 50\.0 % .* 90\.0 %", shown)
     assert re.search(r"dense +│ +\d\d\.\d\d ± \d+\.\d\d │ +\d\d\.\d\d ± \d+\.\d\d │ +2", shown)
     assert re.search(r"smart_ratio +│ +- │ +- │ +- ", shown)
-    assert "smart_ratio: smart_ratio is for networks with convolutions" in shown
+    assert "smart_ratio is for networks with convolutions" in shown
     assert {path.name.partition("-")[0] for path in Path("runs").iterdir()} == {".locks", "training"}
 
 

@@ -142,7 +142,7 @@ def test_remove_ends_it() -> None:
         (Mask({"0.bias": torch.zeros(8).bool()}), r"'0\.bias',? .*not a prunable weight"),
         (
             Mask({"2.weight": torch.zeros(3, 8).bool(), "0.weight": torch.zeros(4, 8).bool()}),
-            r"mask of '0\.weight' has shape \(4, 8\), the weight \(8, 4\)",
+            r"mask of '0\.weight' has shape \(4, 8\), but the weight has \(8, 4\)",
         ),
     ],
 )

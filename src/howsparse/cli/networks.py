@@ -70,8 +70,7 @@ def demo(
             bar.update(row, completed=epoch.epoch + 1)
 
         Stages(task, seed, Run(on_epoch=show)).train("digits", model, l1=task.l1)
-    # Batches of 128, because the tolerance is the standard deviation of the loss over mini-batches of 128.
-    assert isinstance(task.train, ShuffledBatches)
+    assert isinstance(task.train, ShuffledBatches)  # batches of 128: the tolerance is their losses' deviation
     subject = Subject("digits", model, Batches(task.train.images, 128), task.test)
     answer = subject.assess(LimitOptions(seed=seed))
     _, after = pruned_to(subject, answer, Answer.PREDICTED)
@@ -201,6 +200,8 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
     made = load_problem(model, data) if ":" not in model else load_named(model)
     made = made if isinstance(made, nn.Module | Problem) else call_if_function(model, made)
     if isinstance(made, Problem):
+        if weights is None:
+            raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
         subject = subject_of(made, model, images)
     elif not isinstance(made, nn.Module):
         raise InputError(f"'{model}' is a {type(made).__name__}; it must be a torch.nn.Module or howsparse.Problem")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from howsparse.identity import architecture
 from howsparse.limit.assess import measure_both
 from howsparse.limit.measure import Measured
 from howsparse.limit.result import PruningLimit
@@ -59,7 +60,7 @@ def study(problem: Problem, seed: int, run: Run) -> Study:
         return _study(problem, model, stages, seed, run)
 
     settings = problem.settings()
-    inputs = {"model": repr(model), "state": model.state_dict(), "data": problem.data, "problem": settings}
+    inputs = {"model": architecture(model), "state": model.state_dict(), "data": problem.data, "problem": settings}
     options = {"seed": seed, "examples": run.examples, "limit": run.limit}
     return Store(run.folder).get(_STUDY, inputs, options, compute)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from howsparse.errors import InputError
 from howsparse.experiments.compare import Case, case_key, cases, find_record, run_case
 from howsparse.limit.options import Answer, LimitOptions
-from howsparse.loading import importing_from_here, load_problem
+from howsparse.loading import check_changes, importing_from_here, load_problem
 from howsparse.methods import Run
 from howsparse.methods.stages import parse_sparsity
 from howsparse.problem import Problem
@@ -92,7 +92,9 @@ def load_sweep(path: Path) -> Sweep:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path}, field '{where}': {first['msg']}") from error
     for entry in sweep.tasks:
-        if ":" not in entry.task:
+        if ":" in entry.task:
+            check_changes(entry.task, entry.recipe)
+        else:
             change_recipe(load_recipe(entry.task), entry.recipe)
     cases(sweep.methods, sweep.sparsities, sweep.seeds)
     return sweep

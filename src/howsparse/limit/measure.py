@@ -144,14 +144,18 @@ def measure(
     for sparsity in _FIRST_LOOK:
         look(sparsity)
 
-    def narrow(holds: Callable[[Point], bool]) -> None:
-        low = max(s for s, point in points.items() if holds(point))
-        high = min((s for s in points if s > low), default=1.0)
-        while high - low > precision:
-            middle = round((low + high) / 2, 6)
-            low, high = (middle, high) if holds(look(middle)) else (low, middle)
-
-    narrow(lambda point: point.loss <= dense.loss + tolerance)
+    _narrow(points, look, precision, lambda point: point.loss <= dense.loss + tolerance)
     if dense.accuracy is not None:
-        narrow(lambda point: (point.accuracy or 0.0) >= (dense.accuracy or 0.0))
+        _narrow(points, look, precision, lambda point: (point.accuracy or 0.0) >= (dense.accuracy or 0.0))
     return Measured(tuple(points[s] for s in sorted(points)), tolerance)
+
+
+def _narrow(
+    points: dict[float, Point], look: Callable[[float], Point], precision: float, holds: Callable[[Point], bool]
+) -> None:
+    """Bisect between the largest sparsity that holds and the next one; ``look`` adds each evaluation to ``points``."""
+    low = max(s for s, point in points.items() if holds(point))
+    high = min((s for s in points if s > low), default=1.0)
+    while high - low > precision:
+        middle = round((low + high) / 2, 6)
+        low, high = (middle, high) if holds(look(middle)) else (low, middle)

@@ -9,7 +9,7 @@ from howsparse.methods.stages import Run, Sparsity, Stages
 from howsparse.methods.ticket import Ticket
 from howsparse.problem import Problem
 from howsparse.pruning.masks import Mask, random_layer_mask, random_mask
-from howsparse.risk.weights import prunable_weights
+from howsparse.risk.weights import select_weights
 
 __all__ = ["erdos_renyi_densities", "random"]
 
@@ -65,7 +65,7 @@ def erdos_renyi_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     >>> {name: round(density, 3) for name, density in erdos_renyi_densities(model, 0.8).items()}
     {'0.weight': 0.17, '1.weight': 0.382}
     """
-    weights = prunable_weights(model)
+    weights = select_weights(model, None)
     left = (1 - sparsity) * sum(w.numel() for w in weights.values())
     densities: dict[str, float] = {}
     while weights:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from howsparse.methods.stages import Run, Sparsity, Stages
 from howsparse.methods.ticket import Ticket, Trained
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, largest
-from howsparse.risk.weights import prunable_weights
+from howsparse.risk.weights import select_weights
 from howsparse.training import Schedule, learning_rate_factors
 
 __all__ = ["Gem", "rare_gems"]
@@ -29,7 +30,7 @@ def rare_gems(
     *,
     l2: float = 1e-5,
     learning_rate: float = 0.1,
-    period: int = 5,
+    period: int | None = None,
     on_freeze: Watch = lambda model, active, share: None,
 ) -> Ticket:
     """Search for a subnetwork, then train it. Both take the problem's number of epochs.
@@ -46,7 +47,7 @@ def rare_gems(
         run: folder and callbacks.
         l2: strength of the squared-norm penalty on scores, at least 0.
         learning_rate: learning rate of the scores; it falls to 0 along half a cosine.
-        period: number of epochs between two freezes.
+        period: number of epochs between two freezes; by default 5, or all epochs if there are fewer.
         on_freeze: called before each freeze as ``on_freeze(model, active, fraction)``, with the present network, the
             mask of the active weights, and the fraction of them that stays active.
 
@@ -64,14 +65,35 @@ def rare_gems(
     12
     """
     epochs = problem.epochs
+    period = min(5, epochs) if period is None else period
     if not 0 < period <= epochs:
         raise InputError(f"period {period} is outside the problem's {epochs} epochs; give 1 to {epochs}")
     if not (learning_rate >= 0 and l2 >= 0):
         raise InputError(f"learning_rate {learning_rate:g} and l2 {l2:g} must be at least 0; correct them")
     stages = Stages(problem, seed, run)
     target = 1 - stages.target(sparsity)
-    freezes = epochs // period
     gem = Gem(problem.initial(seed), seed)
+    search = partial(_search, stages, gem, target, period, learning_rate, l2, on_freeze)
+    options = {"target": target, "l2": l2, "learning_rate": learning_rate, "period": period, "epochs": epochs}
+    stages.keep("search", gem.model, epochs, {"method": "rare_gems", **options}, search, gem.network)
+    model, mask = gem.network(), gem.mask()
+    stages.train("fine-tuning", model, mask)
+    return stages.ticket(model, mask)
+
+
+def _search(
+    stages: Stages,
+    gem: "Gem",
+    target: float,
+    period: int,
+    learning_rate: float,
+    l2: float,
+    on_freeze: Watch,
+    workspace: Path | None,
+) -> Trained:
+    """Train the scores. After each period the lowest become inactive; the density ``target`` is left at the end."""
+    epochs = stages.problem.epochs
+    freezes = epochs // period
 
     def freeze(epoch: int) -> None:
         if epoch % period == 0 and 0 < epoch // period <= freezes:
@@ -80,21 +102,14 @@ def rare_gems(
             on_freeze(gem.network(), active, density / active.density)
             gem.freeze(density)
 
-    def search(workspace: Path | None) -> Trained:
-        optimizer = torch.optim.SGD(gem.scores(), learning_rate, momentum=momentum(problem), weight_decay=2 * l2)
-        optimizer.register_step_post_hook(lambda *_: gem.clip())
-        factors = learning_rate_factors(Schedule("cosine"), epochs)
-        history = stages.fit(
-            "search", gem.model, optimizer, epochs, workspace, factor=factors.__getitem__, before_epoch=freeze
-        )
-        freeze(epochs)
-        return Trained(gem.model.state_dict(), gem.mask(), tuple(history))
-
-    options = {"target": target, "l2": l2, "learning_rate": learning_rate, "period": period, "epochs": epochs}
-    stages.keep("search", gem.model, epochs, {"method": "rare_gems", **options}, search, gem.network)
-    model, mask = gem.network(), gem.mask()
-    stages.train("fine-tuning", model, mask)
-    return stages.ticket(model, mask)
+    optimizer = torch.optim.SGD(gem.scores(), learning_rate, momentum=momentum(stages.problem), weight_decay=2 * l2)
+    optimizer.register_step_post_hook(lambda *_: gem.clip())
+    factors = learning_rate_factors(Schedule("cosine"), epochs)
+    history = stages.fit(
+        "search", gem.model, optimizer, epochs, workspace, factor=factors.__getitem__, before_epoch=freeze
+    )
+    freeze(epochs)
+    return Trained(gem.model.state_dict(), gem.mask(), tuple(history))
 
 
 def momentum(problem: Problem) -> float:
@@ -111,13 +126,13 @@ class Gem:
     """
 
     def __init__(self, model: nn.Module, seed: int) -> None:
-        self._plain = copy.deepcopy(
-            model
-        )  # a copy of a parametrized module shares its class, so its parametrization cannot be removed
+        # A copy of a parametrized module shares its class, so its parametrization cannot be removed.
+        self._plain = copy.deepcopy(model)
+        chosen = select_weights(model, None)
         self.model, self._seed = model.requires_grad_(False), seed
         generator = torch.Generator().manual_seed(seed)
         self._scored: dict[str, _Scored] = {}
-        for name, weight in prunable_weights(model).items():
+        for name, weight in chosen.items():
             path, _, leaf = name.rpartition(".")
             scored = _Scored(torch.rand(weight.shape, generator=generator).to(weight.device))
             parametrize.register_parametrization(model.get_submodule(path), leaf, scored)
@@ -152,7 +167,7 @@ class Gem:
         """A trainable network without scores. Its weights are those with a score that rounds to 1; others are zero."""
         plain = copy.deepcopy(self._plain)
         with torch.no_grad():
-            for name, weight in prunable_weights(plain).items():
+            for name, weight in select_weights(plain, self._scored).items():
                 path, _, leaf = name.rpartition(".")
                 weight.copy_(getattr(self.model.get_submodule(path), leaf))
         for name, buffer in plain.named_buffers():

@@ -7,7 +7,7 @@ from howsparse.methods.stages import Run, Sparsity, Stages
 from howsparse.methods.ticket import Ticket
 from howsparse.problem import Problem
 from howsparse.pruning.masks import random_layer_mask
-from howsparse.risk.weights import prunable_weights
+from howsparse.risk.weights import select_weights
 
 __all__ = ["smart_ratio", "smart_ratio_densities"]
 
@@ -61,10 +61,10 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     >>> {name: round(density, 3) for name, density in smart_ratio_densities(model, 0.8).items()}
     {'0.weight': 0.279, '1.weight': 0.093, '2.weight': 0.3}
     """
-    weights = prunable_weights(model)
+    weights = select_weights(model, None)
     convolutions = [name for name, w in weights.items() if w.ndim > 2]
     if not convolutions:
-        raise UnsuitableNetwork("smart_ratio is for networks with convolutions, and this one has none; use 'random'")
+        raise UnsuitableNetwork("smart_ratio is for networks with convolutions, and this one has none")
     left = range(len(convolutions), 0, -1)
     shares = {name: float(k * k + k) for name, k in zip(convolutions, left, strict=True)}
     shares = {name: shares.get(name, _LINEAR) for name in weights}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from howsparse.identity import architecture
 from howsparse.limit.compute import default_tolerance, pruning_limit
 from howsparse.limit.options import Answer
 from howsparse.limit.result import LIMIT, PruningLimit
@@ -151,7 +152,12 @@ class Stages:
         settings = {
             key: value for key, value in self.problem.settings().items() if key not in ("epochs", "l1", "network")
         }
-        inputs = {"model": repr(model), "state": model.state_dict(), "data": self.problem.data, "problem": settings}
+        inputs = {
+            "model": architecture(model),
+            "state": model.state_dict(),
+            "data": self.problem.data,
+            "problem": settings,
+        }
         trained = Store(self.run.folder).get(TRAINING, inputs, {"seed": self.seed, **options}, compute)
         model.load_state_dict(trained.state)
         used = model if network is None else network()
@@ -221,14 +227,16 @@ class Stages:
         """Train by the user's own loop. Only its result is stored, so an interrupted training starts again."""
         own, model, mask, began = self.problem.fit, lesson.model, lesson.mask, time.perf_counter()
         assert not isinstance(own, Training)
-        if lesson.grow is None:
-            own(model, mask, l1=lesson.l1, epochs=lesson.epochs, first=lesson.first, seed=self.seed)
-        else:
-            for epoch in range(lesson.epochs):
-                mask = lesson.grow(epoch)
-                mask.apply_(model)
-                own(model, mask, l1=lesson.l1, epochs=1, first=lesson.first + epoch, seed=self.seed)
-            mask = lesson.grow(lesson.epochs)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.seed)
+            if lesson.grow is None:
+                own(model, mask, l1=lesson.l1, epochs=lesson.epochs, first=lesson.first, seed=self.seed)
+            else:
+                for epoch in range(lesson.epochs):
+                    mask = lesson.grow(epoch)
+                    mask.apply_(model)
+                    own(model, mask, l1=lesson.l1, epochs=1, first=lesson.first + epoch, seed=self.seed)
+                mask = lesson.grow(lesson.epochs)
         mask.apply_(model)
         seconds = time.perf_counter() - began
         loss, accuracy = evaluate(model, self.problem.study_batches(), self.problem.loss)
@@ -278,7 +286,7 @@ def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, r
         )
 
     inputs = {
-        "model": repr(studied),
+        "model": architecture(studied),
         "state": studied.state_dict(),
         "data": problem.data,
         "loss": problem.settings()["loss"],

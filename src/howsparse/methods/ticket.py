@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
 from howsparse.limit.result import LimitSummary
 from howsparse.pruning.masks import Mask
@@ -84,7 +85,11 @@ class Ticket:
             InputError: the file does not exist, has other contents, or is damaged.
         """
         fields, tensors = load_document(path, "ticket", _VERSION)
-        model.load_state_dict(_part(tensors, "state"))
+        try:
+            model.load_state_dict(_part(tensors, "state"))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path} is a ticket of another network: {reason}") from error
         history = tuple(_stage(stage) for stage in fields["history"])
         mask = Mask(_part(tensors, "mask"))
         return cls(model, mask, fields["accuracy"], fields["loss"], fields["test_loss"], history)

@@ -77,8 +77,13 @@ def comparison_table(title: str, rows: Sequence[Row]) -> Table:
         epochs = [row.epochs for row in own.values() if row.epochs is not None]
         cells = ["-" if row is None else cell(row) for row in shown]
         table.add_row(method, *cells, f"{max(epochs):.0f}" if epochs else "-")
-    table.caption = "\n".join(f"{method}: {reason}" for method, reason in refused.items()) or None
+    table.caption = "\n".join(map(_refusal, refused, refused.values())) or None
     return table
+
+
+def _refusal(method: str, reason: str) -> str:
+    """Why a method was not run; a reason that begins with the method's name needs no other."""
+    return reason if reason.startswith(method.partition(":")[0]) else f"{method}: {reason}"
 
 
 def _target(target: float | str, rows: Sequence[Row]) -> str:

@@ -68,9 +68,8 @@ def fit(
     An epoch depends only on the state it starts from, on ``seed`` and on its number. A training that resumes from
     ``checkpoint`` therefore ends in the same bits as one that was never stopped.
 
-    Several processes (see `howsparse.parallel`) give the answer of one. Each computes its own examples of a batch, and
-    gradients are averaged. BatchNorm is synchronised on GPUs; on CPUs it cannot be, so there every process computes
-    the whole batch of a model with BatchNorm. A batch of fewer examples than processes is computed whole, too.
+    Several processes give the answer of one: each computes its own examples of a batch, and gradients are averaged.
+    With BatchNorm on CPUs, or fewer examples than processes, every process computes the whole batch.
 
     Args:
         model: the network; it is trained in place, and is in training mode afterwards.
@@ -81,8 +80,7 @@ def fit(
         factor: ``factor(e)`` multiplies the optimizer's learning rates in epoch ``e``.
         checkpoint: file of this training alone, written after each epoch, and resumed from if it exists.
         save_every: least number of seconds between two writings; the last epoch is always written.
-        before_epoch: called with the number of each epoch before it; its changes must depend only on this number and on
-            the model's state.
+        before_epoch: called with each epoch's number; what it changes must depend on that and the model alone.
         on_epoch: called after each epoch, for progress.
         seed: seed of the random numbers that the model itself draws (dropout).
 
@@ -90,14 +88,12 @@ def fit(
         Loss and accuracy of each epoch, including those in the checkpoint.
 
     Raises:
-        InputError: the training diverged, an epoch has no batches, or the checkpoint cannot be read or is of another
-            model or optimizer.
+        InputError: the training diverged, an epoch is empty, or the checkpoint is damaged or of another model.
 
     >>> layer = nn.Linear(2, 2)
     >>> sgd = torch.optim.SGD(layer.parameters(), lr=0.5)
-    >>> history = fit(layer, sgd, lambda epoch: [(torch.eye(2), torch.tensor([0, 1]))], 20)
-    >>> len(history), history[-1].loss < history[0].loss
-    (20, True)
+    >>> len(fit(layer, sgd, lambda epoch: [(torch.eye(2), torch.tensor([0, 1]))], 20))
+    20
     """
     learning_rates = [group["lr"] for group in optimizer.param_groups]
     history = [] if checkpoint is None or not checkpoint.exists() else _resume(model, optimizer, checkpoint)
