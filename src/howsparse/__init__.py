@@ -9,6 +9,7 @@ from howsparse.limit.result import PruningLimit
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
 from howsparse.pruning.prune import prune
+from howsparse.risk.batches import SamePasses
 from howsparse.risk.losses import CrossEntropy, cross_entropy
 from howsparse.risk.weights import prunable_weights
 from howsparse.training.l1 import attach_l1
@@ -23,6 +24,7 @@ __all__ = [
     "Measured",
     "Problem",
     "PruningLimit",
+    "SamePasses",
     "Training",
     "attach_l1",
     "cross_entropy",

@@ -27,12 +27,13 @@ __all__ = [
     "check_changes",
     "importing_from_here",
     "load_batches",
-    "load_model",
     "load_named",
     "load_problem",
     "load_weights",
     "read_tensors",
 ]
+
+_ENTRIES = ("state_dict", "model_state_dict", "model")  # where checkpoints hold the state dict
 
 
 def load_problem(spec: str, source: str | None = None, **changes: Any) -> Problem:
@@ -124,27 +125,19 @@ def importing_from_here() -> Iterator[None]:
         sys.path[:] = before
 
 
-def load_model(spec: str) -> nn.Module:
-    """Import a network, or a function that returns one, by ``package.module:name``.
-
-    Raises:
-        InputError: as for `load_named`, or the result is not a ``torch.nn.Module``.
-    """
-    made = load_named(spec)
-    made = made if isinstance(made, nn.Module) else call_if_function(spec, made)
-    if not isinstance(made, nn.Module):
-        raise InputError(f"'{spec}' is a {type(made).__name__}; it must be a torch.nn.Module or return one")
-    return made
-
-
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a state dict into ``model`` from a safetensors file, or from torch's format with ``weights_only``.
+
+    The state dict may be an entry ("state_dict", "model_state_dict" or "model") of a checkpoint. Its names may begin
+    with "module." (DataParallel) or "_orig_mod." (torch.compile). It may lack the counters of BatchNorm.
 
     Raises:
         InputError: the file does not exist, is not a state dict, contains code, or belongs to another model.
     """
-    state = read_tensors(path)
     expected = model.state_dict()
+    state = _without_prefix(read_tensors(path), expected)
+    counters = {name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}
+    state = counters | state
     missing, unexpected = [n for n in expected if n not in state], [n for n in state if n not in expected]
     if missing or unexpected:
         lacks = f"it lacks '{missing[0]}'" if missing else f"it has '{unexpected[0]}', which the model lacks"
@@ -155,6 +148,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
             shapes = f"{tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} in the model"
             raise InputError(f"{path} is not a state dict of this model: '{name}' has shape {shapes}")
     model.load_state_dict(state)
+
+
+def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under the model's names, if these differ by a wrapper's prefix alone."""
+    for prefix in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in expected):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -178,6 +179,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{path} is not a readable weights file: {str(error).splitlines()[0]}") from error
+    inner = [state[name] for name in _ENTRIES if name in state] if isinstance(state, dict) else []
+    state = inner[0] if len(inner) == 1 and isinstance(inner[0], dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} does not hold a state dict (names to tensors); save model.state_dict()")
     return state

@@ -16,7 +16,7 @@ from howsparse.errors import InputError
 from howsparse.identity import describe
 from howsparse.pruning.masks import Mask
 from howsparse.risk.batches import FirstExamples, SamePasses, batch_length
-from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.store import digest
 from howsparse.training import Schedule
 
@@ -116,6 +116,7 @@ class Problem:
     study: Iterable[Any] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", as_loss(self.loss))
         for name, batches in (("train", self.train), ("test", self.test), ("study", self.study)):
             if batches is not None and not callable(batches) and iter(batches) is batches:
                 raise InputError(f"{name} batches can be read only once; pass a list or a DataLoader, not an iterator")
@@ -154,7 +155,7 @@ class Problem:
     def _study(self) -> Iterable[Any]:
         if self.study is not None:
             return self.study
-        return SamePasses(partial(self.train, 0, 0) if callable(self.train) else lambda: self._loader)
+        return SamePasses(partial(self.train, 0, 0) if callable(self.train) else self.train)
 
     @property
     def _loader(self) -> Iterable[Any]:

@@ -79,7 +79,7 @@ def test_a_weight_the_loss_is_linear_in_has_zero_rows() -> None:
 def test_subset_of_weights_is_a_block_of_the_whole() -> None:
     model, batches = mlp_case()
     whole = exact_curvature(model, batches)
-    part = Hessian(EmpiricalRisk(model, batches, weights=["2.weight"]))
+    part = Hessian(EmpiricalRisk(model, batches, names=["2.weight"]))
     assert torch.allclose(dense(part), whole[35:, 35:], atol=1e-12)
     chosen = torch.rand(56, generator=torch.Generator().manual_seed(0)) < 0.5
     block = Block(Hessian(EmpiricalRisk(model, batches)), chosen)

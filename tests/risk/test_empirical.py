@@ -1,10 +1,13 @@
 import copy
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import howsparse
+import howsparse.risk
 from howsparse import InputError, pruning_limit
 from howsparse.risk.batches import split_batch
 from howsparse.risk.empirical import EmpiricalRisk
@@ -100,7 +103,7 @@ def test_every_bad_input_has_its_line() -> None:
     fails("batches is empty", model, [])
     fails("read only once", model, iter(batches))
     fails("read only once", model, (batch for batch in batches))
-    fails("not a prunable weight; the model has: 0.weight, 2.weight", model, batches, weights=["0.bias"])
+    fails("not a prunable weight; the model has: 0.weight, 2.weight", model, batches, names=["0.bias"])
     fails(r"tensor of shape \(16,\), not a scalar", model, batches, loss=lambda m, b: m(b[0]).sum(1))
     fails("the loss is float, not a scalar", model, batches, loss=lambda m, b: 1.0)
     fails("does not depend on the weights", model, batches, loss=lambda m, b: b[0].sum())
@@ -119,7 +122,7 @@ def test_every_bad_input_has_its_line() -> None:
 
     frozen_one, _ = mlp_case()
     frozen_one[0].weight.requires_grad_(False)  # type: ignore[index]
-    fails("'0.weight' is frozen", frozen_one, batches, weights=["0.weight"])
+    fails("'0.weight' is frozen", frozen_one, batches, names=["0.weight"])
     assert EmpiricalRisk(frozen_one, batches).names == ["2.weight"]
 
 
@@ -138,3 +141,48 @@ def test_a_generator_function_wrapped_to_restart_is_enough() -> None:
             yield from batches
 
     assert EmpiricalRisk(model, Restarting()).num_examples == 40
+
+
+@pytest.mark.parametrize("chance", ["shuffled", "augmented"])
+def test_batches_that_differ_from_pass_to_pass_are_refused(chance: str) -> None:
+    model, batches = mlp_case()
+    x, y = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+    class Noisy(torch.utils.data.TensorDataset):
+        def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+            x, y = super().__getitem__(index)  # type: ignore[no-untyped-call]
+            return x + torch.randn(x.shape, dtype=x.dtype), y
+
+    kind = Noisy if chance == "augmented" else torch.utils.data.TensorDataset
+    loader = torch.utils.data.DataLoader(kind(x, y), 16, shuffle=chance == "shuffled")
+    with pytest.raises(InputError, match=r"batches differ from pass to pass.* pass howsparse.SamePasses\(loader\)"):
+        EmpiricalRisk(model, loader)
+    first, again = (EmpiricalRisk(model, howsparse.SamePasses(loader)).gradient() for _ in range(2))
+    assert torch.equal(first, again)
+
+
+class Named(NamedTuple):
+    x: Tensor
+    y: Tensor
+
+
+def test_named_tuples_are_batches() -> None:
+    model, batches = mlp_case()
+    named = EmpiricalRisk(model, [Named(x, y) for x, y in batches])
+    plain = EmpiricalRisk(model, batches)
+    assert torch.equal(named.gradient(), plain.gradient())
+    assert torch.equal(named.batch_losses(8), plain.batch_losses(8))
+
+
+def test_losses_of_torch_are_losses() -> None:
+    model, batches = mlp_case()
+    plain = EmpiricalRisk(model, batches).gradient()
+    assert torch.equal(EmpiricalRisk(model, batches, nn.CrossEntropyLoss()).gradient(), plain)
+    smoothed = EmpiricalRisk(model, batches, nn.CrossEntropyLoss(label_smoothing=0.1))
+    total = sum(nn.functional.cross_entropy(model(x), y, label_smoothing=0.1, reduction="sum") for x, y in batches)
+    assert isinstance(total, Tensor)
+    exact = torch.autograd.grad(total / smoothed.num_examples, [p for p in model.parameters() if p.ndim > 1])
+    torch.testing.assert_close(smoothed.gradient(), torch.cat([part.flatten() for part in exact]))
+    assert howsparse.risk.GGN(smoothed).shape == (56, 56)
+    measured = howsparse.measure(model, batches, tolerance=0.1, loss=nn.CrossEntropyLoss())
+    assert measured.dense.accuracy is not None

@@ -7,7 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["FirstExamples", "SamePasses", "batch_length", "can_split", "examples", "move", "split_batch"]
+from howsparse.store import digest
+
+__all__ = [
+    "FirstExamples",
+    "SamePasses",
+    "batch_length",
+    "can_split",
+    "examples",
+    "move",
+    "same_content",
+    "split_batch",
+]
 
 
 @dataclass(frozen=True)
@@ -42,27 +53,28 @@ class SamePasses:
     batches, torch has the caller's random state. Random numbers of numpy and Python are not fixed.
 
     Attributes:
-        make: called without arguments at the start of each pass; returns the batches of the pass.
+        batches: a loader, or a function that is called without arguments at the start of each pass and returns batches.
         seed: seed of torch's random state.
 
     >>> loader = torch.utils.data.DataLoader(torch.arange(4), 2, shuffle=True)
-    >>> first, second = ([batch.tolist() for batch in passes] for passes in [SamePasses(lambda: loader)] * 2)
+    >>> first, second = ([batch.tolist() for batch in passes] for passes in [SamePasses(loader)] * 2)
     >>> first == second
     True
     """
 
-    make: Callable[[], Iterable[Any]]
+    batches: Iterable[Any] | Callable[[], Iterable[Any]]
     seed: int = 0
 
     def __iter__(self) -> Iterator[Any]:
         own = torch.Generator().manual_seed(self.seed).get_state()
-        batches: Iterator[Any] | None = None
+        remaining: Iterator[Any] | None = None
         while True:
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 torch.set_rng_state(own)
-                batches = iter(self.make()) if batches is None else batches
+                if remaining is None:
+                    remaining = iter(self.batches() if callable(self.batches) else self.batches)
                 try:
-                    batch = next(batches)
+                    batch = next(remaining)
                 except StopIteration:
                     return
                 own = torch.get_rng_state()
@@ -72,11 +84,11 @@ class SamePasses:
 def move(batch: Any, device: torch.device) -> Any:
     """The batch with all its tensors on ``device``."""
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return batch.to(device, non_blocking=device.type == "cuda")
     if isinstance(batch, Mapping):
         return {key: move(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
-        return type(batch)(move(value, device) for value in batch)
+        return _like(batch, (move(value, device) for value in batch))
     return batch
 
 
@@ -111,8 +123,19 @@ def examples(batch: Any, index: slice) -> Any:
     if isinstance(batch, Mapping):
         return {key: examples(value, index) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
-        return type(batch)(examples(value, index) for value in batch)
+        return _like(batch, (examples(value, index) for value in batch))
     return batch
+
+
+def same_content(batch: Any, other: Any) -> bool:
+    """Whether two batches hold the same tensors, to the last bit."""
+    return digest(list(_tensors(batch))) == digest(list(_tensors(other)))
+
+
+def _like(batch: tuple[Any, ...] | list[Any], values: Iterable[Any]) -> Any:
+    """A tuple, named tuple or list of the same type with other values."""
+    make: Callable[[Iterable[Any]], Any] = getattr(batch, "_make", type(batch))  # named tuples have _make
+    return make(values)
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:

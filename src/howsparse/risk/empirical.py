@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from howsparse.errors import InputError
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, gathered, sum_
-from howsparse.risk.batches import batch_length, move, split_batch
-from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.risk.batches import batch_length, move, same_content, split_batch
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.modes import attributes_kept, evaluation_mode
 from howsparse.risk.weights import select_weights, torch_masks
 
@@ -37,7 +37,7 @@ class EmpiricalRisk:
         model: any module; its prunable weights, or those in ``weights``, must not be frozen.
         batches: batches that can be read several times; each pass must give the same examples.
         loss: ``loss(model, batch)``, mean over the batch; by default cross-entropy.
-        weights: names of the weights under study; by default all prunable weights that are not frozen.
+        names: names of the weights under study; by default all prunable weights that are not frozen.
 
     Raises:
         InputError: the model has no prunable weights, all are frozen, or a weight is not finite; there are no batches,
@@ -54,11 +54,11 @@ class EmpiricalRisk:
         model: nn.Module,
         batches: Iterable[Any],
         loss: Loss = cross_entropy,
-        weights: Iterable[str] | None = None,
+        names: Iterable[str] | None = None,
     ) -> None:
-        self.model, self.loss = model, loss
+        self.model, self.loss = model, as_loss(loss)
         self.all_batches, self.batches = batches, OwnBatches(batches)
-        self._chosen = _studied(model, weights)
+        self._chosen = _studied(model, names)
         leaves = {id(p): p.detach().requires_grad_() for p in self._chosen.values()}
         self.leaves = list(leaves.values())
         self._applied = _Applied(model)
@@ -179,8 +179,14 @@ class EmpiricalRisk:
     def _check_batches(self) -> None:
         if iter(self.all_batches) is self.all_batches:
             raise InputError("batches can be read only once; pass a list or a DataLoader, not an iterator or generator")
-        if next(iter(self.all_batches), None) is None:
+        first, again = (next(iter(self.all_batches), None) for _ in range(2))
+        if first is None:
             raise InputError("batches is empty; pass at least one batch of training data")
+        if not same_content(first, again):
+            raise InputError(
+                "batches differ from pass to pass, as those of a shuffling or augmenting loader do;"
+                " pass howsparse.SamePasses(loader), or a loader that does neither"
+            )
 
     def _check_first_loss(self, call: Caller) -> None:
         batch = move(next(iter(self.all_batches)), self.device)
@@ -209,9 +215,6 @@ def _studied(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Para
     frozen = [name for name, p in chosen.items() if not p.requires_grad]
     if names is not None and frozen:
         raise InputError(f"weight '{frozen[0]}' is frozen; set its requires_grad to True, or remove it from the names")
-    if len(frozen) == len(chosen):
-        raise InputError("every prunable weight is frozen (requires_grad=False); call model.requires_grad_(True)")
-    chosen = {name: p for name, p in chosen.items() if p.requires_grad}
     for name, p in chosen.items():
         if not torch.isfinite(p).all():
             raise InputError(f"weight '{name}' has NaN or infinite entries; load a checkpoint that did not diverge")

@@ -9,7 +9,7 @@ from torch import nn
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, summed
 from howsparse.risk.batches import batch_length, move
-from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.modes import device_of, evaluation_mode
 
 __all__ = ["evaluate"]
@@ -31,7 +31,7 @@ def evaluate(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entrop
     >>> evaluate(nn.PReLU(), [(torch.eye(2), torch.tensor([0, 0]))])[1]
     0.5
     """
-    device = device_of(model)
+    device, loss = device_of(model), as_loss(loss)
     total, correct, scored, count = 0.0, 0, 0, 0
     score = getattr(loss, "score", None)
     with evaluation_mode(model), fast_matmul(device), torch.no_grad():

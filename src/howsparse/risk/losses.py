@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 
-__all__ = ["CrossEntropy", "Loss", "SplitLoss", "cross_entropy"]
+__all__ = ["Criterion", "CrossEntropy", "Loss", "SplitLoss", "as_loss", "cross_entropy"]
 
 
 class Loss(Protocol):
@@ -75,6 +75,52 @@ class CrossEntropy:
 
 
 cross_entropy = CrossEntropy()
+
+
+class Criterion:
+    """A loss of torch, such as ``nn.CrossEntropyLoss()``, for ``(input, target)`` pairs or dict batches.
+
+    Args:
+        criterion: a module that computes the mean loss of an output and a target.
+
+    >>> import torch
+    >>> Criterion(nn.MSELoss())(nn.Identity(), (torch.ones(2), torch.zeros(2)))
+    tensor(1.)
+    """
+
+    def __init__(self, criterion: nn.Module) -> None:
+        self.criterion = criterion
+
+    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.of_output(self.output(model, batch), batch)
+
+    def output(self, model: nn.Module, batch: Any) -> Tensor:
+        return cross_entropy.output(model, batch)
+
+    def of_output(self, output: Tensor, batch: Any) -> Tensor:
+        value: Tensor = self.criterion(output, _target(batch))
+        return value
+
+
+def as_loss(loss: "Loss | nn.Module") -> Loss:
+    """A loss as this package uses it: a module of torch, such as ``nn.CrossEntropyLoss()``, becomes a `Criterion`.
+
+    Args:
+        loss: ``loss(model, batch)``, or a loss of ``torch.nn``, which is called with an output and a target.
+
+    >>> as_loss(nn.CrossEntropyLoss()) is cross_entropy
+    True
+    """
+    if type(loss) is nn.CrossEntropyLoss and _is_plain(loss):
+        return cross_entropy
+    if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch.nn"):
+        return Criterion(loss)
+    return loss
+
+
+def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
+    """Whether it has torch's defaults, with which it is `cross_entropy`, which can score too."""
+    return loss.weight is None and loss.ignore_index == -100 and loss.label_smoothing == 0 and loss.reduction == "mean"
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:

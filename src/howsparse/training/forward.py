@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from howsparse.risk.losses import Loss, SplitLoss
+from howsparse.risk.losses import Loss, SplitLoss, as_loss
 
 __all__ = ["TrainingLoss", "same_bits", "training_loss"]
 
@@ -64,6 +64,7 @@ def training_loss(model: nn.Module, loss: Loss) -> TrainingLoss:
     >>> training_loss(model, cross_entropy).model is model
     True
     """
+    loss = as_loss(loss)
     if next(model.parameters()).device.type != "cuda":
         return TrainingLoss(model, loss)
     compiled: Any = torch.compile(model, dynamic=False) if _can_compile() else model
