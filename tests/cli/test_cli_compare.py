@@ -120,11 +120,9 @@ def test_bad_input_gets_one_clear_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(*arguments, monkeypatch=monkeypatch) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith(f"howsparse: {message}")
-    assert captured.err.count("\n") == 1
+    said = cli_for_tests.refused("compare", *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert said.startswith(f"howsparse: {message}")
+    assert said.count("\n") == 1
     assert list(folder.iterdir()) == []
 
 

@@ -5,8 +5,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from howsparse.errors import InputError
 from howsparse.methods.dense import dense
 from howsparse.methods.gradual import gradual
@@ -74,6 +72,8 @@ def _parts(options: str) -> list[str]:
 
 def _option(method: str, text: str, known: dict[str, Any]) -> tuple[str, Any]:
     """Read ``key=value``; convert the value to the option's type."""
+    from pydantic import TypeAdapter, ValidationError  # costs a tenth of a second, which a plain import need not
+
     key, _, value = text.partition("=")
     if key not in known:
         raise InputError(f"{method} has no option '{key}'; it has: {', '.join(known) or 'none'}")

@@ -67,7 +67,7 @@ def provenance(command: str | None = None) -> Provenance:
 def portable_command(words: Sequence[str]) -> str:
     """A command for records. Of each path that is absolute or starts with ``..``, only the last part remains.
 
-    >>> portable_command(["howsparse", "limit", "--data", "../shared/cifar10", "--weights=/home/me/fc5.safetensors"])
+    >>> portable_command(["howsparse", "limit", "--data", "../data/cifar10", "--weights=/home/me/fc5.safetensors"])
     'howsparse limit --data cifar10 --weights=fc5.safetensors'
     """
     return shlex.join(map(_without_folder, words))
