@@ -25,6 +25,7 @@ __all__ = [
     "array_batches",
     "call_if_function",
     "check_changes",
+    "check_weights",
     "importing_from_here",
     "load_batches",
     "load_named",
@@ -123,6 +124,18 @@ def importing_from_here() -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def check_weights(model: str, weights: Path | None) -> None:
+    """Check that there is a file of weights for a network that ``howsparse train`` trains.
+
+    Raises:
+        InputError: none is given, or there is none.
+    """
+    if weights is None:
+        raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
+    if not weights.is_file():
+        raise InputError(f"no weights file at {weights}; `howsparse train {model} --output {weights}` makes one")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

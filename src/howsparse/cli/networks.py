@@ -169,14 +169,10 @@ class Subject:
     def assess(self, options: LimitOptions, keep: Path | None = None) -> "Assessment":
         """Compute all answers, with progress on stderr."""
         from howsparse.limit.assess import assess
-        from howsparse.limit.compute import default_tolerance
-        from howsparse.risk import EmpiricalRisk
+        from howsparse.limit.compute import options_for_sample
 
-        if self.whole is not None:
-            tolerance = options.tolerance
-            if tolerance is None:
-                tolerance = default_tolerance(EmpiricalRisk(self.model, self.whole, self.loss))[0]
-            options = replace(options, population=self.population, tolerance=tolerance)
+        if self.whole is not None and self.population is not None:
+            options = options_for_sample(options, self.model, self.whole, self.loss, self.population)
         with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
             return assess(self.model, self.train, self.test, loss=self.loss, options=options, keep=keep, progress=show)
 
@@ -187,21 +183,17 @@ def load_subject(model: str, weights: Path | None, data: str | None, images: int
     Raises:
         InputError: a file or a name is missing, or has the wrong contents.
     """
-    from howsparse.loading import call_if_function, load_batches, load_named, load_problem, load_weights
+    from howsparse.loading import call_if_function, check_weights, load_batches, load_named, load_problem, load_weights
     from howsparse.problem import Problem
     from howsparse.tasks import load_recipe
 
     if ":" not in model:
         load_recipe(model)
-        if weights is None:
-            raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
-        if not weights.is_file():
-            raise InputError(f"no weights file at {weights}; `howsparse train {model} --output {weights}` makes one")
+        check_weights(model, weights)
     made = load_problem(model, data) if ":" not in model else load_named(model)
     made = made if isinstance(made, nn.Module | Problem) else call_if_function(model, made)
     if isinstance(made, Problem):
-        if weights is None:
-            raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
+        check_weights(model, weights)
         subject = subject_of(made, model, images)
     elif not isinstance(made, nn.Module):
         raise InputError(f"'{model}' is a {type(made).__name__}; it must be a torch.nn.Module or howsparse.Problem")

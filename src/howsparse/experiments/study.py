@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from howsparse.identity import architecture
 from howsparse.limit.assess import measure_both
 from howsparse.limit.measure import Measured
 from howsparse.limit.result import PruningLimit
 from howsparse.linalg import sample_rows
 from howsparse.methods import Run, Stages
-from howsparse.methods.stages import limit_of
+from howsparse.methods.stages import limit_of, network_inputs
 from howsparse.problem import Problem
 from howsparse.records import Study
 from howsparse.records.types import (
@@ -59,8 +58,7 @@ def study(problem: Problem, seed: int, run: Run) -> Study:
     def compute(workspace: Path | None) -> Study:
         return _study(problem, model, stages, seed, run)
 
-    settings = problem.settings()
-    inputs = {"model": architecture(model), "state": model.state_dict(), "data": problem.data, "problem": settings}
+    inputs = network_inputs(problem, model) | {"problem": problem.settings()}
     options = {"seed": seed, "examples": run.examples, "limit": run.limit}
     return Store(run.folder).get(_STUDY, inputs, options, compute)
 

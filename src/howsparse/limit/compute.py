@@ -21,7 +21,7 @@ from howsparse.risk import GGN, EmpiricalRisk, Hessian, Sample
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.store import Store
 
-__all__ = ["Progress", "default_tolerance", "pruning_limit"]
+__all__ = ["Progress", "default_tolerance", "options_for_sample", "pruning_limit"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -194,6 +194,24 @@ def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
     if not deviation > 0:
         raise InputError("the loss is the same on every mini-batch, so the default tolerance is 0; give a tolerance")
     return deviation, 1 / math.sqrt(2 * (len(losses) - 1))
+
+
+def options_for_sample(
+    options: LimitOptions, model: nn.Module, whole: Iterable[Any], loss: Loss, population: int
+) -> LimitOptions:
+    """Options for a limit over some of the examples: the default tolerance and the population are those of all of them.
+
+    Args:
+        options: as they were asked for; a tolerance that is given stays.
+        model: the network; it is not changed.
+        whole: all batches, which can be read several times.
+        loss: ``loss(model, batch)``, mean over the batch.
+        population: number of examples in ``whole``.
+    """
+    tolerance = options.tolerance
+    if tolerance is None:
+        tolerance = default_tolerance(EmpiricalRisk(model, whole, loss))[0]
+    return replace(options, tolerance=tolerance, population=population)
 
 
 def _merged(options: LimitOptions, changes: dict[str, Any]) -> LimitOptions:

@@ -13,7 +13,7 @@ from howsparse.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
-__all__ = ["Block", "Operator"]
+__all__ = ["Block", "Derived", "Operator"]
 
 
 class Operator(ABC):
@@ -102,7 +102,31 @@ class Operator(ABC):
         )
 
 
-class Block(Operator):
+class Derived(Operator):
+    """A matrix that is made of another one; shape, dtype and device are the other's.
+
+    Args:
+        operator: the other matrix, ``(n, n)``.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self.positive = operator.positive
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._operator.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._operator.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._operator.device
+
+
+class Block(Derived):
     r"""The principal submatrix :math:`A_{SS} = E'AE` of the rows and columns for which ``chosen`` is True.
 
     Its vectors have as many entries as the block has rows. E puts them into a vector of zeros of length n.
@@ -119,20 +143,12 @@ class Block(Operator):
     """
 
     def __init__(self, operator: Operator, chosen: Tensor) -> None:
-        self._operator, self._chosen = operator, chosen.nonzero().flatten()
-        self.positive = operator.positive
+        super().__init__(operator)
+        self._chosen = chosen.nonzero().flatten()
 
     @property
     def shape(self) -> tuple[int, int]:
         return self._chosen.numel(), self._chosen.numel()
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._operator.device
 
     @property
     def num_products(self) -> int:

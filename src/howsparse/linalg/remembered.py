@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from howsparse.files import save_tensors
-from howsparse.linalg.operators import Operator
+from howsparse.linalg.operators import Derived, Operator
 from howsparse.store import Kind, Store
 
 __all__ = ["Remembered"]
 
 
-class Remembered(Operator):
+class Remembered(Derived):
     """The same matrix, with each of its products stored.
 
     If a computation is stopped, a new process reads the stored products instead of computing them. The result has the
@@ -24,6 +23,7 @@ class Remembered(Operator):
         store: store for the products of one limit.
         name: identifies this matrix in the store.
 
+    >>> import torch
     >>> from tempfile import TemporaryDirectory
     >>> from howsparse.risk import EmpiricalRisk, Hessian
     >>> risk = EmpiricalRisk(torch.nn.Linear(4, 3), [(torch.eye(4), torch.zeros(4, dtype=torch.long))])
@@ -34,21 +34,9 @@ class Remembered(Operator):
     """
 
     def __init__(self, operator: Operator, store: Store, name: str) -> None:
-        self._operator, self._store, self._name = operator, store, name
-        self.positive = operator.positive
+        super().__init__(operator)
+        self._store, self._name = store, name
         self._products = 0
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self._operator.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._operator.device
 
     @property
     def num_products(self) -> int:

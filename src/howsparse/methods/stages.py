@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from howsparse.identity import architecture
-from howsparse.limit.compute import default_tolerance, pruning_limit
+from howsparse.limit.compute import options_for_sample, pruning_limit
 from howsparse.limit.options import Answer
 from howsparse.limit.result import LIMIT, PruningLimit
 from howsparse.methods.run import Run, Sparsity, parse_sparsity
@@ -19,11 +19,11 @@ from howsparse.methods.ticket import TRAINING, Stage, Ticket, Trained
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import prune
-from howsparse.risk import EmpiricalRisk, evaluate, select_weights
+from howsparse.risk import evaluate, select_weights
 from howsparse.store import Store
 from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate_factors
 
-__all__ = ["Run", "Sparsity", "Stages", "dense_mask", "limit_of", "parse_sparsity"]
+__all__ = ["Run", "Sparsity", "Stages", "dense_mask", "limit_of", "network_inputs", "parse_sparsity"]
 
 _SAVE_EVERY = 10.0  # smallest number of seconds between two checkpoints
 
@@ -152,12 +152,7 @@ class Stages:
         settings = {
             key: value for key, value in self.problem.settings().items() if key not in ("epochs", "l1", "network")
         }
-        inputs = {
-            "model": architecture(model),
-            "state": model.state_dict(),
-            "data": self.problem.data,
-            "problem": settings,
-        }
+        inputs = network_inputs(self.problem, model) | {"problem": settings}
         trained = Store(self.run.folder).get(TRAINING, inputs, {"seed": self.seed, **options}, compute)
         model.load_state_dict(trained.state)
         used = model if network is None else network()
@@ -276,23 +271,21 @@ def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, r
         prune(studied, mask)
 
     def compute(workspace: Path | None) -> PruningLimit:
-        tolerance = run.limit.tolerance
-        if tolerance is None:
-            tolerance = default_tolerance(EmpiricalRisk(studied, problem.study_batches(), problem.loss))[0]
-        options = replace(run.limit, seed=seed, tolerance=tolerance, population=problem.num_examples)
+        asked, whole = replace(run.limit, seed=seed), problem.study_batches()
+        options = options_for_sample(asked, studied, whole, problem.loss, problem.num_examples)
         batches = problem.study_batches(run.examples)
         return pruning_limit(
             studied, batches, loss=problem.loss, options=options, keep=workspace, progress=run.on_limit
         )
 
-    inputs = {
-        "model": architecture(studied),
-        "state": studied.state_dict(),
-        "data": problem.data,
-        "loss": problem.settings()["loss"],
-    }
+    inputs = network_inputs(problem, studied) | {"loss": problem.settings()["loss"]}
     options = {"seed": seed, "examples": run.examples, "limit": run.limit}
     return Store(run.folder).get(LIMIT, inputs, options, compute)
+
+
+def network_inputs(problem: Problem, model: nn.Module) -> dict[str, object]:
+    """What identifies a network on a problem's data in the store: its code, its state and the data."""
+    return {"model": architecture(model), "state": model.state_dict(), "data": problem.data}
 
 
 def dense_mask(model: nn.Module) -> Mask:

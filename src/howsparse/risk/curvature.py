@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from howsparse.linalg.operators import Operator
+from howsparse.linalg.operators import Derived, Operator
 from howsparse.matmul import fast_matmul
 from howsparse.memory import available_memory
 from howsparse.parallel import own_count, sum_
@@ -206,7 +206,7 @@ class GGN(_Curvature):
         return product
 
 
-class Sample(Operator):
+class Sample(Derived):
     r"""Hessian or GGN over the first batches only, :math:`\sum_{b \le c} n_b A_b / \sum_{b \le c} n_b`.
 
     It uses the stored graphs of the matrix over all batches.
@@ -224,21 +224,9 @@ class Sample(Operator):
     """
 
     def __init__(self, curvature: Hessian | GGN, count: int) -> None:
+        super().__init__(curvature)
         self._curvature, self._count = curvature, count
-        self.positive = curvature.positive
         self._products = 0
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self._curvature.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._curvature.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._curvature.device
 
     @property
     def num_products(self) -> int:

@@ -69,9 +69,9 @@ class EmpiricalRisk:
             if any(name in masks for name in self._chosen)
             else None
         )
-        self._check_batches()
+        first = self._checked_first_batch()
         with self.standing_in() as call:
-            self._check_first_loss(call)
+            self._check_loss(call, move(first, self.device))
         self._lengths: list[int] | None = None
 
     @property
@@ -176,7 +176,7 @@ class EmpiricalRisk:
                 self._applied, self._stand_ins, (function, batch), tie_weights=False
             )
 
-    def _check_batches(self) -> None:
+    def _checked_first_batch(self) -> Any:
         if iter(self.all_batches) is self.all_batches:
             raise InputError("batches can be read only once; pass a list or a DataLoader, not an iterator or generator")
         first, again = (next(iter(self.all_batches), None) for _ in range(2))
@@ -187,9 +187,9 @@ class EmpiricalRisk:
                 "batches differ from pass to pass, as those of a shuffling or augmenting loader do;"
                 " pass howsparse.SamePasses(loader), or a loader that does neither"
             )
+        return first
 
-    def _check_first_loss(self, call: Caller) -> None:
-        batch = move(next(iter(self.all_batches)), self.device)
+    def _check_loss(self, call: Caller, batch: Any) -> None:
         loss = call(self.loss, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
