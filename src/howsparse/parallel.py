@@ -149,7 +149,7 @@ def from_first(compute: Callable[[], Value]) -> Value:
     return value
 
 
-def gathered(values: list[float]) -> list[list[float]]:
+def gathered(values: list[Value]) -> list[list[Value]]:
     """Collect the values of all processes.
 
     Args:

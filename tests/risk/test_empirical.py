@@ -103,7 +103,7 @@ def test_every_bad_input_has_its_line() -> None:
     fails("batches is empty", model, [])
     fails("read only once", model, iter(batches))
     fails("read only once", model, (batch for batch in batches))
-    fails("not a prunable weight; the model has: 0.weight, 2.weight", model, batches, names=["0.bias"])
+    fails("no parameter '0.wait'; its prunable weights: 0.weight, 2.weight", model, batches, names=["0.wait"])
     fails(r"tensor of shape \(16,\), not a scalar", model, batches, loss=lambda m, b: m(b[0]).sum(1))
     fails("the loss is float, not a scalar", model, batches, loss=lambda m, b: 1.0)
     fails("does not depend on the weights", model, batches, loss=lambda m, b: b[0].sum())
@@ -122,8 +122,8 @@ def test_every_bad_input_has_its_line() -> None:
 
     frozen_one, _ = mlp_case()
     frozen_one[0].weight.requires_grad_(False)  # type: ignore[index]
-    fails("'0.weight' is frozen", frozen_one, batches, names=["0.weight"])
     assert EmpiricalRisk(frozen_one, batches).names == ["2.weight"]
+    assert EmpiricalRisk(frozen_one, batches, names=["0.weight"]).names == ["0.weight"]
 
 
 def test_a_data_loader_can_be_read_again() -> None:

@@ -19,6 +19,7 @@ from howsparse.limit.result import LIMIT, PruningLimit
 from howsparse.linalg import Block, Operator, Remembered, Spectrum, grow_spectrum
 from howsparse.risk import GGN, EmpiricalRisk, Hessian, Sample
 from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.risk.weights import select_weights
 from howsparse.store import Store
 
 __all__ = ["Progress", "default_tolerance", "options_for_sample", "pruning_limit"]
@@ -68,7 +69,7 @@ def pruning_limit(
     True
     """
     options = _merged(options or LimitOptions(), changes)
-    risk = EmpiricalRisk(model, batches, loss, options.names)
+    risk = EmpiricalRisk(model, batches, loss, select_weights(model, options.names))
     case = _Case(risk, options, memory, progress)
     if keep is None:
         return _compute(case, None)

@@ -15,7 +15,9 @@ __all__ = [
     "batch_length",
     "can_split",
     "examples",
+    "is_half",
     "move",
+    "precise",
     "same_content",
     "split_batch",
 ]
@@ -89,6 +91,26 @@ def move(batch: Any, device: torch.device) -> Any:
         return {key: move(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
         return _like(batch, (move(value, device) for value in batch))
+    return batch
+
+
+def is_half(tensor: Tensor) -> bool:
+    """Whether a tensor has half precision: float16 or bfloat16."""
+    return tensor.dtype in (torch.float16, torch.bfloat16)
+
+
+def precise(batch: Any) -> Any:
+    """The batch with its tensors of half precision in float32.
+
+    >>> precise([torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.int32)])
+    [tensor([0.]), tensor([0], dtype=torch.int32)]
+    """
+    if isinstance(batch, Tensor):
+        return batch.float() if is_half(batch) else batch
+    if isinstance(batch, Mapping):
+        return {key: precise(value) for key, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return _like(batch, (precise(value) for value in batch))
     return batch
 
 

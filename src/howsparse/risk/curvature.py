@@ -19,7 +19,7 @@ from howsparse.linalg.operators import Derived, Operator
 from howsparse.matmul import fast_matmul
 from howsparse.memory import available_memory
 from howsparse.parallel import own_count, sum_
-from howsparse.risk.batches import batch_length, move
+from howsparse.risk.batches import batch_length
 from howsparse.risk.empirical import Caller, EmpiricalRisk
 from howsparse.risk.losses import CrossEntropy
 
@@ -73,14 +73,14 @@ class _Curvature(Operator):
         parts = self.risk.unflatten(vector)
         total = torch.zeros_like(vector)
         with fast_matmul(self.risk.device):
-            for product, length in kept:
-                total.add_(self.risk.flatten(product(parts)), alpha=length)
+            for product, weight in kept:
+                total.add_(self.risk.flatten(product(parts)), alpha=weight)
         if own > len(kept):
-            with self.risk.standing_in() as call:
+            with self.risk.standing_in(twice=True) as call:
                 for batch in islice(self.risk.batches, len(kept), own):
-                    graph = self._graph(call, move(batch, self.risk.device))
-                    total.add_(self.risk.flatten(graph(parts)), alpha=batch_length(batch))
-        return sum_(total).div_(sum(self.risk.lengths[:count]))
+                    graph = self._graph(call, self.risk.on(batch))
+                    total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(batch))
+        return sum_(total).div_(sum(self.risk.weights[:count]))
 
     @abstractmethod
     def _graph(self, call: Caller, batch: Any) -> Product:
@@ -89,18 +89,18 @@ class _Curvature(Operator):
     def _keep(self) -> list[tuple[Product, int]]:
         if self._kept is None:
             self._kept, left = [], float(self._memory)
-            with self.risk.standing_in() as call:
+            with self.risk.standing_in(twice=True) as call:
                 per_example = self._graph_bytes(call)
                 for batch in self.risk.batches:
                     left -= per_example * batch_length(batch)
                     if left < 0:
                         break
-                    self._kept.append((self._graph(call, move(batch, self.risk.device)), batch_length(batch)))
+                    self._kept.append((self._graph(call, self.risk.on(batch)), self.risk.weight_of(batch)))
         return self._kept
 
     def _graph_bytes(self, call: Caller) -> float:
         """Bytes of one example's graph without the weights, counted on the first batch."""
-        batch = move(next(iter(self.risk.all_batches)), self.risk.device)
+        batch = self.risk.on(next(iter(self.risk.all_batches)))
         storages: dict[int, int] = {}
 
         def count(tensor: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class GGN(_Curvature):
     @cached_property
     def rank_bound(self) -> int:
         """Largest number of nonzero eigenvalues: examples times outputs; for cross-entropy one output less."""
-        batch = move(next(iter(self.risk.all_batches)), self.risk.device)
+        batch = self.risk.on(next(iter(self.risk.all_batches)))
         with self.risk.standing_in() as call, torch.no_grad():
             output = call(self._loss.output, batch)
         outputs = output.numel() // batch_length(batch)

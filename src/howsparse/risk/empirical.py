@@ -12,11 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from howsparse.errors import InputError
 from howsparse.matmul import fast_matmul
-from howsparse.parallel import OwnBatches, gathered, sum_
-from howsparse.risk.batches import batch_length, move, same_content, split_batch
-from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
+from howsparse.parallel import OwnBatches, gathered, sum_, summed
+from howsparse.risk.batches import batch_length, is_half, move, precise, same_content, split_batch
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy, weight_of
 from howsparse.risk.modes import attributes_kept, evaluation_mode
-from howsparse.risk.weights import select_weights, torch_masks
+from howsparse.risk.weights import named_weights, select_weights, torch_masks
 
 __all__ = [
     "Caller",
@@ -34,14 +34,17 @@ class EmpiricalRisk:
     holds at zero are not under study, and flat vectors have no entries for them.
 
     Args:
-        model: any module; its prunable weights, or those in ``weights``, must not be frozen.
+        model: any module. Weights of half precision are studied in float32, because products in bfloat16 have two
+            digits.
         batches: batches that can be read several times; each pass must give the same examples.
         loss: ``loss(model, batch)``, mean over the batch; by default cross-entropy.
-        names: names of the weights under study; by default all prunable weights that are not frozen.
+        names: names of the parameters under study, which need not be prunable; by default all prunable weights that are
+            not frozen.
 
     Raises:
         InputError: the model has no prunable weights, all are frozen, or a weight is not finite; there are no batches,
-            or they can be read only once; the loss is not a finite scalar, or changes from call to call.
+            or they can be read only once; no label counts; the loss is not a finite scalar, or changes from call to
+            call.
 
     >>> model = nn.Linear(2, 2)
     >>> risk = EmpiricalRisk(model, [(torch.eye(2), torch.tensor([0, 1]))])
@@ -56,13 +59,17 @@ class EmpiricalRisk:
         loss: Loss = cross_entropy,
         names: Iterable[str] | None = None,
     ) -> None:
-        self.model, self.loss = model, as_loss(loss)
+        self.model, self.loss = model, as_loss(loss, model)
         self.all_batches, self.batches = batches, OwnBatches(batches)
         self._chosen = _studied(model, names)
-        leaves = {id(p): p.detach().requires_grad_() for p in self._chosen.values()}
-        self.leaves = list(leaves.values())
+        self._leaf_of = {id(p): _float32(p.detach()).requires_grad_() for p in self._chosen.values()}
+        self.leaves = list(self._leaf_of.values())
+        self._half = any(is_half(p) for p in model.parameters())
         self._applied = _Applied(model)
-        self._stand_ins = {name: leaves.get(id(p), p.detach()) for name, p in _places(self._applied)}
+        self._constants = {
+            name: _float32(t.detach()) for name, t in _places(self._applied) if id(t) not in self._leaf_of
+        }
+        self._leaf_places = [(name, id(t)) for name, t in _places(self._applied) if id(t) in self._leaf_of]
         masks = torch_masks(model)
         self._kept = (
             torch.cat([_kept(masks.get(name), p) for name, p in self._chosen.items()])
@@ -71,8 +78,8 @@ class EmpiricalRisk:
         )
         first = self._checked_first_batch()
         with self.standing_in() as call:
-            self._check_loss(call, move(first, self.device))
-        self._lengths: list[int] | None = None
+            self._check_loss(call, self.on(first))
+        self._sizes: list[tuple[int, int]] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -92,9 +99,16 @@ class EmpiricalRisk:
     @property
     def lengths(self) -> list[int]:
         """Number of examples in each batch, of all processes."""
-        if self._lengths is None:
-            self._lengths = [batch_length(batch) for batch in self.all_batches]
-        return self._lengths
+        return [length for length, _ in self._read_sizes()]
+
+    @property
+    def weights(self) -> list[int]:
+        """What each batch counts in the mean: its predictions if the loss counts them, else its examples."""
+        return [weight for _, weight in self._read_sizes()]
+
+    def weight_of(self, batch: Any) -> int:
+        """What one batch counts in the mean."""
+        return weight_of(self.loss, batch)
 
     @property
     def device(self) -> torch.device:
@@ -128,10 +142,26 @@ class EmpiricalRisk:
             raise InputError("curvature='ggn' needs a loss with output(model, batch) and of_output(output, batch)")
         return self.loss
 
+    def on(self, batch: Any) -> Any:
+        """The batch on the model's device; in float32 if the model's weights have half precision."""
+        batch = move(batch, self.device)
+        return precise(batch) if self._half else batch
+
     def on_device(self) -> Iterator[tuple[Any, float]]:
-        """This process's batches on the model's device, each with its fraction of all examples."""
+        """This process's batches on the model's device, each with its share in the mean; none with share 0."""
+        total = sum(self.weights)
         for batch in self.batches:
-            yield move(batch, self.device), batch_length(batch) / self.num_examples
+            weight = self.weight_of(batch)
+            if weight:
+                yield self.on(batch), weight / total
+
+    def value(self, weights: Tensor | None = None) -> float:
+        """The risk, at other weights ``(n,)`` if these are given. The model is not changed."""
+        total = 0.0
+        with self.standing_in(weights) as call, torch.no_grad():
+            for batch, share in self.on_device():
+                total += share * float(call(self.loss, batch))
+        return summed([total], self.device)[0]
 
     def gradient(self) -> Tensor:
         """Gradient of the risk, ``(n,)``."""
@@ -148,7 +178,7 @@ class EmpiricalRisk:
         lengths: list[float] = []
         with self.standing_in() as call, torch.no_grad():
             for batch in self.batches:
-                for piece in split_batch(move(batch, self.device), size):
+                for piece in split_batch(self.on(batch), size):
                     losses.append(float(call(self.loss, piece)))
                     lengths.append(batch_length(piece))
         losses, lengths = (list(itertools.chain(*gathered(values))) for values in (losses, lengths))
@@ -156,25 +186,42 @@ class EmpiricalRisk:
         return torch.tensor([x for x, n in zip(losses, lengths, strict=True) if n == longest], dtype=torch.float64)
 
     @contextmanager
-    def standing_in(self) -> Iterator[Caller]:
-        """Enable evaluation mode, derivatives of every order and `fast_matmul`; restore all settings at the end.
+    def standing_in(self, weights: Tensor | None = None, *, twice: bool = False) -> Iterator[Caller]:
+        """Enable evaluation mode and `fast_matmul`; restore all settings at the end.
+
+        Args:
+            weights: values of the weights under study, ``(n,)``, instead of those of the model.
+            twice: whether second derivatives are taken. Fused attention has none and is not used then.
 
         Yields:
             ``call(function, batch)``, which returns ``function(model, batch)``. `leaves` replace the parameters under
             study, and constants replace all other parameters.
         """
+        leaves = self.leaves if weights is None else self.unflatten(weights)
+        by_id = dict(zip(self._leaf_of, leaves, strict=True))
+        stand_ins = self._constants | {name: by_id[key] for name, key in self._leaf_places}
         with ExitStack() as stack:
             devices = [self.device] if self.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=devices))
             stack.enter_context(evaluation_mode(self.model))
             stack.enter_context(fast_matmul(self.device))
             stack.enter_context(attributes_kept(self.model))
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused kernels have no second derivative
+            if twice:
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             yield lambda function, batch: functional_call(
-                self._applied, self._stand_ins, (function, batch), tie_weights=False
+                self._applied, stand_ins, (function, batch), tie_weights=False
             )
+
+    def _read_sizes(self) -> list[tuple[int, int]]:
+        if self._sizes is None:
+            self._sizes = [(batch_length(batch), self.weight_of(batch)) for batch in self.all_batches]
+            if not sum(weight for _, weight in self._sizes):
+                raise InputError(
+                    "every label of the data is -100 (ignored), so there is no loss; pass data with labels"
+                )
+        return self._sizes
 
     def _checked_first_batch(self) -> Any:
         if iter(self.all_batches) is self.all_batches:
@@ -211,10 +258,7 @@ class EmpiricalRisk:
 
 
 def _studied(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
-    chosen = select_weights(model, names)
-    frozen = [name for name, p in chosen.items() if not p.requires_grad]
-    if names is not None and frozen:
-        raise InputError(f"weight '{frozen[0]}' is frozen; set its requires_grad to True, or remove it from the names")
+    chosen = select_weights(model, None) if names is None else named_weights(model, names)
     for name, p in chosen.items():
         if not torch.isfinite(p).all():
             raise InputError(f"weight '{name}' has NaN or infinite entries; load a checkpoint that did not diverge")
@@ -225,14 +269,22 @@ def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
     return torch.ones(parameter.numel(), dtype=torch.bool, device=parameter.device) if mask is None else mask.flatten()
 
 
-def _places(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every place of a parameter in a module, with exactly one name for each place.
+def _float32(tensor: Tensor) -> Tensor:
+    """A tensor of half precision in float32; any other as it is."""
+    return tensor.float() if is_half(tensor) else tensor
+
+
+def _places(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place of a parameter or half-precision buffer in a module, with exactly one name for each place.
 
     A tied weight has several places. A module that is used twice has two names for the same place.
     `functional_call` with ``tie_weights`` uses both names, and then leaves the replacement in the model (torch 2.13).
     """
     for path, module in model.named_modules():
         yield from module.named_parameters(path, recurse=False, remove_duplicate=False)
+        for name, buffer in module.named_buffers(path, recurse=False, remove_duplicate=False):
+            if is_half(buffer):
+                yield name, buffer
 
 
 class _Applied(nn.Module):

@@ -3,15 +3,24 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
+from howsparse.risk.batches import batch_length
+from howsparse.risk.pretrained import check_single_label, reads_labels, shifts_labels
 
-__all__ = ["Criterion", "CrossEntropy", "Loss", "SplitLoss", "as_loss", "cross_entropy"]
+__all__ = ["Criterion", "CrossEntropy", "Loss", "SplitLoss", "as_loss", "cross_entropy", "weight_of"]
+
+_IGNORED = -100  # torch's and Hugging Face's label for a position that does not count
 
 
 class Loss(Protocol):
-    """Mean loss of a model on a batch, as a scalar tensor."""
+    """Mean loss of a model on a batch, as a scalar tensor.
+
+    A batch counts in proportion to its number of examples. A loss that is a mean over something else, for example over
+    the tokens of a text, has ``count(batch)``, and batches count in proportion to this number.
+    """
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor: ...
 
@@ -33,34 +42,87 @@ class SplitLoss(Protocol):
 
 
 class CrossEntropy:
-    """Mean cross-entropy of a classifier.
+    """Mean cross-entropy over all predictions: one for each image, token or pixel whose label is not -100.
 
     A batch is an ``(input, target)`` pair, or a mapping as for Hugging Face models: ``labels`` is the target, and the
-    other entries are the model's keyword arguments. The output is a tensor of logits, or has them in its attribute
-    ``logits``. Dimension 1 of the logits is the class.
+    other entries are the model's keyword arguments. For a pair, dimension 1 of the logits is the class. For a mapping,
+    the last dimension is the class, and the output has only the logits of labels that count. It is ``(predictions,
+    classes)``, so positions without a label cost no memory, also with a large vocabulary.
+
+    Batches count in proportion to their predictions, so the mean over a text is a mean over its tokens.
+
+    Args:
+        shift: whether the logits at a position predict the label at the next one, as in a causal language model. If
+            the model is one of Hugging Face's, `as_loss` decides it.
 
     >>> import torch
     >>> cross_entropy(nn.Identity(), (torch.zeros(1, 2), torch.tensor([0])))
     tensor(0.6931)
     """
 
+    def __init__(self, shift: bool = False) -> None:
+        self.shift = shift
+
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
-        return self.of_output(self.output(model, batch), batch)
+        loss = self.for_model(model)
+        return loss.of_output(loss.output(model, batch), batch)
+
+    def for_model(self, model: nn.Module) -> "CrossEntropy":
+        """The same loss with the ``shift`` that a Hugging Face model needs."""
+        return self if self.shift or not shifts_labels(model) else CrossEntropy(shift=True)
 
     def output(self, model: nn.Module, batch: Any) -> Tensor:
-        if isinstance(batch, Mapping):
-            output = model(**{key: value for key, value in batch.items() if key != "labels"})
-        else:
-            output = model(_pair(batch)[0])
-        logits = getattr(output, "logits", output)
-        if not isinstance(logits, Tensor):
+        """Logits of all predictions: of a pair as the model returns them, of a mapping ``(predictions, classes)``."""
+        if not isinstance(batch, Mapping):
+            return _logits(model(_pair(batch)[0]))
+        check_single_label(model)
+        given = batch if reads_labels(model) else {key: value for key, value in batch.items() if key != "labels"}
+        logits = _logits(model(**given))
+        if self.shift:
+            logits = logits[:, :-1]
+        labels = self._labels(batch)
+        if labels.is_floating_point():  # probabilities of the classes
+            return logits
+        if logits.shape[:-1] != labels.shape and logits.shape[:1] + logits.shape[2:] == labels.shape:
+            logits = logits.movedim(1, -1)  # classes first, as in segmentation
+        if logits.shape[:-1] != labels.shape:
             raise InputError(
-                f"the model returns {type(logits).__name__}, not a tensor of logits; pass a loss(model, batch) for it"
+                f"logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(labels.shape)};"
+                " pass a loss(model, batch) for this model"
             )
-        return logits
+        return logits[labels != _IGNORED]
 
     def of_output(self, output: Tensor, batch: Any) -> Tensor:
-        return nn.functional.cross_entropy(output, _target(batch))
+        """Mean cross-entropy of the predictions; 0 if no label counts."""
+        target = self.targets(batch)
+        if isinstance(batch, Mapping) and not len(target):
+            return output.sum()
+        return nn.functional.cross_entropy(output, target)
+
+    def count(self, batch: Any) -> int:
+        """Number of predictions whose labels count."""
+        target = self.targets(batch)
+        return len(target) if target.is_floating_point() else int((target != _IGNORED).sum())
+
+    def targets(self, batch: Any) -> Tensor:
+        """Labels of the predictions; of a mapping, only those that count, ``(predictions,)``."""
+        if not isinstance(batch, Mapping):
+            return _pair(batch)[1]
+        labels = self._labels(batch)
+        return labels if labels.is_floating_point() else labels[labels != _IGNORED]
+
+    def examples(self, batch: Any) -> Tensor:
+        """The example of each prediction, as a position in the batch; in the order of `each` and `correct`."""
+        labels = self._labels(batch) if isinstance(batch, Mapping) else _pair(batch)[1]
+        if labels.is_floating_point():
+            return torch.arange(len(labels), device=labels.device)
+        return (labels != _IGNORED).nonzero()[:, 0]
+
+    def each(self, output: Tensor, batch: Any) -> Tensor:
+        """Loss of each prediction whose label counts, ``(predictions,)``."""
+        target = self.targets(batch)
+        losses = nn.functional.cross_entropy(output, target, reduction="none")
+        return losses.flatten() if target.is_floating_point() else losses[target != _IGNORED]
 
     def score(self, output: Tensor, batch: Any) -> tuple[int, int]:
         """Number of correct predictions, and number of all predictions."""
@@ -68,10 +130,28 @@ class CrossEntropy:
         return int(correct.sum()), correct.numel()
 
     def correct(self, output: Tensor, batch: Any) -> Tensor:
-        """Which predictions are correct, as a boolean tensor on the device."""
-        target = _target(batch)
-        classes = target if target.ndim == output.ndim - 1 else target.argmax(1)
-        return output.argmax(1) == classes
+        """Which predictions are correct, as a boolean tensor on the device, ``(predictions,)``."""
+        return self.in_top(1, output, batch)
+
+    def in_top(self, k: int, output: Tensor, batch: Any) -> Tensor:
+        """Whether the label is one of the ``k`` most probable classes, for each prediction, ``(predictions,)``."""
+        target = self.targets(batch)
+        classes = target.argmax(1) if target.is_floating_point() else target
+        if k == 1:
+            hits = output.argmax(1) == classes
+        else:
+            best = output.topk(min(k, output.shape[1]), dim=1).indices
+            hits = (best == classes.unsqueeze(1)).any(1)
+        return hits[classes != _IGNORED]
+
+    def _labels(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if "labels" not in batch:
+            raise InputError(
+                f"a batch has no 'labels' but {', '.join(map(str, batch))}; add them (for a causal language model a"
+                " copy of input_ids, with -100 at padding), or pass a loss(model, batch)"
+            )
+        labels = batch["labels"]
+        return labels[:, 1:] if self.shift else labels
 
 
 cross_entropy = CrossEntropy()
@@ -95,32 +175,60 @@ class Criterion:
         return self.of_output(self.output(model, batch), batch)
 
     def output(self, model: nn.Module, batch: Any) -> Tensor:
-        return cross_entropy.output(model, batch)
+        if isinstance(batch, Mapping):
+            return _logits(model(**{key: value for key, value in batch.items() if key != "labels"}))
+        return _logits(model(_pair(batch)[0]))
 
     def of_output(self, output: Tensor, batch: Any) -> Tensor:
-        value: Tensor = self.criterion(output, _target(batch))
+        target = cross_entropy._labels(batch) if isinstance(batch, Mapping) else _pair(batch)[1]
+        value: Tensor = self.criterion(output, target)
         return value
 
 
-def as_loss(loss: "Loss | nn.Module") -> Loss:
+def as_loss(loss: "Loss | nn.Module", model: nn.Module | None = None) -> Loss:
     """A loss as this package uses it: a module of torch, such as ``nn.CrossEntropyLoss()``, becomes a `Criterion`.
 
     Args:
         loss: ``loss(model, batch)``, or a loss of ``torch.nn``, which is called with an output and a target.
+        model: the model of the loss; a causal language model of Hugging Face shifts the labels of `CrossEntropy`.
 
     >>> as_loss(nn.CrossEntropyLoss()) is cross_entropy
     True
     """
     if type(loss) is nn.CrossEntropyLoss and _is_plain(loss):
-        return cross_entropy
+        loss = cross_entropy
+    if isinstance(loss, CrossEntropy):
+        return loss if model is None else loss.for_model(model)
     if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch.nn"):
         return Criterion(loss)
     return loss
 
 
+def weight_of(loss: Loss, batch: Any) -> int:
+    """What a batch counts in a mean over batches: its predictions if the loss counts them, else its examples.
+
+    >>> import torch
+    >>> weight_of(cross_entropy, (torch.zeros(3, 2), torch.tensor([0, 1, -100])))
+    2
+    """
+    count = getattr(loss, "count", None)
+    return int(count(batch)) if callable(count) else batch_length(batch)
+
+
 def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
     """Whether it has torch's defaults, with which it is `cross_entropy`, which can score too."""
-    return loss.weight is None and loss.ignore_index == -100 and loss.label_smoothing == 0 and loss.reduction == "mean"
+    return (
+        loss.weight is None and loss.ignore_index == _IGNORED and loss.label_smoothing == 0 and loss.reduction == "mean"
+    )
+
+
+def _logits(output: Any) -> Tensor:
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            f"the model returns {type(logits).__name__}, not a tensor of logits; pass a loss(model, batch) for it"
+        )
+    return logits
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
@@ -129,13 +237,3 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
             f"a batch is a {type(batch).__name__}, not an (input, target) pair; pass a loss(model, batch) that reads it"
         )
     return batch[0], batch[1]
-
-
-def _target(batch: Any) -> Tensor:
-    if isinstance(batch, Mapping):
-        if "labels" not in batch:
-            raise InputError(
-                f"a batch has no 'labels' but {', '.join(map(str, batch))}; pass a loss(model, batch) for it"
-            )
-        return batch["labels"]  # type: ignore[no-any-return]
-    return _pair(batch)[1]

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
+from howsparse.risk.pretrained import is_adapter
 
-__all__ = ["prunable_weights", "select_weights", "torch_masks"]
+__all__ = ["named_weights", "prunable_weights", "select_weights", "torch_masks"]
 
 
 _LAYERS = (
@@ -66,6 +67,11 @@ def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, n
     (['1.weight'], ['0.weight'])
     """
     weights = prunable_weights(model)
+    if names is None and is_adapter(model):
+        raise InputError(
+            "the model has PEFT adapters, whose base weights are frozen; to prune it, merge them first"
+            " (model.merge_and_unload().requires_grad_(True)); to study the adapters alone, give their weights' names"
+        )
     if not weights:
         raise InputError(
             "the model has no prunable weights; use a model with a linear, convolutional or embedding layer"
@@ -82,6 +88,26 @@ def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, n
     if not wanted:
         raise InputError("the list of weight names is empty; give at least one name, or no list")
     return {name: weights[name] for name in wanted}
+
+
+def named_weights(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Parameters with the given names, whether they are prunable or not.
+
+    Raises:
+        InputError: a name is unknown, or there is no name.
+
+    >>> list(named_weights(nn.Linear(2, 2), ["bias"]))
+    ['bias']
+    """
+    known = dict(model.named_parameters(remove_duplicate=False)) | prunable_weights(model)
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        prunable = ", ".join(prunable_weights(model)) or "none"
+        raise InputError(f"the model has no parameter '{unknown[0]}'; its prunable weights: {prunable}")
+    if not wanted:
+        raise InputError("the list of weight names is empty; give at least one name, or no list")
+    return {name: known[name] for name in wanted}
 
 
 def torch_masks(model: nn.Module) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def training_loss(model: nn.Module, loss: Loss) -> TrainingLoss:
     >>> training_loss(model, cross_entropy).model is model
     True
     """
-    loss = as_loss(loss)
+    loss = as_loss(loss, model)
     if next(model.parameters()).device.type != "cuda":
         return TrainingLoss(model, loss)
     compiled: Any = torch.compile(model, dynamic=False) if _can_compile() else model
