@@ -15,6 +15,7 @@ References:
 
 from howsparse.geometry.magnitudes import (
     Magnitudes,
+    effective_sparsity,
     existence_fixed_point,
     fixed_point,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "clipped_filter",
     "curvature_scale",
     "effective_dimension",
+    "effective_sparsity",
     "ellipsoid_width",
     "existence_density",
     "existence_fixed_point",

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+from howsparse.errors import InputError
 from howsparse.geometry.spectra import curvature_scale
 
 __all__ = [
     "Magnitudes",
+    "effective_sparsity",
     "existence_fixed_point",
     "fixed_point",
 ]
@@ -42,6 +44,36 @@ class Magnitudes:
         whole, part = divmod((1 - density) * self.num_weights, 1)
         low, high = self._removed[int(whole)], self._removed[min(int(whole) + 1, self.num_weights)]
         return math.sqrt(float(low + part * (high - low)))
+
+
+def effective_sparsity(weights: ArrayLike) -> float:
+    r"""A baseline that sees no data: 1 minus the effective number of weights as a fraction of their number.
+
+    The effective number is :math:`(\sum_i |w_i|)^2 / \sum_i w_i^2`. It is n if all magnitudes are equal, and 1 if all
+    weights but one are zero. It is the participation ratio of the magnitudes, and the square of the ratio of norms
+    :math:`\ell_1/\ell_2`. On trained networks it often says more than can be removed without loss. Use it only to
+    compare other answers with it.
+
+    Args:
+        weights: the weights, any shape and sign.
+
+    Returns:
+        A fraction in [0, 1).
+
+    Raises:
+        InputError: there are no weights, or all are zero or not finite.
+
+    Source: Hoyer (2004), Non-negative matrix factorization with sparseness constraints, for the ratio of norms.
+
+    >>> effective_sparsity([1.0, -1.0, 0.0, 0.0])
+    0.5
+    """
+    sizes = np.abs(np.asarray(weights, dtype=np.float64)).ravel()
+    largest = float(sizes.max(initial=0.0))
+    if not 0 < largest < math.inf:
+        raise InputError("the weights have no effective number: none is nonzero and finite; use a trained network")
+    sizes = sizes / largest  # so that squares of very small or large weights stay in range
+    return float(1 - sizes.sum() ** 2 / (sizes.size * np.square(sizes).sum()))
 
 
 def fixed_point(density_at: Callable[[float], float], magnitudes: Magnitudes, tolerance: float) -> float:

@@ -9,9 +9,9 @@ from howsparse.methods.stages import Run, Sparsity, Stages
 from howsparse.methods.ticket import Ticket
 from howsparse.problem import Problem
 from howsparse.pruning.masks import Mask, random_layer_mask, random_mask
-from howsparse.risk.weights import select_weights
+from howsparse.pruning.orders.erk import erdos_renyi_densities
 
-__all__ = ["erdos_renyi_densities", "random"]
+__all__ = ["random"]
 
 
 def random(
@@ -51,32 +51,6 @@ def random(
     mask.apply_(model)
     stages.train("training", model, mask)
     return stages.ticket(model, mask)
-
-
-def erdos_renyi_densities(model: nn.Module, sparsity: float) -> dict[str, float]:
-    """Layer densities by the Erdős-Rényi-kernel rule.
-
-    A layer's density is proportional to the sum of its weight's dimensions divided by their product. No density is
-    above 1; the excess weights go to the other layers.
-
-    Source: Evci et al. (2020), Rigging the lottery: Erdős-Rényi-kernel.
-
-    >>> model = nn.Sequential(nn.Linear(30, 10), nn.Linear(10, 5))
-    >>> {name: round(density, 3) for name, density in erdos_renyi_densities(model, 0.8).items()}
-    {'0.weight': 0.17, '1.weight': 0.382}
-    """
-    weights = select_weights(model, None)
-    left = (1 - sparsity) * sum(w.numel() for w in weights.values())
-    densities: dict[str, float] = {}
-    while weights:
-        scale = left / sum(sum(w.shape) for w in weights.values())
-        full = [name for name, w in weights.items() if scale * sum(w.shape) > w.numel()]
-        if not full:
-            return densities | {name: scale * sum(w.shape) / w.numel() for name, w in weights.items()}
-        for name in full:
-            densities[name] = 1.0
-            left -= weights.pop(name).numel()
-    return densities
 
 
 def _erk_mask(model: nn.Module, sparsity: float, seed: int) -> Mask:

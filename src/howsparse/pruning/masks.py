@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
-from howsparse.risk.weights import prunable_weights, select_weights, torch_masks
+from howsparse.pruning.scores import magnitude_scores, random_scores
+from howsparse.risk.weights import prunable_weights, select_weights
 
 __all__ = [
     "Mask",
@@ -18,6 +19,7 @@ __all__ = [
     "layerwise_mask",
     "magnitude_mask",
     "magnitude_masks",
+    "nested_masks",
     "random_layer_mask",
     "random_mask",
 ]
@@ -140,8 +142,8 @@ def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = Non
     >>> largest_mask(nn.Linear(100, 10), 7).num_kept
     7
     """
-    chosen = select_weights(model, names)
-    return _split(largest(_flat_magnitudes(model, chosen), count), chosen)
+    scores = magnitude_scores(model, names)
+    return _split(largest(_flat(scores), count), scores)
 
 
 def magnitude_masks(model: nn.Module, names: Iterable[str] | None = None) -> Callable[[float], Mask]:
@@ -154,14 +156,31 @@ def magnitude_masks(model: nn.Module, names: Iterable[str] | None = None) -> Cal
     >>> [mask_at(sparsity).num_kept for sparsity in (0.0, 0.5, 0.9)]
     [1000, 500, 100]
     """
-    chosen = select_weights(model, names)
-    flat = _flat_magnitudes(model, chosen)
+    return nested_masks(magnitude_scores(model, names))
+
+
+def nested_masks(scores: Mapping[str, Tensor]) -> Callable[[float], Mask]:
+    """Masks of many sparsities, under which the weights with the largest scores stay.
+
+    The number of weights that stay is exact. Of equal scores, the first one stays, so a mask of a larger sparsity keeps
+    no weight that a mask of a smaller sparsity removes. The scores are sorted once.
+
+    Args:
+        scores: a score for each weight, by weight name.
+
+    Returns:
+        A function that returns the mask of a sparsity in [0, 1).
+
+    >>> nested_masks({"fc": torch.tensor([3.0, 1.0, 2.0, 1.0])})(0.25)
+    {'fc': tensor([ True,  True,  True, False])}
+    """
+    flat = _flat(scores)
     ordered = flat.sort().values
 
     def mask_at(sparsity: float) -> Mask:
         count = round((1 - check_sparsity(sparsity)) * flat.numel())
         kept = _at_least(flat, ordered[-count], count) if count else torch.zeros_like(flat, dtype=torch.bool)
-        return _split(kept, chosen)
+        return _split(kept, scores)
 
     return mask_at
 
@@ -181,11 +200,10 @@ def layerwise_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
     {'0.weight': 0.1..., '1.weight': 0.1...}
     """
     check_sparsity(sparsity)
-    chosen = select_weights(model, names)
     return Mask(
         {
             name: largest(magnitude.flatten(), round((1 - sparsity) * magnitude.numel())).view(magnitude.shape)
-            for name, magnitude in zip(chosen, _magnitudes(model, chosen), strict=True)
+            for name, magnitude in magnitude_scores(model, names).items()
         }
     )
 
@@ -206,10 +224,9 @@ def random_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None =
     100
     """
     check_sparsity(sparsity)
-    chosen = select_weights(model, names)
-    size = sum(w.numel() for w in chosen.values())
-    draw = torch.rand(size, generator=torch.Generator().manual_seed(seed))
-    return _split(largest(draw, round((1 - sparsity) * size)), chosen)
+    scores = random_scores(model, names, seed)
+    size = sum(score.numel() for score in scores.values())
+    return _split(largest(_flat(scores), round((1 - sparsity) * size)), scores)
 
 
 def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: int = 0) -> Mask:
@@ -241,16 +258,6 @@ def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: in
     return Mask({name: largest(draws[name], counts[name]).view(w.shape) for name, w in chosen.items()})
 
 
-def _magnitudes(model: nn.Module, weights: dict[str, nn.Parameter]) -> list[Tensor]:
-    """Absolute values of the weights. Weights that torch has pruned get -1, which is less than all others."""
-    broken = next((name for name, w in weights.items() if w.isnan().any()), None)
-    if broken is not None:
-        raise InputError(f"weight '{broken}' has NaN entries; load a checkpoint that did not diverge")
-    masks = torch_masks(model)
-    sizes = {name: w.detach().abs() for name, w in weights.items()}
-    return [size.masked_fill(~masks[name], -1.0) if name in masks else size for name, size in sizes.items()]
-
-
 def _whole_counts(wanted: dict[str, float]) -> dict[str, int]:
     """Round each number to a whole number within 1 of it, so that the sum is the rounded sum of all numbers."""
     counts = {name: int(count) for name, count in wanted.items()}
@@ -275,11 +282,11 @@ def _at_least(values: Tensor, threshold: Tensor, count: int) -> Tensor:
     return kept
 
 
-def _flat_magnitudes(model: nn.Module, chosen: dict[str, nn.Parameter]) -> Tensor:
-    return torch.cat([magnitude.flatten() for magnitude in _magnitudes(model, chosen)])
+def _flat(scores: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([score.flatten() for score in scores.values()])
 
 
-def _split(kept: Tensor, chosen: dict[str, nn.Parameter]) -> Mask:
-    """Split a flat mask into one tensor for each weight."""
-    sizes = [w.numel() for w in chosen.values()]
-    return Mask({name: k.view(w.shape) for (name, w), k in zip(chosen.items(), kept.split(sizes), strict=True)})
+def _split(kept: Tensor, like: Mapping[str, Tensor]) -> Mask:
+    """Split a flat mask into one tensor for each weight, of the same shapes as the tensors in ``like``."""
+    sizes = [part.numel() for part in like.values()]
+    return Mask({name: k.view(part.shape) for (name, part), k in zip(like.items(), kept.split(sizes), strict=True)})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.risk.pretrained import is_adapter
 
-__all__ = ["named_weights", "prunable_weights", "select_weights", "torch_masks"]
+__all__ = ["is_conv1d", "named_weights", "prunable_weights", "select_weights", "torch_masks"]
 
 
 _LAYERS = (
@@ -39,7 +39,7 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     weights: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        if not isinstance(module, _LAYERS):
+        if not isinstance(module, _LAYERS) and not is_conv1d(module):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if "weight" not in name or id(parameter) in seen:
@@ -47,6 +47,15 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
             seen.add(id(parameter))
             weights[f"{prefix}.{name}".lstrip(".").removesuffix("_orig")] = parameter
     return weights
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Whether a layer is Hugging Face's ``Conv1D``, as in GPT-2: a linear layer whose weight is ``(inputs, outputs)``.
+
+    >>> is_conv1d(nn.Linear(2, 2))
+    False
+    """
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "nx")
 
 
 def select_weights(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
