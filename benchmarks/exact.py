@@ -19,6 +19,7 @@ import howsparse
 from benchmarks.problems import train_dense, train_images
 from howsparse.files import write_whole
 from howsparse.geometry import Magnitudes, fixed_point, minimal_density
+from howsparse.limit.measure import FINE
 from howsparse.problem import Problem
 from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.tasks import load_task
@@ -49,7 +50,7 @@ def one_case(problem: Problem, seed: int) -> dict[str, Any]:
     model, images = train_dense(problem, seed), train_images(problem)
     batches = Batches(images, 128)
     limit = howsparse.pruning_limit(model, batches, max_products=128, precision=0.0, seed=seed)
-    measured = howsparse.measure(model, batches, tolerance=limit.tolerance)
+    measured = howsparse.measure(model, batches, tolerance=limit.tolerance, scan=FINE, precision=0.001)
     inputs, targets = images.normalised(images.pixels), images.labels
     eigenvalues = torch.linalg.eigvalsh(dense_hessian(model, inputs, targets)).numpy()
     magnitudes = Magnitudes(

@@ -13,6 +13,7 @@ import howsparse
 from benchmarks import peers
 from benchmarks.limit_networks import Network, note
 from benchmarks.product import interleaved, with_onednn
+from howsparse.limit.measure import FINE
 from howsparse.limit.result import PruningLimit
 from howsparse.risk import EmpiricalRisk, Hessian, evaluate, select_weights
 from howsparse.tasks.data import Batches
@@ -93,9 +94,9 @@ def time_howsparse(network: Network, images: int, precision: float) -> tuple[Pru
     began = time.perf_counter()
     limit = howsparse.pruning_limit(network.model, train, population=len(network.train), precision=precision)
     limited = time.perf_counter()
-    on_train = howsparse.measure(network.model, train, tolerance=limit.tolerance)
+    on_train = howsparse.measure(network.model, train, tolerance=limit.tolerance, scan=FINE, precision=0.001)
     measured = time.perf_counter()
-    on_test = howsparse.measure(network.model, test, tolerance=limit.tolerance)
+    on_test = howsparse.measure(network.model, test, tolerance=limit.tolerance, scan=FINE, precision=0.001)
     ended = time.perf_counter()
     evaluations = len(on_train.curve), len(on_test.curve)
     return limit, Used(images, limited - began, measured - limited, ended - measured, *evaluations)

@@ -18,6 +18,7 @@ import numpy as np
 import howsparse
 from benchmarks.problems import train_dense, train_images
 from howsparse.files import write_whole
+from howsparse.limit.measure import FINE
 from howsparse.records import AnswerRecord, Measurement, append_record, provenance, read_lines, read_records
 from howsparse.risk import evaluate
 from howsparse.tasks import load_task
@@ -59,7 +60,7 @@ def one_network(name: str, l1: float, decay: float, seed: int) -> Record:
     model, batches = train_dense(problem, seed), Batches(train_images(problem), 128)
     hessian = howsparse.pruning_limit(model, batches, seed=seed)
     ggn = howsparse.pruning_limit(model, batches, curvature="ggn", seed=seed)
-    measured = howsparse.measure(model, batches, tolerance=hessian.tolerance)
+    measured = howsparse.measure(model, batches, tolerance=hessian.tolerance, scan=FINE, precision=0.001)
     print(f"{name} l1 {l1:g} seed {seed}: measured {measured.sparsity:.4f}", file=sys.stderr)
     return {
         "task": name,

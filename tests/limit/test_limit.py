@@ -17,6 +17,7 @@ from howsparse.geometry import (
     minimal_density,
     projected_width,
 )
+from howsparse.limit.measure import FINE
 from howsparse.risk.empirical import EmpiricalRisk
 from networks_for_tests import Batches, exact_curvature, mlp_case
 
@@ -266,14 +267,14 @@ def test_measured_threshold_against_every_mask() -> None:
         right = float((output.argmax(1) == targets).double().mean())
         return float(nn.functional.cross_entropy(output, targets)), right
 
-    measured = measure(model, batches, tolerance=tolerance)
+    measured = measure(model, batches, tolerance=tolerance, scan=FINE, precision=0.001)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     for point in measured.curve:
         assert (point.loss, point.accuracy) == pytest.approx(loss_and_accuracy(point.sparsity))
     dense = loss_and_accuracy(0.0)
     assert loss_and_accuracy(measured.sparsity)[0] <= dense[0] + tolerance
     sparser = min(p.sparsity for p in measured.curve if p.sparsity > measured.sparsity)
-    assert sparser - measured.sparsity <= 0.001 + 1e-9
+    assert round((sparser - measured.sparsity) * 56) == 1  # one weight of 56
     assert loss_and_accuracy(sparser)[0] > dense[0] + tolerance
     assert measured.sparsity_by_accuracy is not None
     assert loss_and_accuracy(measured.sparsity_by_accuracy)[1] >= dense[1]

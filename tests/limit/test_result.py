@@ -21,7 +21,7 @@ from howsparse import (
     prune,
     pruning_limit,
 )
-from howsparse.limit.measure import Point
+from howsparse.limit.goal import Goal, Point
 from howsparse.limit.options import Answer
 from howsparse.limit.summary import LimitSummary
 from howsparse.methods import Stage, Ticket
@@ -148,7 +148,7 @@ def test_a_saved_measurement_is_the_same(
     tmp_path_factory: pytest.TempPathFactory, found: list[Point], tolerance: float
 ) -> None:
     file = tmp_path_factory.mktemp("measured") / "m.safetensors"
-    measured = Measured(tuple(found), tolerance)
+    measured = Measured(tuple(found), Goal(tolerance=tolerance), "erk", None, tuple(found))
     measured.save(file)
     assert Measured.load(file) == measured
 
@@ -160,7 +160,7 @@ def saved(kind: str, folder: Path) -> Path:
     things: dict[str, Any] = {
         "limit": limit,
         "mask": mask,
-        "measured": Measured((Point(0.0, 1.0, None),), 0.1),
+        "measured": Measured((Point(0.0, 1.0, None),), Goal(tolerance=0.1)),
         "ticket": ticket_of(model, mask),
     }
     things[kind].save(file)

@@ -9,13 +9,15 @@ from typing import Any
 from torch import nn
 
 from howsparse.limit.compute import Progress, pruning_limit
-from howsparse.limit.measure import Measured, Point, measure
+from howsparse.limit.goal import Goal, Point
+from howsparse.limit.measure import FINE, Measured, measure
 from howsparse.limit.options import Answer, LimitOptions
 from howsparse.limit.result import PruningLimit
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.evaluate import evaluate
-from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.risk.losses import Loss, as_loss, cross_entropy
+from howsparse.risk.metrics import as_metric
 
 __all__ = ["Assessment", "assess", "check_mask"]
 
@@ -107,17 +109,23 @@ def measure_both(
 ) -> tuple[Measured, Measured]:
     """Measure magnitude masks of the limit's weights on ``train`` and on ``test``."""
 
-    def counted(stage: str, batches: Iterable[Any]) -> Measured:
+    def counted(stage: str, batches: Iterable[Any], goal: Goal) -> Measured:
         points: list[Point] = []
 
         def show(point: Point) -> None:
             points.append(point)
             progress(stage, len(points), 35)
 
-        return measure(model, batches, tolerance=limit.tolerance, loss=loss, names=limit.names, on_point=show)
+        return measure(
+            model, batches, **vars(goal), loss=loss, names=limit.names, scan=FINE, precision=0.001, on_point=show
+        )
 
-    on_train = counted("measuring the loss", train)
-    return on_train, counted("measuring the accuracy", test) if test is not train else on_train
+    scored = as_metric(None, as_loss(loss, model)) is not None
+    by_loss = Goal(tolerance=limit.tolerance)
+    on_train = counted("measuring the loss", train, by_loss)
+    if test is train:
+        return on_train, on_train
+    return on_train, counted("measuring the accuracy", test, Goal(max_drop=0.0) if scored else by_loss)
 
 
 def check_mask(model: nn.Module, mask: Mask, batches: Iterable[Any], loss: Loss = cross_entropy) -> Point:

@@ -1,63 +1,52 @@
-"""`measure`: evaluate pruned networks to find the sparsity that magnitude pruning reaches."""
+"""`measure`: evaluate pruned networks to find the largest sparsity that keeps what the user must keep."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
-from howsparse.pruning.masks import magnitude_masks
+from howsparse.limit.goal import Goal, Point, goal_of
+from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.prune import pruned
+from howsparse.risk.batches import EveryNth
 from howsparse.risk.evaluate import evaluate
-from howsparse.risk.losses import Loss, cross_entropy
-from howsparse.risk.weights import select_weights
+from howsparse.risk.losses import Loss, as_loss, cross_entropy
+from howsparse.risk.metrics import Metric, as_metric
 
-__all__ = [
-    "Measured",
-    "Point",
-    "measure",
-]
+__all__ = ["FINE", "Measured", "Point", "measure"]
 
-
-_VERSION = 1
-_FIRST_LOOK = (
+_VERSION = 2
+COARSE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+FINE = (
     *(0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85),
     *(0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 0.995, 0.998),
 )
-
-
-@dataclass(frozen=True)
-class Point:
-    """Mean loss and accuracy of one pruned network.
-
-    Attributes:
-        sparsity: fraction of the weights removed.
-        loss: mean loss over all examples.
-        accuracy: fraction of correct predictions; None if the loss has no ``score``.
-    """
-
-    sparsity: float
-    loss: float
-    accuracy: float | None
+_PART = 8  # the search begins on one batch in 8 ...
+_LEAST_BATCHES = 16  # ... if there are at least this many
+_STEP = 0.01  # first step away from the sparsity that the search on a part of the data found
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The measured curve and its thresholds.
+    """The largest sparsity that meets a goal, found by evaluating pruned networks, with all that were evaluated.
 
     Attributes:
-        curve: all evaluated networks in order of sparsity; the first is the dense network.
-        tolerance: allowed loss increase.
-        sparsity: largest evaluated sparsity whose loss is at most the dense network's loss plus the tolerance.
-        sparsity_by_accuracy: largest evaluated sparsity whose accuracy is at least the dense network's; None if the
-            loss has no ``score``.
+        curve: the evaluated networks in order of sparsity; the first is the dense network.
+        goal: what the pruned network must keep.
+        order: name of the order in which weights were removed.
+        metric: name of the metric; None if there is none.
+        glance: networks that were evaluated on a part of the data only, to find where to look; the first is dense.
     """
 
     curve: tuple[Point, ...]
-    tolerance: float
+    goal: Goal
+    order: str = "magnitude"
+    metric: str | None = "accuracy"
+    glance: tuple[Point, ...] = ()
 
     @property
     def dense(self) -> Point:
@@ -66,17 +55,32 @@ class Measured:
 
     @property
     def sparsity(self) -> float:
-        return max(p.sparsity for p in self.curve if p.loss <= self.dense.loss + self.tolerance)
+        """The largest evaluated sparsity that meets the goal."""
+        return self.within(self.goal)
 
     @property
     def sparsity_by_accuracy(self) -> float | None:
-        if self.dense.accuracy is None:
-            return None
-        return max(p.sparsity for p in self.curve if (p.accuracy or 0.0) >= (self.dense.accuracy or 0.0))
+        """The largest evaluated sparsity whose metric is at least the dense network's; None without a metric."""
+        return None if self.dense.accuracy is None else self.within(Goal(max_drop=0.0))
+
+    @property
+    def pruned(self) -> Point:
+        """The point of the network at `sparsity`."""
+        return next(point for point in self.curve if point.sparsity == self.sparsity)
+
+    def within(self, goal: Goal) -> float:
+        """The largest evaluated sparsity that meets another goal. The search was not for it, so it may be coarse."""
+        return max(point.sparsity for point in self.curve if goal.keeps(self.dense, point))
 
     def save(self, path: str | Path) -> None:
         """Write the curve to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
-        fields = {"tolerance": self.tolerance, "curve": [asdict(point) for point in self.curve]}
+        fields = {
+            "goal": asdict(self.goal),
+            "order": self.order,
+            "metric": self.metric,
+            "curve": [asdict(point) for point in self.curve],
+            "glance": [asdict(point) for point in self.glance],
+        }
         save_document(path, "measured", _VERSION, fields, {})
 
     @classmethod
@@ -87,75 +91,149 @@ class Measured:
             InputError: the file does not exist, has other contents, or is damaged.
         """
         fields, _ = load_document(path, "measured", _VERSION)
-        return cls(tuple(Point(**point) for point in fields["curve"]), fields["tolerance"])
+        curve, glance = (tuple(Point(**point) for point in fields.get(name, [])) for name in ("curve", "glance"))
+        if "tolerance" in fields:  # written by version 1
+            return cls(curve, Goal(tolerance=fields["tolerance"]))
+        return cls(curve, Goal(**fields["goal"]), fields["order"], fields["metric"], glance)
 
 
 def measure(
     model: nn.Module,
     batches: Iterable[Any],
     *,
-    tolerance: float,
+    max_drop: float | None = None,
+    tolerance: float | None = None,
+    max_rise: float | None = None,
+    order: str | Order | OrderFunction = "magnitude",
+    calibration: Iterable[Any] | None = None,
     loss: Loss = cross_entropy,
+    metric: "str | Metric | Callable[[Tensor, Any], Tensor] | None" = None,
     names: Iterable[str] | None = None,
-    precision: float = 0.001,
+    scan: Sequence[float] | None = None,
+    precision: float = 0.005,
+    seed: int = 0,
     on_point: Callable[[Point], None] = lambda point: None,
 ) -> Measured:
-    """Prune by global magnitude without retraining, and find the largest sparsity that preserves loss or accuracy.
+    """Find the largest sparsity at which pruning without retraining keeps the metric or the loss.
 
-    The function first evaluates 21 fixed sparsities, which are closer together near 100 %. They give an interval for
-    each threshold. Bisection then narrows each interval to ``precision``. If the curve crosses a threshold several
-    times, the bisection uses the crossing with the largest sparsity among the fixed ones.
+    The search begins on one batch in eight. All data are then evaluated near the sparsity that it finds, so the answer
+    is exact for these data, and takes about seven passes over them. With fewer than 16 batches, or with ``scan``, the
+    search begins with fixed sparsities on all data. If the curve crosses the goal several times, the answer is one
+    crossing; with ``scan``, it is the one with the largest sparsity among those.
 
     Args:
         model: any module; its weights are restored afterwards, also if the call is interrupted.
-        batches: batches that can be read several times: training batches for the loss threshold, test batches for the
-            accuracy threshold.
-        tolerance: allowed loss increase, at least 0, for example `PruningLimit.tolerance`.
-        loss: as for `pruning_limit`; if it has a ``score``, accuracies are measured too.
+        batches: batches that can be read several times.
+        max_drop, tolerance, max_rise: the goal, as in `Goal`; by default ``max_drop=0.01``, one point of accuracy.
+        order: which weights are removed first: a name in `howsparse.pruning.orders.ORDERS`, an `Order`, or a function.
+        calibration: batches for an order that needs data; by default ``batches``.
+        loss: as for `pruning_limit`.
+        metric: "accuracy" (default), "top5", or a function of output and batch, as for `as_metric`.
         names: names of the weights to prune; by default all prunable weights that are not frozen.
+        scan: sparsities to evaluate on all data first, for example `FINE`.
         precision: width at which bisection stops, in sparsity.
-        on_point: called with each evaluated point, for progress.
+        seed: seed of an order that draws at random.
+        on_point: called with each point that is evaluated on all data, for progress.
 
     Returns:
-        All evaluated points; the thresholds are its properties.
+        The measured sparsity with all evaluated points.
 
     Raises:
-        InputError: the model has no prunable weight, a name is unknown, or the tolerance is negative.
+        InputError: the model has no prunable weight, a name is unknown, the goal or the order is not valid, or the
+            order does not fit the model.
 
     >>> import torch
     >>> model = nn.Linear(2, 2, bias=False)
     >>> model.weight.data = torch.tensor([[4.0, 0.1], [0.1, 4.0]])
-    >>> measure(model, [(torch.eye(2), torch.tensor([0, 1]))], tolerance=0.01).curve[0].accuracy
-    1.0
+    >>> measure(model, [(torch.eye(2), torch.tensor([0, 1]))], max_drop=0.01).sparsity
+    0.5
     """
-    if not tolerance >= 0:
-        raise InputError(f"tolerance {tolerance:g} is negative; give the allowed loss increase, at least 0")
-    names = list(select_weights(model, names))
-    mask_at, points = magnitude_masks(model, names), dict[float, Point]()
-
-    def look(sparsity: float) -> Point:
-        if sparsity not in points:
-            with pruned(model, mask_at(sparsity)):
-                points[sparsity] = Point(sparsity, *evaluate(model, batches, loss))
-            on_point(points[sparsity])
-        return points[sparsity]
-
-    dense = look(0.0)
-    for sparsity in _FIRST_LOOK:
-        look(sparsity)
-
-    _narrow(points, look, precision, lambda point: point.loss <= dense.loss + tolerance)
-    if dense.accuracy is not None:
-        _narrow(points, look, precision, lambda point: (point.accuracy or 0.0) >= (dense.accuracy or 0.0))
-    return Measured(tuple(points[s] for s in sorted(points)), tolerance)
+    if not precision > 0:
+        raise InputError(f"precision {precision:g} is not positive; give the width at which the search stops")
+    loss = as_loss(loss, model)
+    scored = as_metric(metric, loss)
+    goal = goal_of(max_drop, tolerance, max_rise, has_metric=scored is not None)
+    data = batches if calibration is None else calibration
+    ranked = rank(model, order, data, loss=loss, names=names, seed=seed)
+    whole = _Curve(model, ranked, batches, loss, scored, goal, on_point)
+    glance: tuple[Point, ...] = ()
+    if scan is None and _number(batches) >= _LEAST_BATCHES:
+        part = _Curve(model, ranked, EveryNth(batches, _PART), loss, scored, goal)
+        part.scan(COARSE)
+        whole.step_from(part.narrow(_STEP))
+        glance = part.sorted()
+    else:
+        whole.scan(COARSE if scan is None else scan)
+    whole.narrow(precision)
+    return Measured(whole.sorted(), goal, ranked.name, None if scored is None else scored.name, glance)
 
 
-def _narrow(
-    points: dict[float, Point], look: Callable[[float], Point], precision: float, holds: Callable[[Point], bool]
-) -> None:
-    """Bisect between the largest sparsity that holds and the next one; ``look`` adds each evaluation to ``points``."""
-    low = max(s for s, point in points.items() if holds(point))
-    high = min((s for s in points if s > low), default=1.0)
-    while high - low > precision:
-        middle = round((low + high) / 2, 6)
-        low, high = (middle, high) if holds(look(middle)) else (low, middle)
+class _Curve:
+    """The points of one order on some batches. Each sparsity is evaluated once."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        order: Order,
+        batches: Iterable[Any],
+        loss: Loss,
+        metric: Metric | None,
+        goal: Goal,
+        on_point: Callable[[Point], None] = lambda point: None,
+    ) -> None:
+        self._model, self._order, self._batches = model, order, batches
+        self._loss, self._metric, self._goal, self._on_point = loss, metric, goal, on_point
+        self._points: dict[float, Point] = {}
+
+    def keeps(self, sparsity: float) -> bool:
+        """Whether the network meets the goal at a sparsity."""
+        return self._goal.keeps(self._at(0.0), self._at(sparsity))
+
+    def scan(self, sparsities: Sequence[float]) -> None:
+        """Evaluate fixed sparsities."""
+        for sparsity in (0.0, *sparsities):
+            self._at(sparsity)
+
+    def step_from(self, start: float) -> None:
+        """Evaluate ``start``, then go up while the goal is met, or down until it is met, with growing steps."""
+        upwards = self.keeps(start)
+        for k in range(20):
+            distance = _STEP * 2**k
+            next_ = self._snap(start + distance if upwards else start - distance)
+            if next_ in self._points or self.keeps(next_) != upwards:
+                return
+
+    def narrow(self, precision: float) -> float:
+        """Bisect between the largest sparsity that meets the goal and the next one evaluated; return the former."""
+        low = max(s for s in self._points if self.keeps(s))
+        high = min((s for s in self._points if s > low), default=1.0)
+        while high - low > precision:
+            middle = self._snap((low + high) / 2)
+            if middle in (low, high):
+                break
+            low, high = (middle, high) if self.keeps(middle) else (low, middle)
+        return low
+
+    def sorted(self) -> tuple[Point, ...]:
+        """All points in order of sparsity."""
+        return tuple(self._points[s] for s in sorted(self._points))
+
+    def _snap(self, sparsity: float) -> float:
+        """The nearest sparsity of a whole number of weights; at least one weight stays."""
+        weights = self._order.num_weights
+        return 1 - min(max(round((1 - sparsity) * weights), 1), weights) / weights
+
+    def _at(self, sparsity: float) -> Point:
+        sparsity = self._snap(sparsity)
+        if sparsity not in self._points:
+            with pruned(self._model, self._order.mask(sparsity)):
+                point = Point(sparsity, *evaluate(self._model, self._batches, self._loss, self._metric))
+            self._points[sparsity] = point
+            self._on_point(point)
+        return self._points[sparsity]
+
+
+def _number(batches: Iterable[Any]) -> int:
+    """Number of batches, if these can tell it without being read; else 0."""
+    length = getattr(batches, "__len__", None)
+    return int(length()) if callable(length) else 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from howsparse.store import digest
 
 __all__ = [
+    "EveryNth",
     "FirstExamples",
     "SamePasses",
     "batch_length",
@@ -45,6 +47,25 @@ class FirstExamples:
                 return
             yield split_batch(batch, left)[0]
             left -= batch_length(batch)
+
+
+@dataclass(frozen=True)
+class EveryNth:
+    """One batch in every ``step`` batches.
+
+    Attributes:
+        batches: batches that can be read several times.
+        step: distance between the batches.
+
+    >>> list(EveryNth("abcdefg", 3))
+    ['a', 'd', 'g']
+    """
+
+    batches: Iterable[Any]
+    step: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.batches), 0, None, self.step)
 
 
 @dataclass(frozen=True)
