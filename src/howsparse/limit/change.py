@@ -125,7 +125,9 @@ def _compare(
             one = names[name]
             value = _converted(name, tensor, parameters[one])
             if one in values and not torch.equal(values[one], value):
-                raise InputError(f"'{name}' is tied to another weight in the model, but not in the change; untie both")
+                raise InputError(
+                    f"'{name}' is tied to another weight in the model, but not in the change; give both the same values"
+                )
             values[one] = value
         elif name in own_buffers:
             buffer = own_buffers[name]

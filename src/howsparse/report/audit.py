@@ -25,14 +25,14 @@ def audit_table(audit: Audit) -> Table:
     """
     table = Table(title="Which layers change the loss?", title_justify="left", caption_justify="left")
     table.add_column("layer", overflow="fold")
-    table.add_column("weights changed", justify="right")
-    table.add_column("change, relative", justify="right", no_wrap=True)
+    table.add_column("changed", justify="right")
+    table.add_column("change / norm", justify="right")
     for name in _columns(audit):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", max_width=10)
     ordered = sorted(audit.layers, key=lambda layer: -layer.share)
     for layer in ordered[:_SHOWN]:
-        moved = f"{layer.num_changed:,} of {layer.num_weights:,}"
-        table.add_row(layer.name, moved, f"{layer.relative_change:.3g}", *_numbers(audit, layer))
+        moved = f"{layer.num_changed:,}", f"{layer.relative_change:.3g}"
+        table.add_row(layer.name, *moved, *_numbers(audit, layer))
     rest = ordered[_SHOWN:]
     if rest:
         table.add_row(f"{len(rest)} more layer{'s' if len(rest) > 1 else ''}", "", "", *_sums(audit, rest))
@@ -51,7 +51,10 @@ def audit_lines(audit: Audit) -> list[str]:
     """
     worst = audit.worst
     if worst.share > 0:
-        lines = [f"{worst.name} raises the loss most: by {worst.share:.3g} of {audit.measured:.3g} measured."]
+        lines = [
+            f"{worst.name} raises the loss most, by {_signed(worst.share)};"
+            f" the whole change makes {_signed(audit.measured)} (measured)."
+        ]
     else:
         lines = ["No layer raises the loss."]
     if audit.agrees:
@@ -73,8 +76,8 @@ def audit_lines(audit: Audit) -> list[str]:
 def plot_audit(audit: Audit) -> Figure:
     """Draw each layer's share as a bar, in the order of the network.
 
-    Without a path, a bar has two parts: filled for the first order and hatched for the second order. With a path, the bar
-    is the share along the path, and a ring is the local model's prediction.
+    Without a path, each layer has two bars, filled for the first order and hatched for the second order, and a line at
+    their sum. With a path, the bar is the share along the path.
 
     Args:
         audit: the audit of a change.
@@ -109,7 +112,7 @@ def _draw_local(axes: Axes, audit: Audit, rows: np.ndarray) -> None:
     axes.barh(rows - 0.2, first, 0.38, color=INK, label="first order, d'g")
     axes.barh(rows + 0.2, second, 0.38, color=SHADE, edgecolor=ACCENT, hatch="////", linewidth=0.6,
               label="second order, ½d'Hd")  # fmt: skip
-    axes.plot(first + second, rows, "|", color=INK, markersize=11, markeredgewidth=2, label="predicted: the sum")
+    axes.plot(first + second, rows, "D", color=INK, markerfacecolor="white", markersize=4.5, label="predicted: the sum")
 
 
 def _draw_path(axes: Axes, audit: Audit, rows: np.ndarray) -> None:
