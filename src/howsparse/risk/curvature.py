@@ -89,6 +89,8 @@ class _Curvature(Operator):
     def _keep(self) -> list[tuple[Product, int]]:
         if self._kept is None:
             self._kept, left = [], float(self._memory)
+            if left <= 0:
+                return self._kept
             with self.risk.standing_in(twice=True) as call:
                 per_example = self._graph_bytes(call)
                 for batch in self.risk.batches:
