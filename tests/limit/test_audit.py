@@ -15,10 +15,11 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy as plain_cross_entropy
 
-from howsparse import InputError, Mask, magnitude_mask, prune
+from howsparse import InputError, Mask, cross_entropy, magnitude_mask, prune
 from howsparse.limit.audit import Audit, audit
 from howsparse.limit.change import difference
 from howsparse.limit.interaction import interaction
+from howsparse.risk import evaluate
 from networks_for_tests import convnet_case, mlp_case
 
 Case = tuple[nn.Module, list[Any]]
@@ -43,6 +44,35 @@ def transformer_case() -> Case:
     torch.manual_seed(0)
     model = TinyTransformer().double()
     tokens, targets = torch.randint(6, (12, 5)), torch.randint(6, (12,))
+    return model, list(zip(tokens.split(8), targets.split(8), strict=True))
+
+
+def gpt2(width: int, depth: int) -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=8, n_positions=16, n_embd=width, n_layer=depth, n_head=4, loss_type="ForCausalLM",
+        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model: nn.Module = transformers.GPT2LMHeadModel(config)
+    return model
+
+
+class NextToken(nn.Module):
+    """The logits of the last place only, so that a batch is a pair."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=tokens).logits[:, -1]
+        return logits
+
+
+def gpt2_case() -> Case:
+    torch.manual_seed(0)
+    model = NextToken(gpt2(4, 1)).double()
+    tokens, targets = torch.randint(8, (12, 5)), torch.randint(8, (12,))
     return model, list(zip(tokens.split(8), targets.split(8), strict=True))
 
 
@@ -86,7 +116,7 @@ def dense_shares(model: nn.Module, batches: list[Any], new: Mapping[str, Tensor]
     }
 
 
-@pytest.mark.parametrize("case", [mlp_case, convnet_case, transformer_case])
+@pytest.mark.parametrize("case", [mlp_case, convnet_case, transformer_case, gpt2_case])
 def test_shares_are_those_of_the_dense_hessian(case: Callable[[], Case]) -> None:
     model, batches = case()
     new = shifted(model, 0.05)
@@ -226,6 +256,20 @@ def test_a_copy_of_another_dtype_counts_as_the_model_would_load_it() -> None:
     assert torch.equal(difference(half, {"2.weight": weight * 1.5}).steps["2.weight"], exact)
 
 
+def test_a_model_of_half_precision_is_audited_in_float32() -> None:
+    model, batches = convnet_case()
+    model = model.bfloat16()
+    batches = [(x.bfloat16(), y) for x, y in batches]
+    other = copy.deepcopy(model)
+    other.load_state_dict(shifted(model, 0.1), strict=False)
+    other.get_buffer("1.running_var").mul_(2)
+    found = audit(model, other, batches)
+    single = audit(model.float(), other.float(), [(x.float(), y) for x, y in batches])
+    assert found.predicted == pytest.approx(single.predicted, rel=1e-4)
+    assert found.measured == pytest.approx(single.measured, rel=1e-4)
+    assert found.measured_buffers == pytest.approx(single.measured_buffers, rel=1e-3)
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     model, batches = convnet_case()
     for size in (0.01, 3.0):
@@ -295,7 +339,7 @@ def test_every_bad_change_has_its_line() -> None:
 # A damaged layer in a trained network
 
 
-def digits_convnet() -> tuple[nn.Module, list[Any], dict[str, Any]]:
+def digits_convnet() -> Case:
     torch.manual_seed(0)
     digits = load_digits()
     images, labels = torch.tensor(digits.images / 16, dtype=torch.float32)[:, None], torch.tensor(digits.target)
@@ -307,29 +351,23 @@ def digits_convnet() -> tuple[nn.Module, list[Any], dict[str, Any]]:
     blocks = block(1, 8, 1) + block(8, 16, 2) + block(16, 16, 1) + block(16, 32, 2)
     model = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
     train(model, 150, lambda index: plain_cross_entropy(model(images[index]), labels[index]), len(images))
-    return model, list(zip(images[:128].split(64), labels[:128].split(64), strict=True)), {}
+    return model, list(zip(images[:128].split(64), labels[:128].split(64), strict=True))
 
 
-def tiny_gpt2() -> tuple[nn.Module, list[Any], dict[str, Any]]:
-    """A causal language model of transformers, trained to say which token came three places before."""
-    transformers = pytest.importorskip("transformers")
+def tiny_gpt2() -> Case:
+    """A causal language model of transformers, trained on sums of the tokens one and three places before."""
     torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=8, n_positions=16, n_embd=32, n_layer=2, n_head=4, loss_type="ForCausalLM",
-        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    model: nn.Module = transformers.GPT2LMHeadModel(config)
+    model = gpt2(32, 2)
     start = torch.randint(8, (512, 3))
     tokens = torch.cat([start, torch.zeros(512, 13, dtype=torch.long)], 1)
     for place in range(3, 16):
         tokens[:, place] = (tokens[:, place - 3] + tokens[:, place - 1]) % 8
 
-    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        mean: Tensor = model(input_ids=batch["input_ids"], labels=batch["input_ids"]).loss
-        return mean
+    def batch(index: Any) -> dict[str, Tensor]:
+        return {"input_ids": tokens[index], "labels": tokens[index]}
 
-    train(model, 200, lambda index: loss(model, {"input_ids": tokens[index]}), 512)
-    return model, [{"input_ids": tokens[:16]}, {"input_ids": tokens[16:32]}], {"loss": loss}
+    train(model, 200, lambda index: cross_entropy(model, batch(index)), 512)
+    return model, [batch(slice(16)), batch(slice(16, 32))]
 
 
 def train(model: nn.Module, steps: int, loss: Callable[[Tensor], Tensor], examples: int) -> None:
@@ -342,20 +380,18 @@ def train(model: nn.Module, steps: int, loss: Callable[[Tensor], Tensor], exampl
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
     unit = weight.abs().max() / (2 ** (bits - 1) - 1)
-    return (weight / unit).round() * unit
+    return weight.div(unit).round().mul(unit)
 
 
 def noisy(weight: Tensor, relative: float, generator: torch.Generator) -> Tensor:
     noise = torch.randn(weight.shape, generator=generator)
-    return weight + noise * (relative * weight.norm() / noise.norm())
+    return weight.add(noise * (relative * weight.norm() / noise.norm()))
 
 
 @pytest.mark.parametrize("network", [digits_convnet, tiny_gpt2])
-def test_the_damaged_layer_is_found_in_20_of_20_trials(
-    network: Callable[[], tuple[nn.Module, list[Any], dict[str, Any]]], one_thread: None
-) -> None:
+def test_the_damaged_layer_is_found_in_20_of_20_trials(network: Callable[[], Case], one_thread: None) -> None:
     """One layer is damaged; all others are rounded to 8 bits or get 1 % of noise. A damage raises the loss by 0.02."""
-    model, batches, options = network()
+    model, batches = network()
     weights = {name: p.detach() for name, p in model.named_parameters() if p.ndim > 1}
     generator = torch.Generator().manual_seed(1)
     damages: list[Callable[[Tensor], Tensor]] = [
@@ -365,14 +401,16 @@ def test_the_damaged_layer_is_found_in_20_of_20_trials(
         lambda w: w * 3,
         lambda w: w * 0.2,
     ]
-    trials, disagreed = 0, 0
+    trials, disagreed, dense = 0, 0, evaluate(model, batches)[0]
     while trials < 20:
         name = list(weights)[int(torch.randint(len(weights), (), generator=generator))]
         damaged = damages[trials % len(damages)](weights[name])
-        if audit(model, {name: damaged}, batches, points=0, **options).measured < 0.02:
-            continue  # this layer does without what was taken: no damage was done
+        alone = copy.deepcopy(model)
+        alone.load_state_dict({name: damaged}, strict=False)
+        if evaluate(alone, batches)[0] < dense + 0.02:
+            continue  # the loss does not rise: no damage was done
         others = {n: noisy(w, 0.01, generator) if trials % 2 else rounded(w, 8) for n, w in weights.items()}
-        found = audit(model, others | {name: damaged}, batches, **options)
+        found = audit(model, others | {name: damaged}, batches)
         assert found.worst.name == name
         assert found.reliable
         trials, disagreed = trials + 1, disagreed + (not found.agrees)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask
+from howsparse.risk.batches import is_half
 from howsparse.risk.weights import prunable_weights, torch_masks
 
 __all__ = ["Change", "Difference", "difference"]
@@ -142,7 +143,7 @@ def _compare(
 
 def _step(name: str, value: Tensor, old: Tensor, mask: Tensor | None) -> Tensor:
     old = old.detach()
-    if old.dtype in (torch.float16, torch.bfloat16):  # the difference of two bfloat16 numbers is not always one
+    if is_half(old):  # the difference of two bfloat16 numbers is not always one
         value, old = value.float(), old.float()
     if mask is None:
         return value - old

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.limit.change import Difference
 from howsparse.limit.options import Curvature
-from howsparse.parallel import summed
 from howsparse.risk import GGN, EmpiricalRisk, Hessian
 from howsparse.risk.losses import Loss
 from howsparse.risk.modes import evaluation_mode
@@ -21,15 +20,14 @@ __all__ = ["curvature_of", "difference_risk", "joined_step", "loss_at", "moved"]
 def difference_risk(
     model: nn.Module, changed: Difference, batches: Iterable[Any], loss: Loss
 ) -> tuple[EmpiricalRisk, Tensor]:
-    """The risk as a function of the parameters that change, also of frozen ones, and the step, ``(n,)``.
+    """The risk as a function of the parameters that change, and the step, ``(n,)``.
 
     Raises:
         InputError: only buffers change, or the data or the loss is not valid.
     """
     if not changed.steps:
         raise InputError("the change leaves every weight as it is and changes only buffers; give changed weights")
-    with _trainable(model):
-        risk = EmpiricalRisk(model, batches, loss, list(changed.steps))
+    risk = EmpiricalRisk(model, batches, loss, list(changed.steps))
     return risk, joined_step(risk, changed)
 
 
@@ -52,16 +50,13 @@ def curvature_of(risk: EmpiricalRisk, curvature: Curvature) -> Hessian | GGN:
 
 def loss_at(risk: EmpiricalRisk, step: Tensor | None = None, buffers: Mapping[str, Tensor] | None = None) -> float:
     """The risk at the weights plus ``step``, ``(n,)``, with other values of some buffers."""
-    if buffers:
-        with _trainable(risk.model), evaluation_mode(risk.model):  # which restores buffers
-            for name, value in buffers.items():
-                risk.model.get_buffer(name).copy_(value)
-            return loss_at(EmpiricalRisk(risk.model, risk.all_batches, risk.loss, risk.names), step)
-    total = 0.0
-    with moved(risk, step), risk.standing_in() as call, torch.no_grad():
-        for batch, share in risk.on_device():
-            total += share * float(call(risk.loss, batch))
-    return summed([total], risk.device)[0]
+    weights = None if step is None else risk.flat_weights() + step
+    if not buffers:
+        return risk.value(weights)
+    with evaluation_mode(risk.model):  # which restores buffers
+        for name, value in buffers.items():
+            risk.model.get_buffer(name).copy_(value)
+        return EmpiricalRisk(risk.model, risk.all_batches, risk.loss, risk.names).value(weights)
 
 
 @contextmanager
@@ -76,16 +71,3 @@ def moved(risk: EmpiricalRisk, step: Tensor | None) -> Iterator[None]:
     finally:
         for leaf, old in zip(risk.leaves, before, strict=True):
             leaf.data = old
-
-
-@contextmanager
-def _trainable(model: nn.Module) -> Iterator[None]:
-    """Let frozen parameters be studied inside the context."""
-    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
-    try:
-        for p in frozen:
-            p.requires_grad_(True)
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(False)
