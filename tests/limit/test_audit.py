@@ -191,6 +191,15 @@ def test_the_path_adds_up_to_the_measured_change_however_large() -> None:
     assert audit(model, shifted(model, 0.01), batches).points == 0
 
 
+def test_a_changed_model_whose_loss_overflows_never_agrees() -> None:
+    model, batches = smooth_case()
+    huge = {"2.weight": torch.full((3, 7), 1e308, dtype=torch.float64)}
+    found = audit(model, huge, batches)
+    assert not math.isfinite(found.measured)
+    assert not found.agrees
+    assert not found.reliable
+
+
 def test_a_mask_and_its_zeros_are_the_same_change() -> None:
     model, batches = convnet_case()
     mask = magnitude_mask(model, 0.3)

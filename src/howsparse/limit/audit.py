@@ -8,7 +8,7 @@ change of the loss.
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["Audit", "LayerShare", "audit"]
 
+Progress = Callable[[str, int, int], None]
+
 _VERSION = 1
+_STAGES = 4  # loss without the change, loss with it, gradient, product
 _POINTS = 8  # gradients along the path, if the local model disagrees with the measurement
 _ROUNDING = 32  # a change of the loss below this many units of rounding of the loss is not measured
 
@@ -81,6 +84,11 @@ class Audit:
         curvature: "hessian" or "ggn".
         points: number of gradients along the path; 0 if the path was not computed.
         rounding: largest difference of two losses that is only rounding.
+
+    >>> layers = (LayerShare("fc.weight", 4, 4, 0.1, 0.1, 0.3, None),)
+    >>> found = Audit(layers, 1.0, 0.5, 0.0, (), "hessian", 0, 1e-6)
+    >>> found.predicted, found.measured, found.agrees
+    (0.4, 0.5, True)
     """
 
     layers: tuple[LayerShare, ...]
@@ -149,7 +157,7 @@ def audit(
     loss: Loss = cross_entropy,
     curvature: Curvature = "hessian",
     points: int | None = None,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = lambda stage, done, total: None,
 ) -> Audit:
     r"""Attribute the change of the loss that a change of the weights makes to layers, and measure the total.
 
@@ -165,7 +173,7 @@ def audit(
         loss: ``loss(model, batch)``, mean over the batch. The GGN needs a `SplitLoss`, for example `cross_entropy`.
         curvature: "hessian", or "ggn" for the Gauss-Newton matrix.
         points: number of gradients along the path. By default 8 if the local model does not agree with the measurement,
-            else none. 0: never compute the path.
+            else none; also none if the loss of the changed model is not finite. 0: never compute the path.
         progress: called as ``progress(stage, done, total)``.
 
     Returns:
@@ -186,45 +194,42 @@ def audit(
     changed = difference(model, change)
     risk, step = difference_risk(model, changed, batches, loss)
     matrix = curvature_of(risk, curvature)
-    before, stages = loss_at(risk), 4
-    progress("audit", 1, stages)
+    before = loss_at(risk)
+    progress("audit", 1, _STAGES)
     weights_only = loss_at(risk, step) - before
     measured = loss_at(risk, step, changed.buffers) - before if changed.buffers else weights_only
-    progress("audit", 2, stages)
-    layers = _local_shares(risk, step, matrix, lambda done: progress("audit", 2 + done, stages))
-    rounding = _ROUNDING * torch.finfo(step.dtype).eps * abs(before)
-    predicted = sum(layer.predicted for layer in layers)
-    if points is None:
-        agrees = _agree(predicted, weights_only, rounding) or not math.isfinite(weights_only)
-        points = 0 if agrees else _POINTS
-    if points:
-        layers = _with_path(layers, _path_shares(risk, step, points, progress))
-    return Audit(
-        layers=layers,
+    progress("audit", 2, _STAGES)
+    local = Audit(
+        layers=_local_shares(risk, step, matrix, progress),
         dense_loss=before,
         measured=measured,
         measured_buffers=measured - weights_only if changed.buffers else 0.0,
         buffers=tuple(changed.buffers),
         curvature=curvature,
-        points=points,
-        rounding=rounding,
+        points=0,
+        rounding=_ROUNDING * torch.finfo(step.dtype).eps * abs(before),
     )
+    if points is None:
+        points = 0 if local.agrees or not math.isfinite(weights_only) else _POINTS
+    return _with_path(local, _path_shares(risk, step, points, progress), points) if points else local
 
 
 def _agree(one: float, other: float, rounding: float) -> bool:
     """Whether two changes of the loss differ by at most half of the larger, or are both within rounding."""
+    if not (math.isfinite(one) and math.isfinite(other)):
+        return False
     larger = max(abs(one), abs(other))
     return larger <= rounding or abs(one - other) <= larger / 2
 
 
 def _local_shares(
-    risk: EmpiricalRisk, step: Tensor, matrix: Hessian | GGN, done: Callable[[int], None]
+    risk: EmpiricalRisk, step: Tensor, matrix: Hessian | GGN, progress: Progress
 ) -> tuple[LayerShare, ...]:
     sizes = layer_sizes(risk)
     first = inner_by_layer(step, risk.gradient(), sizes)
-    done(1)
+    progress("audit", 3, _STAGES)
     second = inner_by_layer(step, (matrix @ step) / 2, sizes)
-    done(2)
+    progress("audit", 4, _STAGES)
     weights = risk.flat_weights()
     norms = [math.sqrt(value) for value in inner_by_layer(weights, weights, sizes)]
     moves = [math.sqrt(value) for value in inner_by_layer(step, step, sizes)]
@@ -243,9 +248,7 @@ def _local_shares(
     )
 
 
-def _path_shares(
-    risk: EmpiricalRisk, step: Tensor, points: int, progress: Callable[[str, int, int], None]
-) -> list[float]:
+def _path_shares(risk: EmpiricalRisk, step: Tensor, points: int, progress: Progress) -> list[float]:
     """Each layer's share of the integral of the gradient along the change, by the Gauss-Legendre rule."""
     sizes = layer_sizes(risk)
     nodes, weights = np.polynomial.legendre.leggauss(points)
@@ -257,5 +260,6 @@ def _path_shares(
     return [float(share) for share in shares]
 
 
-def _with_path(layers: tuple[LayerShare, ...], shares: list[float]) -> tuple[LayerShare, ...]:
-    return tuple(LayerShare(**asdict(layer) | {"path": share}) for layer, share in zip(layers, shares, strict=True))
+def _with_path(local: Audit, shares: list[float], points: int) -> Audit:
+    layers = tuple(replace(layer, path=share) for layer, share in zip(local.layers, shares, strict=True))
+    return replace(local, layers=layers, points=points)

@@ -24,6 +24,9 @@ class Difference:
         steps: new weights minus old weights, by name, in the order of the network; only parameters that differ.
             Parameters that several layers use (tied weights) appear once.
         buffers: new values of the buffers that differ, such as BatchNorm's statistics, by name.
+
+    >>> Difference({"fc.bias": torch.ones(2)}, {}).steps["fc.bias"]
+    tensor([1., 1.])
     """
 
     steps: dict[str, Tensor]
@@ -99,7 +102,7 @@ def _of_module(model: nn.Module, other: nn.Module) -> dict[str, Tensor]:
     present = _with_masks(new, _names(model))
     missing = next((name for name in _names(model) if name not in present), None)
     if missing is not None:
-        raise InputError(f"the changed model lacks '{missing}'; give a model with the same layers")
+        raise InputError(f"the changed model lacks '{missing}'; give a model with the same layers, not wrapped")
     return new
 
 

@@ -22,8 +22,18 @@ def difference_risk(
 ) -> tuple[EmpiricalRisk, Tensor]:
     """The risk as a function of the parameters that change, and the step, ``(n,)``.
 
+    Args:
+        model: any module; frozen parameters are studied too.
+        changed: the difference that a change makes.
+        batches: batches that can be read several times.
+        loss: ``loss(model, batch)``, mean over the batch.
+
     Raises:
         InputError: only buffers change, or the data or the loss is not valid.
+
+    >>> changed = Difference({"bias": torch.ones(2)}, {})
+    >>> difference_risk(nn.Linear(2, 2), changed, [(torch.eye(2), torch.arange(2))], nn.CrossEntropyLoss())[1]
+    tensor([1., 1.])
     """
     if not changed.steps:
         raise InputError("the change leaves every weight as it is and changes only buffers; give changed weights")
@@ -32,7 +42,12 @@ def difference_risk(
 
 
 def joined_step(risk: EmpiricalRisk, changed: Difference) -> Tensor:
-    """The steps of a change as a flat vector ``(n,)``, zero for parameters that it leaves as they are."""
+    """The steps of a change as a flat vector ``(n,)``, zero for parameters that it leaves as they are.
+
+    >>> risk = EmpiricalRisk(nn.Linear(1, 2), [(torch.ones(2, 1), torch.arange(2))], names=["weight", "bias"])
+    >>> joined_step(risk, Difference({"bias": torch.ones(2)}, {}))
+    tensor([0., 0., 1., 1.])
+    """
     parts = zip(risk.names, risk.unflatten(risk.flat_weights()), strict=True)
     return risk.flatten([changed.steps.get(name, torch.zeros_like(part)).to(part.dtype) for name, part in parts])
 
@@ -42,6 +57,10 @@ def curvature_of(risk: EmpiricalRisk, curvature: Curvature) -> Hessian | GGN:
 
     Raises:
         InputError: the name is unknown, or the loss has no GGN.
+
+    >>> risk = EmpiricalRisk(nn.Linear(2, 2), [(torch.eye(2), torch.arange(2))])
+    >>> curvature_of(risk, "ggn").positive
+    True
     """
     if curvature not in ("hessian", "ggn"):
         raise InputError(f"curvature '{curvature}' is not known; use 'hessian' or 'ggn'")
@@ -49,7 +68,12 @@ def curvature_of(risk: EmpiricalRisk, curvature: Curvature) -> Hessian | GGN:
 
 
 def loss_at(risk: EmpiricalRisk, step: Tensor | None = None, buffers: Mapping[str, Tensor] | None = None) -> float:
-    """The risk at the weights plus ``step``, ``(n,)``, with other values of some buffers."""
+    """The risk at the weights plus ``step``, ``(n,)``, with other values of some buffers.
+
+    >>> risk = EmpiricalRisk(nn.Linear(2, 2, bias=False), [(torch.eye(2), torch.arange(2))])
+    >>> round(loss_at(risk, -risk.flat_weights()), 4)
+    0.6931
+    """
     weights = None if step is None else risk.flat_weights() + step
     if not buffers:
         return risk.value(weights)
@@ -61,7 +85,13 @@ def loss_at(risk: EmpiricalRisk, step: Tensor | None = None, buffers: Mapping[st
 
 @contextmanager
 def moved(risk: EmpiricalRisk, step: Tensor | None) -> Iterator[None]:
-    """Compute the risk at its weights plus ``step`` inside the context. The model's own tensors stay as they are."""
+    """Compute the risk at its weights plus ``step`` inside the context. The model's own tensors stay as they are.
+
+    >>> risk = EmpiricalRisk(nn.Linear(2, 2, bias=False), [(torch.eye(2), torch.arange(2))])
+    >>> with moved(risk, -risk.flat_weights()):
+    ...     risk.gradient().tolist()
+    [-0.25, 0.25, 0.25, -0.25]
+    """
     before = [leaf.data for leaf in risk.leaves]
     try:
         if step is not None:

@@ -1,5 +1,7 @@
 """The table and the picture of an audit."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,6 +24,10 @@ def audit_table(audit: Audit) -> Table:
 
     Returns:
         A table of at most 12 layers; the lines of `audit_lines` are below it.
+
+    >>> layers = (LayerShare("fc.weight", 4, 4, 0.1, 0.1, 0.3, None),)
+    >>> audit_table(Audit(layers, 1.0, 0.5, 0.0, (), "hessian", 0, 1e-6)).row_count  # layer, total, measured
+    3
     """
     table = Table(title="Which layers change the loss?", title_justify="left", caption_justify="left")
     table.add_column("layer", overflow="fold")
@@ -48,6 +54,10 @@ def audit_lines(audit: Audit) -> list[str]:
 
     Args:
         audit: the audit of a change.
+
+    >>> layers = (LayerShare("fc.weight", 4, 4, 0.1, 0.1, 0.3, None),)
+    >>> audit_lines(Audit(layers, 1.0, 0.5, 0.0, (), "hessian", 0, 1e-6))[0]
+    'fc.weight raises the loss most, by +0.4; the whole change makes +0.5 (measured).'
     """
     worst = audit.worst
     if worst.share > 0:
@@ -81,6 +91,10 @@ def plot_audit(audit: Audit) -> Figure:
 
     Args:
         audit: the audit of a change.
+
+    >>> layers = (LayerShare("fc.weight", 4, 4, 0.1, 0.1, 0.3, None),)
+    >>> plot_audit(Audit(layers, 1.0, 0.5, 0.0, (), "hessian", 0, 1e-6)).axes[0].get_xlabel()
+    'share in the change of the loss'
     """
     count = len(audit.layers)
     figure = Figure(figsize=(8, 1.6 + 0.19 * max(count, 4)), layout="constrained")
@@ -128,6 +142,8 @@ def _title(audit: Audit) -> str:
 
 
 def _about_path(audit: Audit) -> str:
+    if not math.isfinite(audit.measured_weights):
+        return "The loss of the changed model is not a finite number, so its shares are not reliable."
     if audit.path is None:
         return "Its shares are not reliable; leave out points=0, so that they are computed along the change."
     about = f"{audit.points} gradients along the change, and add up to {audit.path:.3g}"
