@@ -17,6 +17,7 @@ from howsparse.errors import InputError
 from howsparse.parallel import is_first
 
 __all__ = [
+    "document_kind",
     "load_document",
     "refuse_to_overwrite",
     "save_checkpoint",
@@ -112,6 +113,16 @@ def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, 
             f"{path} was written by a newer howsparse (schema version {header['schema_version']}); upgrade"
         )
     return header["fields"], tensors
+
+
+def document_kind(path: str | Path) -> str | None:
+    """The kind of a file that `save_document` wrote; None for any other file."""
+    try:
+        with safe_open(Path(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return header.get("kind") if isinstance(header, dict) else None
 
 
 def save_checkpoint(state: dict[str, object], path: str | Path) -> None:

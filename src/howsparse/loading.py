@@ -18,7 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
+from howsparse.files import document_kind
 from howsparse.problem import Problem
+from howsparse.pruning.masks import Mask
 from howsparse.tasks import load_task
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "load_named",
     "load_problem",
     "load_weights",
+    "read_change",
     "read_tensors",
 ]
 
@@ -161,6 +164,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
             shapes = f"{tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} in the model"
             raise InputError(f"{path} is not a state dict of this model: '{name}' has shape {shapes}")
     model.load_state_dict(state)
+
+
+def read_change(path: Path, model: nn.Module) -> Mask | dict[str, Tensor]:
+    """Read a change of a model's weights: a mask that `Mask.save` wrote, or a state dict or a part of one.
+
+    Raises:
+        InputError: the file does not exist or has other contents.
+    """
+    if path.is_file() and document_kind(path) == "mask":
+        return Mask.load(path)
+    return _without_prefix(read_tensors(path), model.state_dict())
 
 
 def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

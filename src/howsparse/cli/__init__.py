@@ -4,13 +4,13 @@ import io
 import sys
 
 from howsparse import parallel
-from howsparse.cli import experiments, networks, paper
+from howsparse.cli import evaluation, experiments, networks, paper
 from howsparse.cli.app import app
 from howsparse.cli.terminal import console, note
 from howsparse.errors import InputError
 from howsparse.loading import importing_from_here
 
-__all__ = ["app", "experiments", "main", "networks", "paper"]
+__all__ = ["app", "evaluation", "experiments", "main", "networks", "paper"]
 
 _EXTRAS = {
     "datasets": "tasks",

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, get_origin, get_type_hints
 import typer
 
 __all__ = [
-    "BatchOption",
     "DataOption",
     "EpochsOption",
     "FolderOption",
@@ -20,6 +19,7 @@ __all__ = [
     "KeepOption",
     "L1Option",
     "ModelArgument",
+    "OrderOption",
     "PlotOption",
     "ProblemArgument",
     "RecordOption",
@@ -43,7 +43,9 @@ DataOption = Annotated[
     typer.Option("--data", help="Task: hub name or local folder. Network: .npz file or package.module:batches."),
 ]
 ImagesOption = Annotated[int | None, typer.Option(min=1, help="Number of training examples to use for the limit.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Number of examples in a batch, for .npz files.")]
+OrderOption = Annotated[
+    str, typer.Option("--order", help="Which weights go first: magnitude, wanda, curvature, ...; best tries all.")
+]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs of each training; default: the problem's.")]
 L1Option = Annotated[float | None, typer.Option(min=0, help="Strength of the l1 term; default: the problem's.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same bits.")]

@@ -13,6 +13,8 @@ from howsparse.store import digest
 __all__ = [
     "EveryNth",
     "FirstExamples",
+    "Joined",
+    "Pieces",
     "SamePasses",
     "batch_length",
     "can_split",
@@ -56,16 +58,56 @@ class EveryNth:
     Attributes:
         batches: batches that can be read several times.
         step: distance between the batches.
+        start: position of the first one.
 
-    >>> list(EveryNth("abcdefg", 3))
-    ['a', 'd', 'g']
+    >>> list(EveryNth("abcdefg", 3)), list(EveryNth("abcdefg", 3, start=1))
+    (['a', 'd', 'g'], ['b', 'e'])
     """
 
     batches: Iterable[Any]
     step: int
+    start: int = 0
 
     def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self.batches), 0, None, self.step)
+        return islice(iter(self.batches), self.start, None, self.step)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The same examples in batches of at most ``size`` examples. A batch that cannot be split stays whole.
+
+    Attributes:
+        batches: batches that can be read several times.
+        size: largest number of examples in a piece.
+
+    >>> [len(piece) for piece in Pieces([torch.zeros(5), torch.zeros(2)], 3)]
+    [3, 2, 2]
+    """
+
+    batches: Iterable[Any]
+    size: int
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            yield from split_batch(batch, self.size)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several sets of batches, one after the other.
+
+    Attributes:
+        parts: sets of batches that can be read several times.
+
+    >>> list(Joined(("ab", "c")))
+    ['a', 'b', 'c']
+    """
+
+    parts: tuple[Iterable[Any], ...]
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in self.parts:
+            yield from part
 
 
 @dataclass(frozen=True)

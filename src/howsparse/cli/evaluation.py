@@ -1,0 +1,177 @@
+"""Commands that evaluate a network and need no curvature: measure, certify; and audit, which needs one product."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from howsparse.cli.app import app
+from howsparse.cli.measuring import (
+    certify_subject,
+    measure_subject,
+    measured_summary,
+    next_command,
+    orders_summary,
+    write_measurement,
+)
+from howsparse.cli.options import (
+    DataOption,
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    OrderOption,
+    PlotOption,
+    RecordOption,
+    SeedOption,
+    WeightsOption,
+    with_dataclass_options,
+)
+from howsparse.cli.subject import DataOptions, GoalOptions, load_subject
+from howsparse.cli.terminal import check_output, note, print_json, show_table, stage_bars
+from howsparse.errors import InputError
+
+
+@app.command()
+@with_dataclass_options
+def measure(
+    model: ModelArgument,
+    goals: GoalOptions,
+    parts: DataOptions,
+    weights: WeightsOption = None,
+    data: DataOption = None,
+    order: OrderOption = "magnitude",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+    record: RecordOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Measure how sparse a trained network can be pruned while it keeps the accuracy. It evaluates pruned networks."""
+    from howsparse.pruning.orders import ORDERS
+    from howsparse.report.measured import measured_table, orders_table, plot_measured
+    from howsparse.report.plots import save_figure
+
+    if plot is not None:
+        check_output(plot, force)
+    subject = load_subject(model, weights, data, parts)
+    began = time.perf_counter()
+    comparison = measure_subject(subject, tuple(ORDERS) if order == "best" else (order,), goals, seed)
+    best, seconds = comparison.best, time.perf_counter() - began
+    found = measured_summary(subject, best) | {"seconds": round(seconds, 3)}
+    if order == "best":
+        found |= orders_summary(comparison)
+    about = {"kind": "measure", "model": model, "seed": seed, "images": parts.images}
+    write_measurement(record, about | found)
+    if as_json:
+        print_json(found | about)
+    else:
+        if order == "best":
+            show_table(orders_table(comparison))
+        show_table(measured_table(best, found, next_command(subject, best)))
+    if plot is not None:
+        save_figure(plot_measured(best, model), plot)
+        note(f"picture: {plot}")
+
+
+@app.command()
+@with_dataclass_options
+def certify(
+    model: ModelArgument,
+    goals: GoalOptions,
+    parts: DataOptions,
+    weights: WeightsOption = None,
+    data: DataOption = None,
+    held_out: Annotated[
+        str | None, typer.Option(help="Held-out data, as for --data; default: one half of the test data of --data.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Probability with which the certificate holds.")] = 0.95,
+    loss_bound: Annotated[
+        float | None, typer.Option(help="With --tolerance: the loss of an example counts as at most this.")
+    ] = None,
+    order: OrderOption = "magnitude",
+    output: Annotated[Path | None, typer.Option(help="Write the certificate and its mask to this file.")] = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    record: RecordOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Certify a sparsity: a bound for what the population loses, proven with examples that chose nothing."""
+    from howsparse.loading import load_batches
+
+    if output is not None:
+        check_output(output, force)
+    subject = load_subject(model, weights, data, parts)
+    if held_out is not None:
+        choose, held = subject.test, load_batches(held_out, parts.batch_size or 1000)[1]
+    elif subject.splits:
+        choose, held = subject.halves()
+    else:
+        raise InputError("--data has no test data, so nothing is held out; give --held-out data that chose nothing")
+    began = time.perf_counter()
+    certificate = certify_subject(subject, choose, held, goals, order, confidence, loss_bound, seed)
+    found = certificate.summary() | {"seconds": round(time.perf_counter() - began, 3)}
+    about = {"kind": "certify", "model": model, "seed": seed, "images": parts.images}
+    write_measurement(record, about | found)
+    if as_json:
+        print_json(found | about)
+    else:
+        print(certificate)
+    if output is not None:
+        certificate.save(output)
+        note(f"certificate: {output}")
+
+
+@app.command()
+@with_dataclass_options
+def audit(
+    model: ModelArgument,
+    change: Annotated[
+        Path, typer.Option(help="File of the changed weights: a state dict, a part of one, or a mask of this package.")
+    ],
+    parts: DataOptions,
+    weights: WeightsOption = None,
+    data: DataOption = None,
+    points: Annotated[
+        int | None,
+        typer.Option(min=0, help="Points of the path to the change; 0: never; default: 8 if the local model fails."),
+    ] = None,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+    record: RecordOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Find the layers through which a change of the weights changes the loss."""
+    from howsparse.limit.audit import audit as compute
+    from howsparse.loading import read_change
+    from howsparse.report.audit import audit_table, plot_audit
+    from howsparse.report.plots import save_figure
+
+    if plot is not None:
+        check_output(plot, force)
+    subject = load_subject(model, weights, data, parts)
+    changed = read_change(change, subject.model)
+    began = time.perf_counter()
+    with stage_bars() as show:
+        found = compute(subject.model, changed, subject.train, loss=subject.loss, points=points, progress=show)
+    seconds = round(time.perf_counter() - began, 3)
+    numbers = {
+        "predicted": found.predicted,
+        "measured": found.measured,
+        "dense_loss": found.dense_loss,
+        "agrees": found.agrees,
+        "worst": found.worst.name,
+        "points": found.points,
+        "layers": [asdict(layer) | {"share": layer.share} for layer in found.layers],
+        "seconds": seconds,
+    }
+    about = {"kind": "audit", "model": model, "change": change.name, "images": parts.images}
+    write_measurement(record, about | numbers)
+    if as_json:
+        print_json(numbers | about)
+    else:
+        show_table(audit_table(found))
+    if plot is not None:
+        save_figure(plot_audit(found), plot)
+        note(f"picture: {plot}")

@@ -1,0 +1,196 @@
+"""What the commands measure and prune have in common: measuring a subject, certifying it, and their numbers."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from howsparse.cli.subject import GoalOptions, Subject, say_cost
+from howsparse.cli.terminal import note, print_json, stage_bars
+from howsparse.errors import InputError
+
+if TYPE_CHECKING:
+    from howsparse.limit.best import OrderComparison
+    from howsparse.limit.certificate import Certificate
+    from howsparse.limit.measure import Measured
+    from howsparse.limit.options import Answer
+    from howsparse.pruning.masks import Mask
+
+__all__ = [
+    "certify_subject",
+    "measure_subject",
+    "measured_summary",
+    "next_command",
+    "orders_summary",
+    "prune_by_order",
+    "write_measurement",
+]
+
+_PASSES = 9  # of measure over all data, for most networks
+
+
+def measure_subject(
+    subject: Subject, orders: tuple[str, ...], goals: GoalOptions, seed: int, batches: Any = None
+) -> "OrderComparison":
+    """Measure orders on the subject's test data (or ``batches``), with progress on stderr."""
+    from howsparse.limit.best import measure_orders
+    from howsparse.risk.losses import as_loss
+    from howsparse.risk.metrics import as_metric
+
+    loss, batches = as_loss(subject.loss, subject.model), subject.test if batches is None else batches
+    metric = as_metric(goals.named_metric(), loss)
+    goal = goals.goal(has_metric=metric is not None)
+    say_cost(subject, batches, _PASSES * len(orders))
+    done: dict[str, int] = {}
+    with stage_bars() as show:
+
+        def count(order: str, point: Any) -> None:
+            done[order] = done.get(order, 0) + 1
+            show(f"measuring, {order}", done[order], _PASSES)
+
+        return measure_orders(
+            subject.model,
+            batches,
+            orders,
+            **vars(goal),
+            calibration=subject.train,
+            loss=loss,
+            metric=metric,
+            seed=seed,
+            on_order=count,
+        )
+
+
+def certify_subject(
+    subject: Subject,
+    choose: Any,
+    held_out: Any,
+    goals: GoalOptions,
+    order: str,
+    confidence: float,
+    loss_bound: float | None,
+    seed: int,
+) -> "Certificate":
+    """Measure on data that choose the candidates, then certify on the held-out data."""
+    from howsparse.limit.certify import CANDIDATES, candidates_around
+    from howsparse.limit.certify import certify as compute
+    from howsparse.pruning.orders import ORDERS, rank
+    from howsparse.risk.batches import Joined
+
+    comparison = measure_subject(subject, tuple(ORDERS) if order == "best" else (order,), goals, seed, choose)
+    best, goal = comparison.best, comparison.best.goal
+    note(f"measured on the data that choose: {100 * best.sparsity:.1f} % ({best.order})")
+    if goal.max_rise is not None:
+        raise InputError("a share of the loss cannot be certified; give --max-drop, or --tolerance as a loss")
+    ranked = rank(subject.model, best.order, subject.train, loss=subject.loss, seed=seed)
+    candidates = candidates_around(best.sparsity) if best.sparsity > 0 else CANDIDATES
+    with stage_bars() as show:
+        steps = iter(range(1, 1000))
+        return compute(
+            subject.model,
+            held_out,
+            max_drop=goal.max_drop,
+            max_rise=goal.tolerance,
+            loss_bound=loss_bound,
+            confidence=confidence,
+            order=ranked,
+            candidates=candidates,
+            chosen_on=Joined((subject.train, choose)),
+            loss=subject.loss,
+            metric=goals.named_metric(),
+            seed=seed,
+            on_point=lambda step: show("measuring, held-out data", next(steps), len(candidates)),
+        )
+
+
+def prune_by_order(
+    subject: Subject,
+    target: "float | Answer",
+    goals: GoalOptions,
+    order: str,
+    seed: int,
+    as_json: bool,
+    about: dict[str, object],
+    record: Path | None,
+) -> "Mask":
+    """The mask of an order at a given sparsity, or at the measured one; print what it does to the test data.
+
+    Raises:
+        InputError: the sparsity is the predicted one or the limit, which are for magnitude pruning.
+    """
+    from howsparse.limit.assess import check_mask
+    from howsparse.limit.options import Answer
+    from howsparse.pruning.orders import ORDERS, rank
+
+    if target in (Answer.PREDICTED, Answer.LIMIT):
+        raise InputError(f"--sparsity {target} is for magnitude pruning by loss; leave out --max-drop and --order")
+    numbers: dict[str, Any] = {}
+    if target == Answer.MEASURED:
+        best = measure_subject(subject, tuple(ORDERS) if order == "best" else (order,), goals, seed).best
+        order, target, numbers = best.order, best.sparsity, measured_summary(subject, best)
+    elif order == "best":
+        raise InputError("--order best needs a goal to compare the orders; leave out --sparsity, or name an order")
+    ranked = rank(subject.model, order, subject.train, loss=subject.loss, seed=seed)
+    mask = ranked.mask(float(target))
+    after = check_mask(subject.model, mask, subject.test, subject.loss)
+    numbers |= {"order": order, "pruned_sparsity": mask.sparsity, "pruned_accuracy": after.accuracy}
+    write_measurement(record, about | numbers)
+    if as_json:
+        print_json(numbers | about)
+    else:
+        accuracy = "" if after.accuracy is None else f", accuracy {100 * after.accuracy:.2f} %"
+        print(f"{100 * mask.sparsity:.1f} % removed by the {order} order: loss {after.loss:.4g}{accuracy}")
+    return mask
+
+
+def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:
+    """The numbers of a measurement, as in ``--json`` and records."""
+    from howsparse.geometry import effective_sparsity
+    from howsparse.risk.batches import batch_length
+    from howsparse.risk.weights import select_weights
+
+    weights = select_weights(subject.model, None)
+    dense, pruned = measured.dense, measured.pruned
+    return {
+        "measured": measured.sparsity,
+        "order": measured.order,
+        "goal": measured.goal.describe(measured.metric),
+        "metric": measured.metric,
+        "dense_accuracy": dense.accuracy,
+        "pruned_accuracy": pruned.accuracy,
+        "dense_loss": dense.loss,
+        "pruned_loss": pruned.loss,
+        "num_weights": sum(w.numel() for w in weights.values()),
+        "effective_weights_baseline": effective_sparsity(weights.values()),
+        "examples": sum(batch_length(batch) for batch in subject.test),
+        "curve": [asdict(point) for point in measured.curve],
+    }
+
+
+def orders_summary(comparison: "OrderComparison") -> dict[str, Any]:
+    """What each order reaches, as in ``--json``."""
+    reached = [
+        {"order": each.order, "measured": each.sparsity, "seconds": round(comparison.seconds[each.order], 3)}
+        for each in comparison.measured
+    ]
+    return {"orders": reached, "refused": comparison.refused}
+
+
+def write_measurement(path: Path | None, numbers: dict[str, Any]) -> None:
+    """Append the numbers to the file of records ``path``, if it is not None."""
+    if path is None:
+        return
+    from howsparse.records import Measurement, append_record, provenance
+
+    append_record(Measurement(made=provenance(), **numbers), path)
+
+
+def next_command(subject: Subject, measured: "Measured") -> str:
+    """What to do after a measurement."""
+    if measured.sparsity == 0:
+        return "no weight can go; try --order best, or allow more with --max-drop"
+    goal = measured.goal
+    if goal.max_drop is not None:
+        return (
+            f"howsparse certify {subject.name} ... --max-drop {100 * goal.max_drop:g} proves a sparsity for unseen data"
+        )
+    return f"howsparse prune {subject.name} ... --sparsity {measured.sparsity:.4g} --order {measured.order}"

@@ -1,0 +1,207 @@
+"""The network of a command, its data, and what must be kept."""
+
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from howsparse.cli.terminal import note, resumable, stage_bars
+from howsparse.errors import InputError
+from howsparse.limit.options import LimitOptions
+from howsparse.risk.batches import EveryNth, FirstExamples, Pieces, batch_length
+from howsparse.risk.losses import Loss, cross_entropy
+
+if TYPE_CHECKING:
+    from howsparse.limit.assess import Assessment
+    from howsparse.limit.goal import Goal
+
+__all__ = ["DataOptions", "GoalOptions", "Subject", "load_subject", "say_cost"]
+
+_BATCH = 1000  # examples in a batch of an .npz file
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What of the data a command uses."""
+
+    images: int | None = field(
+        default=None, metadata={"help": "Number of training examples to use, the first ones; default: all."}
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Largest number of examples in a batch; default: 1000 for files."}
+    )
+    population: int | None = field(
+        default=None, metadata={"help": "Number of examples in the population, if the data are a sample of it."}
+    )
+    loss: str | None = field(
+        default=None, metadata={"help": "package.module:name of a loss(model, batch); default: cross-entropy."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size", "population"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value} is not positive; give a number of examples")
+
+
+@dataclass(frozen=True)
+class GoalOptions:
+    """What pruning must keep; by default, the accuracy drops by at most one point."""
+
+    max_drop: float | None = field(
+        default=None, metadata={"help": "Allowed drop of the metric in points; default: 1, one point of accuracy."}
+    )
+    tolerance: str | None = field(
+        default=None, metadata={"help": "Instead: allowed rise of the loss, such as 0.02, or 5% of the loss."}
+    )
+    metric: str | None = field(
+        default=None, metadata={"help": "accuracy (default), top5, or package.module:function of output and batch."}
+    )
+
+    def goal(self, *, has_metric: bool = True) -> "Goal":
+        """The goal of the command.
+
+        Raises:
+            InputError: both are given, or a value is not valid.
+        """
+        from howsparse.limit.goal import goal_of
+
+        if self.max_drop is not None and not 0 <= self.max_drop < 100:
+            raise InputError(f"--max-drop {self.max_drop:g} is not in [0, 100); give points: 1 allows one point")
+        drop = None if self.max_drop is None else self.max_drop / 100
+        if self.tolerance is None:
+            return goal_of(drop, None, None, has_metric=has_metric)
+        number = self.tolerance.strip().removesuffix("%").strip()
+        try:
+            value = float(number)
+        except ValueError:
+            raise InputError(
+                f"--tolerance '{self.tolerance}' is neither a loss, such as 0.02, nor a share, such as 5%"
+            ) from None
+        share = self.tolerance.strip().endswith("%")
+        return goal_of(drop, None if share else value, value / 100 if share else None, has_metric=has_metric)
+
+    def named_metric(self) -> Any:
+        """The metric by its name, or the function that ``package.module:name`` names."""
+        from howsparse.loading import load_named
+
+        return load_named(self.metric) if self.metric is not None and ":" in self.metric else self.metric
+
+
+@dataclass
+class Subject:
+    """The network of a command, and its data.
+
+    Attributes:
+        name: name of the network on the command line.
+        model: the network with its weights.
+        train, test: batches that can be read several times.
+        loss: ``loss(model, batch)``, mean over the batch.
+        whole: all training batches; ``train`` may be a part of them.
+        population: number of examples in the population of ``train``; None if ``train`` are all.
+        splits: whether ``test`` are other data than ``train``.
+    """
+
+    name: str
+    model: nn.Module
+    train: Iterable[Any]
+    test: Iterable[Any]
+    loss: Loss = cross_entropy
+    whole: Iterable[Any] | None = None
+    population: int | None = None
+
+    @property
+    def splits(self) -> bool:
+        return self.test is not self.train and self.test is not self.whole
+
+    def assess(self, options: LimitOptions, keep: Path | None = None) -> "Assessment":
+        """Compute all answers, with progress on stderr."""
+        from howsparse.limit.assess import assess
+        from howsparse.limit.compute import options_for_sample
+
+        if self.whole is not None and self.population is not None:
+            options = options_for_sample(options, self.model, self.whole, self.loss, self.population)
+        elif self.population is not None:
+            options = replace(options, population=self.population)
+        with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
+            return assess(self.model, self.train, self.test, loss=self.loss, options=options, keep=keep, progress=show)
+
+    def halves(self) -> tuple[Iterable[Any], Iterable[Any]]:
+        """The test data in two halves: one chooses, the other is held out. Single batches are cut in two."""
+        few = Pieces(self.test, 250)
+        return EveryNth(few, 2), EveryNth(few, 2, start=1)
+
+
+def load_subject(model: str, weights: Path | None, data: str | None, options: DataOptions) -> Subject:
+    """Load a network by its name on the command line, with its weights and data.
+
+    Raises:
+        InputError: a file or a name is missing, or has the wrong contents.
+    """
+    from howsparse.loading import call_if_function, check_weights, load_batches, load_named, load_problem, load_weights
+    from howsparse.problem import Problem
+    from howsparse.tasks import load_recipe
+
+    if ":" not in model:
+        load_recipe(model)
+        check_weights(model, weights)
+    made = load_problem(model, data) if ":" not in model else load_named(model)
+    made = made if isinstance(made, nn.Module | Problem) else call_if_function(model, made)
+    if isinstance(made, Problem):
+        check_weights(model, weights)
+        subject = _of_problem(made, model, options)
+    elif not isinstance(made, nn.Module):
+        raise InputError(f"'{model}' is a {type(made).__name__}; it must be a torch.nn.Module or howsparse.Problem")
+    elif data is None:
+        raise InputError("no data; give --data an .npz file of inputs and targets, or package.module:batches")
+    else:
+        subject = _of_batches(made, model, *load_batches(data, options.batch_size or _BATCH), options)
+    if weights is not None:
+        load_weights(subject.model, weights)
+    return subject
+
+
+def _of_problem(problem: Any, name: str, options: DataOptions) -> Subject:
+    """A problem's network at its initialisation, with the problem's data."""
+    if options.loss is not None:
+        raise InputError(f"problem '{name}' has its own loss; leave out --loss")
+    whole, population = problem.study_batches(), options.population or problem.num_examples
+    train = problem.study_batches(options.images)
+    return Subject(name, problem.initial(), train, problem.test, problem.loss, whole, population)
+
+
+def _of_batches(
+    model: nn.Module, name: str, train: Iterable[Any], test: Iterable[Any], options: DataOptions
+) -> Subject:
+    """A network with batches of one's own, of which ``options`` may ask for a part."""
+    from howsparse.loading import load_named
+
+    own = test is not train
+    if options.batch_size is not None:
+        train = Pieces(train, options.batch_size)
+        test = Pieces(test, options.batch_size) if own else train
+    loss = cross_entropy if options.loss is None else load_named(options.loss)
+    if options.images is None:
+        return Subject(name, model, train, test, loss, None, options.population)
+    population = options.population or sum(batch_length(batch) for batch in train)
+    part = FirstExamples(train, options.images)
+    return Subject(name, model, part, test if own else part, loss, train, population)
+
+
+def say_cost(subject: Subject, batches: Iterable[Any], passes: int) -> None:
+    """Print how long evaluations will take, if it is more than ten seconds. One batch is timed."""
+    from howsparse.progress import duration
+    from howsparse.risk.evaluate import evaluate
+
+    examples = sum(batch_length(batch) for batch in batches)
+    first = FirstExamples(batches, min(examples, 64))
+    evaluate(subject.model, first, subject.loss)  # the first call is slower
+    began = time.perf_counter()
+    evaluate(subject.model, first, subject.loss)
+    seconds = passes * (time.perf_counter() - began) * examples / min(examples, 64)
+    if seconds > 10:
+        note(f"about {passes} passes over {examples:,} examples: about {duration(seconds)}")
