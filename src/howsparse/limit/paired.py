@@ -147,7 +147,7 @@ def _probability(difference: int, n: int, lost: Array, won: Array) -> Array:
     last = int(stats.binom.isf(_TAIL, n, lost.max()))
     counts = np.arange(max(first, 0), min(last, n) + 1)[:, None]
     enough = stats.binom.sf(counts - difference - 1, n - counts, np.minimum(won / (1 - lost), 1.0))
-    inside = (stats.binom.pmf(counts, n, lost) * enough).sum(0)
+    inside = np.sum(stats.binom.pmf(counts, n, lost) * enough, axis=0)
     outside = stats.binom.cdf(counts[0] - 1, n, lost) + stats.binom.sf(counts[-1], n, lost)
     result: Array = (inside + outside) * _ROUNDING
     return result
