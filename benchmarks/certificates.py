@@ -110,10 +110,10 @@ def one_test(rng: np.random.Generator, setting: Setting) -> dict[str, Any]:
 
 
 def scores_between(rng: np.random.Generator, setting: Setting) -> dict[str, Any]:
-    """The same with scores between 0 and 1, most of them close to 0, with means of 0.06 before pruning and 0.05 after."""
-    n, repetitions = setting["n"], setting["repetitions"]
-    drops = (rng.beta(0.24, 3.76, n) - rng.beta(0.2, 3.8, n) for _ in range(repetitions))
-    return counted(sum(by_betting(each) for each in drops), setting)
+    """The same with scores between 0 and 1, most of them close to 0: 0.06 before pruning and 0.05 after, on average."""
+    shape = (setting["repetitions"], setting["n"])
+    before, after = rng.beta(0.24, 3.76, shape), rng.beta(0.2, 3.8, shape)
+    return counted(sum(by_betting(drops) for drops in np.subtract(before, after)), setting)
 
 
 def sequence(rng: np.random.Generator, setting: Setting) -> dict[str, Any]:
