@@ -14,6 +14,7 @@ from howsparse.limit.certificate import Certificate, Step
 from howsparse.limit.certify import CANDIDATES, candidates_around, certify, examples_needed
 from howsparse.limit.overlap import overlapping
 from howsparse.limit.paired import betting_p_value, paired_p_value
+from howsparse.pruning.orders import rank
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -69,6 +70,22 @@ def test_the_sequence_stops_at_the_first_test_that_does_not_pass() -> None:
         "With 95 % confidence, the accuracy on the population drops by at most 6 points when 81.25 % of the weights are"
         " removed (magnitude order; 1,000 held-out examples, exact paired test)."
     )
+
+
+def test_an_order_gets_the_data_that_chose_it() -> None:
+    """The inputs of the class with the largest weight are small, so Wanda removes this weight before the others."""
+    model, batches = diagonal_case((40, 300, 60, 600))
+    inputs = torch.eye(4) * torch.tensor([0.02, 2.0, 2.0, 2.0])
+    found = certify(
+        model, batches, max_drop=0.06, order="wanda", candidates=[kept(3)], chosen_on=[(inputs, torch.arange(4))]
+    )
+    assert (found.order, found.overlap_checked) == ("wanda", True)
+    assert not found.mask["weight"][0, 0]
+    assert found.steps == (Step(kept(3), 0, 0, 1.0, paired_p_value(0, 0, 1000, 0.06)),)
+    ranked = rank(model, "wanda", [(inputs, torch.arange(4))])
+    again = certify(model, batches, max_drop=0.06, order=ranked, candidates=[kept(3)])
+    assert again.digest == found.digest
+    assert not again.overlap_checked
 
 
 def test_examples_that_pruning_mends_count_in_favour() -> None:
@@ -237,6 +254,7 @@ class Shrinking(Shuffled):
         ({"max_drop": 0.1, "masks": []}, "the list of masks is empty"),
         ({"max_drop": 0.1, "masks": [Mask()], "candidates": [0.5]}, "give masks alone"),
         ({"max_drop": 0.1, "order": "size"}, "'size' is not known"),
+        ({"max_drop": 0.1, "order": "wanda"}, r"'wanda' needs data; pass batches \(certify: chosen_on\)"),
         ({"max_drop": 0.1, "names": ["bias"]}, "'bias' is not a prunable weight"),
         ({"max_drop": 0.1, "loss": lambda model, batch: model(batch[0]).mean()}, "pass a metric, or max_rise"),
         ({"max_drop": 0.1, "metric": lambda output, batch: output.sum(1)}, r"a certificate needs values in \[0, 1\]"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +12,17 @@ from howsparse.limit.certificate import Certificate, Step, network_digest
 from howsparse.limit.overlap import overlapping
 from howsparse.limit.paired import Test, smallest_sample
 from howsparse.limit.sequence import Question, check_confidence, check_drop, held_values, run_tests
-from howsparse.pruning.masks import Mask, magnitude_masks
+from howsparse.pruning.masks import Mask
+from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk.batches import same_content
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.risk.outcomes import Outcomes, outcomes
 from howsparse.risk.weights import select_weights
 
-__all__ = ["CANDIDATES", "Ranked", "candidates_around", "certify", "examples_needed"]
+__all__ = ["CANDIDATES", "candidates_around", "certify", "examples_needed"]
 
 CANDIDATES = (*(round(0.05 * step, 2) for step in range(1, 19)), 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
-
-
-class Ranked(Protocol):
-    """An order of the weights: its name, and its mask for every sparsity."""
-
-    @property
-    def name(self) -> str: ...
-
-    def mask(self, sparsity: float) -> Mask: ...
 
 
 def certify(
@@ -41,7 +33,7 @@ def certify(
     max_rise: float | None = None,
     loss_bound: float | None = None,
     confidence: float = 0.95,
-    order: "str | Ranked" = "magnitude",
+    order: str | Order | OrderFunction = "magnitude",
     candidates: Sequence[float] | None = None,
     masks: Sequence[Mask] | None = None,
     chosen_on: Iterable[Any] | None = None,
@@ -101,15 +93,21 @@ def certify(
     names = list(select_weights(model, names))
     if max_drop is not None and scored is None:
         raise InputError("the loss cannot tell which predictions are correct; pass a metric, or max_rise")
+    if masks is not None:
+        _check_masks(masks, order, candidates)
+    sparsities = _sparsities(candidates)
     _check_passes(held_out)
     if chosen_on is not None:
         _check_overlap(held_out, chosen_on)
-    name, sequence = _sequence(model, order, candidates, masks, names)
 
     def look() -> Outcomes:
         return outcomes(model, held_out, loss, scored)
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        name, sequence = "given", iter(masks or ())
+        if masks is None:
+            ranked = rank(model, order, chosen_on, loss=loss, names=names, seed=seed)
+            name, sequence = ranked.name, map(ranked.mask, sparsities)
         held = held_values(look(), question)
         steps, mask = run_tests(model, sequence, look, held, question, on_point)
     everything = Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in select_weights(model, names).items()})
@@ -197,32 +195,18 @@ def _check_overlap(held_out: Iterable[Any], chosen_on: Iterable[Any]) -> None:
         )
 
 
-def _sequence(
-    model: nn.Module,
-    order: "str | Ranked",
-    candidates: Sequence[float] | None,
-    masks: Sequence[Mask] | None,
-    names: list[str],
-) -> tuple[str, Iterable[Mask]]:
-    """Name of the order, and the masks in the order of their tests, made one at a time."""
-    if masks is not None:
-        if candidates is not None or order != "magnitude":
-            raise InputError("masks stand for an order and candidates; give masks alone, or none")
-        if not masks:
-            raise InputError("the list of masks is empty; give at least one mask")
-        return "given", list(masks)
+def _sparsities(candidates: Sequence[float] | None) -> tuple[float, ...]:
+    """The sparsities of the tests, checked."""
     sparsities = CANDIDATES if candidates is None else tuple(candidates)
     if not sparsities or not all(0 < sparsity < 1 for sparsity in sparsities):
         raise InputError("candidates must be fractions of weights to remove, in (0, 1); give at least one")
     if any(one >= other for one, other in pairwise(sparsities)):
         raise InputError("candidates must rise: the tests go from the smallest sparsity to the largest; sort them")
-    mask_at = _mask_at(model, order, names)
-    return order if isinstance(order, str) else order.name, (mask_at(sparsity) for sparsity in sparsities)
+    return sparsities
 
 
-def _mask_at(model: nn.Module, order: "str | Ranked", names: list[str]) -> Callable[[float], Mask]:
-    if not isinstance(order, str):
-        return order.mask
-    if order != "magnitude":
-        raise InputError(f"order '{order}' is not known; use magnitude, or pass an order")
-    return magnitude_masks(model, names)
+def _check_masks(masks: Sequence[Mask], order: str | Order | OrderFunction, candidates: Sequence[float] | None) -> None:
+    if candidates is not None or not isinstance(order, str) or order != "magnitude":
+        raise InputError("masks stand for an order and candidates; give masks alone, or none")
+    if not masks:
+        raise InputError("the list of masks is empty; give at least one mask")
