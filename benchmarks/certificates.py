@@ -210,12 +210,8 @@ def by_exact(drops: Array, max_drop: float = MAX_DROP) -> bool:
 
 @cache
 def exact_decision(lost: int, won: int, n: int, max_drop: float) -> bool:
-    """Whether the exact test certifies. The p-value is computed only if it can be small enough."""
-    rate = max(max_drop, (lost + won) / n)  # one possible rate of changed pairs: its probability is below the p-value
-    chance, other = (rate + max_drop) / 2, (rate - max_drop) / 2
-    counts = np.arange(*stats.binom.interval(1 - 1e-6, n, chance)).astype(int)
-    more = stats.binom.sf(counts - (lost - won) - 1, n - counts, other / (1 - chance))
-    if float(np.sum(stats.binom.pmf(counts, n, chance) * more)) > LEVEL:
+    """Whether the exact test certifies. Less than one deviation below the mean, p-values are far above the level."""
+    if lost - won - n * max_drop > -((n * max_drop + 2 * won + 1) ** 0.5):
         return False
     return paired_p_value(lost, won, n, max_drop, LEVEL) <= LEVEL
 

@@ -26,7 +26,7 @@ def trinomial(n: int, lost: Array, won: Array) -> dict[tuple[int, int], Array]:
 
 def by_grid(lost: int, won: int, n: int, max_drop: float, level: float) -> float:
     """The p-value with the largest probability over a fine grid of rates in place of the proven bound."""
-    spent = 0.05 * level
+    spent = 0.01 * level
     changed = lost + won
     highest = 1.0
     if changed < n:
@@ -35,7 +35,12 @@ def by_grid(lost: int, won: int, n: int, max_drop: float, level: float) -> float
         return spent
     rates = np.linspace(max_drop, highest, 3001)
     chances = trinomial(n, (rates + max_drop) / 2, (rates - max_drop) / 2)
-    total = sum((p for (a, b), p in chances.items() if a - b <= lost - won), np.zeros_like(rates))
+
+    def statistic(a: int, b: int) -> float:
+        return (a - b - n * max_drop) / math.sqrt(n * max_drop + 2 * b + 1)
+
+    extreme = [p for (a, b), p in chances.items() if statistic(a, b) <= statistic(lost, won) + 1e-9]
+    total = sum(extreme, np.zeros_like(rates))
     return min(1.0, spent + float(total.max()))
 
 

@@ -1,7 +1,7 @@
 """`Certificate`: a sparsity with a proven bound for what is lost, and the tests that prove it."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Certificate:
     order: str
     digest: str
     overlap_checked: bool
-    mask: Mask
+    mask: Mask = field(repr=False)
 
     @property
     def holds(self) -> bool:
@@ -140,7 +140,7 @@ class Certificate:
 
     def save(self, path: str | Path) -> None:
         """Write the certificate with its mask to one safetensors file. An interrupted call leaves no partial file."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "mask"}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mask"}
         save_document(
             path, "certificate", _VERSION, values | {"steps": [asdict(step) for step in self.steps]}, self.mask
         )

@@ -166,7 +166,7 @@ def examples_needed(max_drop: float, confidence: float = 0.95, test: Test = "exa
         InputError: the drop is outside (0, 1), or the confidence outside (0.5, 1).
 
     >>> examples_needed(0.01), examples_needed(0.02)
-    (430, 214)
+    (300, 149)
     """
     check_drop(max_drop)
     check_confidence(confidence)
