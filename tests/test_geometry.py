@@ -13,6 +13,7 @@ from howsparse.geometry import (
     clipped_filter,
     curvature_scale,
     effective_dimension,
+    effective_sparsity,
     ellipsoid_width,
     existence_density,
     existence_fixed_point,
@@ -234,3 +235,22 @@ def test_tolerance_must_be_positive(tolerance: float) -> None:
 def test_scale_must_be_positive() -> None:
     with pytest.raises(InputError, match="scale 0 is not positive"):
         effective_dimension([1.0], 0.0)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-200, -1e200])
+def test_effective_sparsity_of_equal_weights_is_the_fraction_of_zeros(unit: float) -> None:
+    for zeros in (0, 1, 7, 9):
+        weights = np.array([[0.0] * zeros + [unit] * (10 - zeros)])
+        assert effective_sparsity(weights) == pytest.approx(zeros / 10, abs=1e-12)
+
+
+def test_effective_sparsity_of_normal_weights() -> None:
+    # (E|w|)^2 / E w^2 = 2 / pi for normal weights
+    weights = np.random.default_rng(0).normal(size=200_000)
+    assert effective_sparsity(weights) == pytest.approx(1 - 2 / math.pi, abs=0.005)
+
+
+@pytest.mark.parametrize("weights", [[], [0.0, 0.0], [1.0, math.nan], [1.0, math.inf]])
+def test_effective_sparsity_needs_a_weight(weights: list[float]) -> None:
+    with pytest.raises(InputError, match="no effective number"):
+        effective_sparsity(weights)

@@ -21,7 +21,7 @@ def erk(
     names: Iterable[str] | None = None,
     seed: int = 0,
 ) -> Order:
-    """In each layer the smallest weights go first; layer densities are those of `erdos_renyi_densities`.
+    r"""In each layer the smallest weights go first; layer densities are those of `erdos_renyi_densities`.
 
     A layer's density is ``min(1, scale * f)``, where ``f`` is the sum of its weight's dimensions divided by their
     product. Let r be a weight's rank of magnitude as a fraction of its layer. It stays if r is at most the density, so
@@ -35,7 +35,8 @@ def erk(
         seed: not used.
 
     Returns:
-        The order. The number of weights of each layer is exact to one weight.
+        Scores are :math:`-r/f`. The number of weights of the whole network is exact; those of the layers follow by
+        rounding.
 
     Raises:
         InputError: the model has no prunable weight, a name is unknown, or a weight is NaN.

@@ -22,7 +22,7 @@ def layerwise(
 ) -> Order:
     """The order of `layerwise_mask`: in each layer the smallest weights go first, all layers at the same pace.
 
-    The number of weights of the whole network is exact; that of each layer is exact to one weight.
+    The number of weights of the whole network is exact; those of the layers follow by rounding.
 
     Args:
         model: any module; it is not changed.
