@@ -14,6 +14,7 @@ from howsparse.pruning.prune import pruned
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import select_weights
+from howsparse.shown import Card, Shown
 
 __all__ = [
     "Measured",
@@ -45,7 +46,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Shown):
     """The measured curve and its thresholds.
 
     Attributes:
@@ -58,6 +59,17 @@ class Measured:
 
     curve: tuple[Point, ...]
     tolerance: float
+
+    def __repr__(self) -> str:
+        return f"Measured(sparsity={self.sparsity:.4g}, tolerance={self.tolerance:.4g}, points={len(self.curve)})"
+
+    def card(self) -> Card:
+        """The thresholds, and how many networks were evaluated."""
+        rows = [("keeps the loss", f"{100 * self.sparsity:.1f} %")]
+        if self.sparsity_by_accuracy is not None:
+            rows.append(("keeps the accuracy", f"{100 * self.sparsity_by_accuracy:.1f} %"))
+        rows += [("tolerance", f"{self.tolerance:.4g}"), ("evaluated", f"{len(self.curve)} networks")]
+        return Card("Measured sparsity", tuple(rows))
 
     @property
     def dense(self) -> Point:
