@@ -83,7 +83,7 @@ def one_case(seed: int) -> dict[str, Any]:
         "curvature": curvature,
         "negative": negative,
         "exact": exact,
-        "limit": limit.sparsity,
+        "limit": limit.errors.middle,
         "low": low,
         "high": high,
     }

@@ -15,7 +15,7 @@ from typing import Any
 from howsparse.files import write_whole
 from howsparse.geometry import Magnitudes, absolute_filter
 from howsparse.limit.bracket import solve_bracket
-from howsparse.limit.compute import default_tolerance
+from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg.spectrum import grow_spectrum
 from howsparse.loading import load_weights
 from howsparse.records import Measurement, append_record, provenance, read_lines

@@ -64,7 +64,7 @@ def one_case(problem: Problem, seed: int) -> dict[str, Any]:
         "num_weights": limit.num_weights,
         "tolerance": limit.tolerance,
         "exact": exact,
-        "limit": limit.sparsity,
+        "limit": limit.errors.middle,
         "limit_low": limit.bracket[0],
         "limit_high": limit.bracket[1],
         "predicted": limit.predicted,

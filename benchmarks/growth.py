@@ -73,7 +73,7 @@ def one_case(size: int, images: int) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 3),
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "bytes_before": 1024 * before,
-        "limit": limit.sparsity,
+        "limit": limit.errors.middle,
         "bracket": limit.bracket,
         "threads": torch.get_num_threads(),
     }

@@ -114,7 +114,7 @@ def step(problem: Problem, model: nn.Module, mask: Mask, seed: int, run: Run, st
     limit = limit_of(problem, model, mask, seed, run)
     low, high = limit.bracket
     return IterationStep(
-        density=mask.density, needed=1 - limit.sparsity, needed_low=1 - high, needed_high=1 - low, stays=stays
+        density=mask.density, needed=1 - limit.errors.middle, needed_low=1 - high, needed_high=1 - low, stays=stays
     )
 
 

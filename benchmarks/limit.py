@@ -130,12 +130,12 @@ def errors(network: Network, images: int, limit: PruningLimit, reference_steps: 
     middle = (bracket.low + bracket.high) / 2
     return {
         "authors": abs(by_steps[STEPS] - middle),
-        "howsparse": abs(limit.sparsity - middle),
+        "howsparse": abs(limit.errors.middle - middle),
         "reference_half_width": bracket.width / 2,
         "authors_worst_from_96_steps": max(abs(value - middle) for value in by_steps.values()),
         "howsparse_half_width": limit.errors.quadrature + limit.errors.probe,
         "howsparse_half_width_for_all_images": limit.errors.width / 2,
-        "limit": {"authors": by_steps[STEPS], "howsparse": limit.sparsity, "reference": middle},
+        "limit": {"authors": by_steps[STEPS], "howsparse": limit.errors.middle, "reference": middle},
         "authors_by_steps": by_steps,
         "reference_steps": spectrum.num_steps,
         "images": images,

@@ -70,10 +70,10 @@ def one_network(name: str, l1: float, decay: float, seed: int) -> Record:
         "dense_accuracy": evaluate(model, problem.test)[1],
         "tolerance": hessian.tolerance,
         "measured": measured.sparsity,
-        "wall": hessian.sparsity,
+        "wall": hessian.errors.middle,
         "wall_bracket": hessian.bracket,
-        "unbounded": hessian.at(negative="unbounded").sparsity,
-        "ggn": ggn.sparsity,
+        "unbounded": hessian.at(negative="unbounded").errors.middle,
+        "ggn": ggn.errors.middle,
         "predicted": hessian.predicted,
         "predicted_ggn": ggn.predicted,
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import howsparse
 
 ROOMS = [
-    *("errors", "parallel", "files", "matmul", "memory", "store", "identity"),
+    *("errors", "parallel", "files", "progress", "shown", "matmul", "memory", "store", "identity"),
     *("geometry", "linalg", "risk", "pruning", "limit", "training"),
     *("problem", "methods", "records", "tasks", "loading", "experiments", "report", "paper", "cli"),
 ]

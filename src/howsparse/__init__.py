@@ -5,6 +5,7 @@ from howsparse.errors import InputError
 from howsparse.limit.compute import pruning_limit
 from howsparse.limit.measure import Measured, measure
 from howsparse.limit.options import LimitOptions
+from howsparse.limit.predict import Prediction, predict
 from howsparse.limit.result import PruningLimit
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
@@ -22,6 +23,7 @@ __all__ = [
     "LimitOptions",
     "Mask",
     "Measured",
+    "Prediction",
     "Problem",
     "PruningLimit",
     "SamePasses",
@@ -33,6 +35,7 @@ __all__ = [
     "magnitude_mask",
     "measure",
     "methods",
+    "predict",
     "prunable_weights",
     "prune",
     "pruning_limit",

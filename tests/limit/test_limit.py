@@ -1,11 +1,13 @@
 import functools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from howsparse import InputError, magnitude_mask, measure, pruning_limit
 from howsparse.geometry import (
@@ -18,6 +20,7 @@ from howsparse.geometry import (
     projected_width,
 )
 from howsparse.limit.measure import FINE
+from howsparse.limit.tolerance import default_tolerance
 from howsparse.risk.empirical import EmpiricalRisk
 from networks_for_tests import Batches, exact_curvature, mlp_case
 
@@ -82,7 +85,8 @@ def test_bracket_holds_the_exact_limit(seed: int, kind: tuple[str, str], toleran
 
 def test_numbers_fit_together() -> None:
     model, batches = trained_case(0)
-    limit = pruning_limit(model, batches, max_products=64)
+    limit = pruning_limit(model, batches, probes=8, max_products=8 * 64)  # many probes for a resolved limit
+    assert limit.resolved
     weights = EmpiricalRisk(model, batches).flat_weights().abs().sort().values.numpy()
     assert limit.num_weights == weights.size == 56
     removed = limit.sparsity * 56
@@ -97,14 +101,50 @@ def test_numbers_fit_together() -> None:
     assert limit.effective_dimension == pytest.approx((1 - limit.sparsity) * 56)
 
 
-def test_default_tolerance_is_the_deviation_over_mini_batches_of_128() -> None:
+def example_losses(model: nn.Module, batches: Batches) -> np.ndarray:
+    inputs, targets = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    with torch.no_grad():
+        return np.asarray(nn.functional.cross_entropy(model(inputs), targets, reduction="none"))
+
+
+def test_default_tolerance_does_not_depend_on_the_loader() -> None:
+    """It is the deviation over mini-batches of 128 independent examples, here against 20,000 mini-batches drawn."""
     model, batches = mlp_case(examples=300)
     inputs, targets = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
-    losses = [
-        float(nn.functional.cross_entropy(model(inputs[i : i + 128]), targets[i : i + 128]).detach()) for i in (0, 128)
+    losses = example_losses(model, batches)
+    drawn = np.random.default_rng(0).choice(losses, (20_000, 128)).mean(axis=1)
+    found = [
+        default_tolerance(EmpiricalRisk(model, list(zip(inputs.split(size), targets.split(size), strict=True))))
+        for size in (7, 64, 300)
     ]
-    limit = pruning_limit(model, [(inputs, targets)], max_products=32)
-    assert limit.tolerance == pytest.approx(float(np.std(losses, ddof=1)))
+    for tolerance, error in found:
+        assert tolerance == pytest.approx(float(drawn.std()), rel=0.02)
+        assert (tolerance, error) == pytest.approx(found[0], rel=1e-9)
+    limit = pruning_limit(model, batches, max_products=32)
+    assert limit.tolerance == pytest.approx(found[0][0])
+
+
+def test_the_error_of_the_default_tolerance_is_its_spread_over_samples() -> None:
+    model, batches = mlp_case(examples=4000)
+    losses = example_losses(model, batches)
+    spread = [np.std(part, ddof=1) for part in np.random.default_rng(0).choice(losses, (4000, 500))]
+    _, error = default_tolerance(EmpiricalRisk(model, batches))
+    assert error * np.sqrt(4000 / 500) == pytest.approx(float(np.std(spread) / np.mean(spread)), rel=0.05)
+
+
+def test_default_tolerance_of_a_loss_without_per_example_values() -> None:
+    """Examples that can be taken apart give the same as cross-entropy; others come as whole batches."""
+
+    def plain(model: nn.Module, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    model, batches = mlp_case(examples=1600)
+    expected = default_tolerance(EmpiricalRisk(model, batches))
+    assert default_tolerance(EmpiricalRisk(model, batches, plain)) == pytest.approx(expected)
+    whole = [(x, y, torch.zeros(3)) for x, y in batches]  # three numbers that belong to no example
+    losses = [float(plain(model, batch).detach()) for batch in batches]
+    found, _ = default_tolerance(EmpiricalRisk(model, whole, plain))
+    assert found == pytest.approx(float(np.std(losses, ddof=1)) * np.sqrt(16 / 128))
 
 
 def test_another_tolerance_needs_no_new_work() -> None:
@@ -119,22 +159,23 @@ def test_another_tolerance_needs_no_new_work() -> None:
     assert moved.predicted == pytest.approx(fresh.predicted, abs=0.003)
     unbounded = first.at(negative="unbounded")
     assert unbounded.tolerance == first.tolerance
-    assert unbounded.sparsity >= first.sparsity
+    assert unbounded.errors.middle >= first.errors.middle
 
 
 def test_upper_bound_is_that_of_the_removed_block() -> None:
     model, batches = trained_case(2)
-    limit = pruning_limit(model, batches, tolerance=0.02, max_products=400)
+    limit = pruning_limit(model, batches, tolerance=0.02, probes=8, max_products=400)
+    assert limit.resolved
     mask = magnitude_mask(model, limit.sparsity)
     removed = ~torch.cat([kept.flatten() for kept in mask.values()])
     block = exact_curvature(model, batches)[removed][:, removed]
     exact = existence_density(torch.linalg.eigvalsh(block).numpy(), limit.scale, 1 - limit.sparsity)
     assert limit.upper_bound == pytest.approx(1 - exact, abs=0.03)
-    rough = pruning_limit(model, batches, tolerance=0.02, max_products=48)
-    at_rough = existence_density(torch.linalg.eigvalsh(block).numpy(), rough.scale, 1 - rough.sparsity)
-    (low, high), (best_low, best_high) = rough.upper_bracket, limit.upper_bracket
+    assert limit.removed_spectrum is not None
+    removed_after_two = replace(limit, removed_spectrum=limit.removed_spectrum.first(2))
+    (low, high), (best_low, best_high) = removed_after_two.upper_bracket, limit.upper_bracket
     assert high - low > best_high - best_low  # fewer products leave more open
-    assert low - 0.03 < 1 - at_rough < high + 0.03  # 0.03 for the probe, which is chance
+    assert low - 0.03 < 1 - exact < high + 0.03  # 0.03 for the probe, which is chance
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
@@ -142,7 +183,9 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     first, second = (pruning_limit(model, batches, seed=5, max_products=40) for _ in range(2))
     assert first.bracket == second.bracket
     assert first.predicted == second.predicted
-    assert first.upper_bound == second.upper_bound
+    assert first.removed_spectrum is not None
+    assert second.removed_spectrum is not None
+    assert np.array_equal(first.removed_spectrum.gauss().nodes, second.removed_spectrum.gauss().nodes)
 
 
 def test_a_sample_of_the_data_widens_the_bracket_to_the_whole() -> None:
@@ -237,7 +280,7 @@ def test_random_masks_cost_what_the_quadratic_model_averages_to() -> None:
         ({"tolerance": -1.0}, "tolerance -1 is not positive"),
         ({"curvature": "fisher"}, "use 'hessian' or 'ggn'"),
         ({"negative": "ignored"}, "use 'wall' or 'unbounded'"),
-        ({"max_products": 5}, "max_products 5 is too few"),
+        ({"max_products": 5}, "max_products 5 is too few.*howsparse.predict takes 11"),
         ({"probes": 0}, "too few"),
     ],
 )
@@ -247,8 +290,8 @@ def test_bad_arguments(options: dict[str, object], match: str) -> None:
         pruning_limit(model, batches, **({"tolerance": 0.1} | options))  # type: ignore[arg-type]
 
 
-def test_one_mini_batch_leaves_no_tolerance() -> None:
-    model, batches = mlp_case(examples=10)
+def test_one_example_leaves_no_tolerance() -> None:
+    model, batches = mlp_case(examples=1)
     with pytest.raises(InputError, match="the default tolerance needs two"):
         pruning_limit(model, batches)
 

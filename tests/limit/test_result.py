@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,7 +49,7 @@ def test_a_saved_limit_is_the_same_limit(options: dict[str, Any], tmp_path: Path
     limit.save(tmp_path / "limit.safetensors")
     loaded = PruningLimit.load(tmp_path / "limit.safetensors")
     assert loaded.summary() == limit.summary()
-    assert loaded.larsen_interval == limit.larsen_interval
+    assert np.array_equal(loaded.larsen_interval, limit.larsen_interval, equal_nan=True)
     assert loaded.at(tolerance=0.01).bracket == limit.at(tolerance=0.01).bracket
     assert loaded.at(negative="unbounded").bracket == limit.at(negative="unbounded").bracket
     one, other = loaded.mask(model, 0.5), limit.mask(model, 0.5)
@@ -100,7 +101,7 @@ def test_a_predicted_sparsity_of_one_leaves_a_weight() -> None:
     assert limit.predicted == 1.0
     assert limit.mask(model).num_kept == limit.mask(model, 1.0).num_kept == 1
     prune(model, limit.mask(model))
-    for wrong in (-0.1, 1.1, float("nan")):
+    for wrong in (-0.1, 1.1):
         with pytest.raises(InputError, match="is outside"):
             limit.mask(model, wrong)
 
@@ -112,7 +113,34 @@ def test_another_limit_has_no_upper_bound() -> None:
         with pytest.raises(InputError, match="has no upper bound"):
             _ = other.upper_bound
         assert (other.summary().upper_bound, other.summary().upper_low) == (None, None)
-        assert other.sparsity != limit.sparsity
+        assert other.bracket != limit.bracket
+
+
+def test_a_wide_bracket_has_no_middle(tmp_path: Path) -> None:
+    model, _, limit = limit_of()
+    low, high = limit.bracket
+    assert high - low > 0.1
+    assert not limit.resolved
+    for number in (limit.sparsity, limit.radius, limit.scale, limit.effective_dimension, limit.upper_bound):
+        assert np.isnan(number)
+    answer = limit.summary()
+    assert (answer.limit, answer.resolved, answer.upper_low, answer.radius) == (None, False, None, None)
+    assert (answer.limit_low, answer.limit_high) == (low, high)
+    assert f"not resolved: a bracket of {100 * low:.1f} % to {100 * high:.1f} %" in str(limit)
+    for ask in (limit.resolved_sparsity, lambda: limit.mask(model, limit.sparsity)):
+        with pytest.raises(InputError, match=r"the limit is not resolved, its bracket is .* % to .* %; use") as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_narrow_bracket_has_one() -> None:
+    model, _, limit = limit_of(probes=8, max_products=320)
+    assert limit.resolved
+    low, high = limit.bracket
+    assert high - low <= 0.1
+    assert limit.resolved_sparsity() == limit.sparsity == (low + high) / 2
+    assert limit.summary().limit == limit.sparsity
+    assert limit.mask(model, limit.sparsity).sparsity == pytest.approx(limit.sparsity, abs=0.5 / 56)
 
 
 def test_options_are_given_whole_or_by_name() -> None:
@@ -131,6 +159,10 @@ def test_a_limit_prints_in_a_few_words() -> None:
     *_, limit = limit_of()
     assert "tolerance=0.05" in repr(limit)
     assert len(repr(limit)) < 400
+    assert "\n" not in repr(limit)
+    assert str(limit).splitlines()[0] == "Pruning limit"
+    assert "held: its mask lowers the loss by" in str(limit)
+    assert limit._repr_html_().count("<tr>") == 5
     assert limit == limit
     assert len({limit, replace(limit)}) == 2
 

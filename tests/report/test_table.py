@@ -18,9 +18,9 @@ from howsparse.report.table import answer_table, comparison_table
 Batch = tuple[Tensor, Tensor]
 
 
-def shown(table: Table) -> list[str]:
+def shown(table: Table, width: int = 200) -> list[str]:
     text = io.StringIO()
-    Console(width=200, file=text).print(table)
+    Console(width=width, file=text).print(table)
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
@@ -39,21 +39,36 @@ def regression() -> Assessment:
 def test_an_answer_says_limit_predicted_and_measured() -> None:
     digits = torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32)
     answer = assess(nn.Linear(8, 8), [digits], [digits], options=LimitOptions(tolerance=0.1, max_products=32))
-    lines = shown(answer_table(answer, Point(0.5, 1.25, 0.5)))
+    lines = shown(answer_table(answer, Point(0.5, 1.25, 0.5), "mine:model --data mine.npz"))
     text = "\n".join(lines)
-    for word in ("Limit", "bracket", "Predicted", "Measured", "99 %"):
+    for word in ("now", "measured", "this is the answer", "at most", "bracket", "predicted", "its mask"):
         assert word in text
-    for word in ("certified", "Promised", "for sure"):
+    for word in ("guaranteed", "Promised", "for sure"):
         assert word.lower() not in text.lower()
-    assert any("Test accuracy, 50.0 % of the weights removed" in line and "50.00 %" in line for line in lines)
+    assert f"{100 * answer.on_train.sparsity:.1f} % keeps the training loss" in text
+    assert "howsparse prune mine:model --data mine.npz --sparsity measured" in text
+    assert any("50.00 % with 50.0 % removed" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_an_answer_is_at_most_fifteen_lines(width: int) -> None:
+    """Also on a narrow terminal, for a limit that is not resolved."""
+    answer = regression()
+    assert not answer.limit.resolved
+    lines = shown(answer_table(answer, Point(0.5, 1.25, None), "package.module:model --data data.npz"), width)
+    assert len(lines) <= 15
+    assert all(len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    assert "not resolved: a bracket of" in text
+    middle = sum(answer.limit.bracket) / 2
+    assert f"{100 * middle:.1f} %" not in text
 
 
 def test_an_answer_without_accuracies_shows_test_losses() -> None:
     answer = regression()
     text = "\n".join(shown(answer_table(answer, Point(0.5, 1.25, None))))
     assert "accuracy" not in text
-    assert "Test loss, 50.0 % of the weights removed" in text
-    assert "1.25" in text
+    assert "1.25 with 50.0 % removed" in text
     above, below = plot_assessment(answer, "regression").axes
     labels = [line.get_label() for line in above.lines]
     assert f"predicted {100 * answer.limit.predicted:.1f} %" in labels

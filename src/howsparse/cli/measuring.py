@@ -4,6 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from howsparse.cli.subject import GoalOptions, Subject, say_cost
 from howsparse.cli.terminal import note, print_json, stage_bars
 from howsparse.errors import InputError
@@ -160,7 +162,9 @@ def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:
         "dense_loss": dense.loss,
         "pruned_loss": pruned.loss,
         "num_weights": sum(w.numel() for w in weights.values()),
-        "effective_weights_baseline": effective_sparsity(weights.values()),
+        "effective_weights_baseline": effective_sparsity(
+            np.concatenate([w.detach().float().cpu().numpy().ravel() for w in weights.values()])
+        ),
         "examples": sum(batch_length(batch) for batch in subject.test),
         "curve": [asdict(point) for point in measured.curve],
     }

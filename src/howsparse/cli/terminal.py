@@ -11,10 +11,12 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from howsparse.errors import InputError
+from howsparse.progress import bars
+from howsparse.progress import stage_bars as reported_bars
 
 __all__ = [
     "check_output",
@@ -59,15 +61,7 @@ def check_writable(path: Path) -> None:
 
 def progress_bar() -> Progress:
     """Progress bars on stderr, because stdout is for the answer. There are none if stderr is not a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    return bars(console)
 
 
 @contextmanager
@@ -82,19 +76,8 @@ def resumable(where: Path) -> Iterator[None]:
 
 @contextmanager
 def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """One progress bar for each stage that reports progress. A stage may end before its total."""
-    with progress_bar() as bar:
-        rows: dict[str, TaskID] = {}
-        tick = ticker()
-
-        def show(stage: str, done: int, total: int) -> None:
-            tick(f"{stage}: {done} of {total}")
-            if stage not in rows:
-                for row in rows.values():
-                    bar.update(row, visible=False)
-                rows[stage] = bar.add_task(stage, total=total)
-            bar.update(rows[stage], completed=done)
-
+    """One progress bar for each stage; if stderr is not a terminal, a line per minute."""
+    with reported_bars(console, on_step=ticker()) as show:
         yield show
 
 

@@ -122,7 +122,7 @@ def scaled_limits(limit: PruningLimit) -> ScaledLimits:
     limits = [limit.at(tolerance=limit.tolerance / factor**2) for factor in _FACTORS]
     return ScaledLimits(
         factor=list(_FACTORS),
-        limit=[scaled.sparsity for scaled in limits],
+        limit=[scaled.sparsity if scaled.resolved else None for scaled in limits],
         limit_low=[scaled.bracket[0] for scaled in limits],
         limit_high=[scaled.bracket[1] for scaled in limits],
     )

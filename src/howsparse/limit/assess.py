@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from howsparse.limit.compute import Progress, pruning_limit
+from howsparse.limit.compute import pruning_limit
 from howsparse.limit.goal import Goal, Point
 from howsparse.limit.measure import FINE, Measured, measure
 from howsparse.limit.options import Answer, LimitOptions
 from howsparse.limit.result import PruningLimit
+from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.evaluate import evaluate
@@ -39,22 +40,24 @@ class Assessment:
     seconds: float
 
     def sparsity(self, answer: Answer) -> float:
-        """The sparsity of one answer."""
-        values = {
-            Answer.MEASURED: self.on_train.sparsity,
-            Answer.PREDICTED: self.limit.predicted,
-            Answer.LIMIT: self.limit.sparsity,
-        }
-        return values[answer]
+        """The sparsity of one answer.
+
+        Raises:
+            InputError: the prediction was asked for and failed, or the limit was asked for and is not resolved.
+        """
+        if answer is Answer.MEASURED:
+            return self.on_train.sparsity
+        return self.limit.resolved_sparsity() if answer is Answer.LIMIT else self.limit.checked_prediction()
 
     def summary(self, after: Point) -> dict[str, object]:
         """All answers as one JSON object. ``after`` is the point of the final pruned network on the test batches."""
-        unbounded = self.limit.at(negative="unbounded")
+        unbounded, outlook = self.limit.at(negative="unbounded"), self.limit.outlook()
         return asdict(self.limit.summary()) | {
-            "limit_unbounded": unbounded.sparsity,
+            "outlook": None if outlook is None else str(outlook),
+            "limit_unbounded": unbounded.sparsity if unbounded.resolved else None,
             "limit_unbounded_low": unbounded.bracket[0],
             "limit_unbounded_high": unbounded.bracket[1],
-            "larsen_interval": self.limit.larsen_interval,
+            "larsen_interval": self.limit.larsen_interval if self.limit.resolved else None,
             "measured": self.on_train.sparsity,
             "measured_by_accuracy": self.on_test.sparsity_by_accuracy,
             "dense_accuracy": self.on_test.dense.accuracy,
@@ -72,7 +75,7 @@ def assess(
     loss: Loss = cross_entropy,
     options: LimitOptions | None = None,
     keep: Path | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress | bool | None = None,
 ) -> Assessment:
     """Compute the limit on ``train``, measure the loss on ``train`` and the accuracy on ``test``.
 
@@ -85,7 +88,7 @@ def assess(
         loss: ``loss(model, batch)``, as for `pruning_limit`.
         options: options of the limit.
         keep: folder in which `pruning_limit` stores its products and the limit.
-        progress: called as ``progress(stage, done, total)``.
+        progress: as for `pruning_limit`.
 
     Returns:
         The limit and both measured curves.
@@ -94,8 +97,9 @@ def assess(
         InputError: as for `pruning_limit`.
     """
     began = time.perf_counter()
-    limit = pruning_limit(model, train, loss=loss, options=options, keep=keep, progress=progress)
-    on_train, on_test = measure_both(model, limit, train, test, loss, progress)
+    with reporting(progress) as report:
+        limit = pruning_limit(model, train, loss=loss, options=options, keep=keep, progress=report)
+        on_train, on_test = measure_both(model, limit, train, test, loss, report)
     return Assessment(limit, on_train, on_test, time.perf_counter() - began)
 
 

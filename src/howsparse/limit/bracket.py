@@ -4,11 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from howsparse.geometry import FilterFactor, Magnitudes, curvature_scale, fixed_point, minimal_density
+from howsparse.geometry import (
+    FilterFactor,
+    Magnitudes,
+    curvature_scale,
+    existence_density,
+    fixed_point,
+    minimal_density,
+)
 from howsparse.linalg.quadrature import Rule
 from howsparse.linalg.spectrum import Spectrum
 
-__all__ = ["Bracket", "Sampling", "solve_bracket"]
+__all__ = ["RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_bracket"]
+
+# A bracket that is wider has no single number in it: at 90 %, ten points are between half and all of what stays.
+RESOLVED_WIDTH = 0.1
 
 _CONFIDENCE = 2.58  # half-width of the bracket in standard deviations of the probe error, for 99 %
 
@@ -45,9 +55,26 @@ class Bracket:
     probe: float
     data: float
 
+    def __str__(self) -> str:
+        return f"{100 * self.low:.1f} % to {100 * self.high:.1f} %"
+
     @property
     def width(self) -> float:
         return self.high - self.low
+
+    @property
+    def middle(self) -> float:
+        """The middle. It is the limit only if the bracket is `resolved`; else it is a place to compute at."""
+        return (self.low + self.high) / 2
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the bracket is so narrow that its middle says how sparse: at most `RESOLVED_WIDTH`.
+
+        >>> Bracket(0.90, 0.94, 0.02, 0.0, 0.0).resolved, Bracket(0.3, 0.99, 0.3, 0.0, 0.0).resolved
+        (True, False)
+        """
+        return self.width <= RESOLVED_WIDTH
 
 
 def solve_bracket(
@@ -101,6 +128,27 @@ def solve_bracket(
     return Bracket(
         max(0.0, low - data), min(1.0, high + data), quadrature, max(0.0, (high - low) / 2 - quadrature), data
     )
+
+
+def existence_bracket(removed: Spectrum, scale: float, density: float, factor: FilterFactor) -> tuple[float, float]:
+    """The bracket of 1 - U, the sparsity at which a solution exists (Eq. 19), for the probe that was drawn.
+
+    Args:
+        removed: spectrum of the block of removed weights.
+        scale: the scale at the limit, 2 tolerance / radius^2.
+        density: density of the limit.
+        factor: the filter factor.
+
+    Returns:
+        Lower and upper end, as sparsities.
+    """
+
+    def existence(rule: Rule) -> float:
+        return existence_density(rule.nodes, scale, density, rule.masses, factor)
+
+    low, high = existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))
+    # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
+    return 1 - min(high, 2 * density), 1 - low
 
 
 def _extremes(

@@ -17,6 +17,7 @@ _HALF_SAMPLE_PART, _HALF_SAMPLE_STEPS = 8, 5
 _LEAST_STEPS = 6
 _ZERO_ROWS = 1  # products per spectrum that find the rows that are exactly zero
 _RANDOM_MASKS = 1  # products for the prediction of random masks
+_LAYERS = 2  # products for the costs of the layers
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ def plan_budget(max_products: int, probes: int, sampled: bool) -> Budget:
         sampled: whether the spectrum is also computed over half of the data; two such products cost as much as one.
 
     >>> plan_budget(400, 1, sampled=False)
-    Budget(bracket=361, upper_bound=25, half_sample=0)
+    Budget(bracket=359, upper_bound=25, half_sample=0)
     """
     upper = max_products // _UPPER_BOUND_PART
     half = max_products // _HALF_SAMPLE_PART // probes if sampled else 0
-    left = max_products - (PREDICTION_PRODUCTS + _RANDOM_MASKS) - (upper + _ZERO_ROWS) - _ZERO_ROWS
+    left = max_products - (PREDICTION_PRODUCTS + _RANDOM_MASKS + _LAYERS) - (upper + _ZERO_ROWS) - _ZERO_ROWS
     if sampled:
         left -= (half * probes + 2 * _ZERO_ROWS) // 2
     return Budget(left // probes, upper, half)

@@ -12,6 +12,7 @@ from howsparse.limit.paired import Test
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.weights import select_weights
+from howsparse.shown import Card, Shown
 from howsparse.store import digest
 
 __all__ = ["Certificate", "Step", "network_digest"]
@@ -38,8 +39,8 @@ class Step:
     p_value: float
 
 
-@dataclass(frozen=True, eq=False)
-class Certificate:
+@dataclass(frozen=True, eq=False, repr=False)
+class Certificate(Shown):
     """What was certified, and how.
 
     Attributes:
@@ -129,6 +130,32 @@ class Certificate:
             )
         points = f"{100 * self.max_drop:g} point{'' if self.max_drop == 0.01 else 's'}"
         return f"the {self.metric} on the population drops by at most {points}"
+
+    def summary(self) -> dict[str, Any]:
+        """The certificate's numbers without its mask, as in records and in ``--json``."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("mask", "steps")}
+        return {
+            "certified": self.sparsity if self.holds else None,
+            "sentence": self.sentence,
+            **plain,
+            "pruned_score": self.pruned_score,
+            "lost": self.lost,
+            "won": self.won,
+            "steps": [asdict(step) for step in self.steps],
+        }
+
+    def __repr__(self) -> str:
+        return f"Certificate(sparsity={self.sparsity:.4g}, confidence={self.confidence:g}, order='{self.order}')"
+
+    def card(self) -> Card:
+        """The certificate in words, with what was counted."""
+        rows = (
+            ("certified", _percent(self.sparsity) if self.holds else "nothing"),
+            (f"held-out {self.metric}", f"{self.dense_score:.4g} -> {self.pruned_score:.4g}"),
+            ("examples worse, better", f"{self.lost:,}, {self.won:,} of {self.num_examples:,}"),
+            ("tests", f"{len(self.steps)}, {self.test}"),
+        )
+        return Card("Certificate", rows, (self.sentence,))
 
     def matches(self, model: nn.Module) -> bool:
         """Whether this certificate is for ``model``, before or after the mask is applied: the mask and all weights.

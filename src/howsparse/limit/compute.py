@@ -1,6 +1,8 @@
 """`pruning_limit`: compute how sparse a model can be pruned from the model, a loss and data."""
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from functools import partial
@@ -13,18 +15,20 @@ from howsparse.errors import InputError
 from howsparse.geometry import Magnitudes
 from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
 from howsparse.limit.budget import basis_room, plan_budget
+from howsparse.limit.layers import layer_costs, layer_sizes
 from howsparse.limit.options import LimitOptions
-from howsparse.limit.prediction import predict_losses, predict_random_losses
+from howsparse.limit.predict import predict_checked
+from howsparse.limit.prediction import predict_random_losses
 from howsparse.limit.result import LIMIT, PruningLimit
+from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Block, Operator, Remembered, Spectrum, grow_spectrum
+from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk, Hessian, Sample
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.store import Store
 
-__all__ = ["Progress", "default_tolerance", "options_for_sample", "pruning_limit"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["options_for_sample", "pruning_limit"]
 
 
 def pruning_limit(
@@ -35,7 +39,7 @@ def pruning_limit(
     options: LimitOptions | None = None,
     memory: int | None = None,
     keep: Path | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress | bool | None = None,
     **changes: Any,
 ) -> PruningLimit:
     """Compute how sparse ``model`` can be pruned before its loss rises by more than a tolerance.
@@ -51,11 +55,13 @@ def pruning_limit(
         memory: bytes for stored graphs between products; by default a third of the free memory.
         keep: folder in which each product and the final limit are stored. If a call is stopped, the same call continues
             from the stored products and gives the same bits. Each product takes as many bytes as the weights.
-        progress: called as ``progress(stage, done, total)``.
+        progress: called as ``progress(stage, done, total)``; by default bars on stderr in a terminal or a notebook, and
+            nothing elsewhere. False: nothing.
         **changes: single options by name; they replace those of ``options``.
 
     Returns:
-        The limit. Its sparsities are fractions of the weights under study.
+        The limit. Its sparsities are fractions of the weights under study. Its prediction has been checked by
+        evaluating the predicted mask once. If its bracket is not resolved, its ``sparsity`` is NaN.
 
     Raises:
         InputError: the model, the data or an option is not valid; see `EmpiricalRisk` and `LimitOptions`.
@@ -64,18 +70,19 @@ def pruning_limit(
 
     >>> import torch
     >>> examples = torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32)
-    >>> limit = pruning_limit(nn.Linear(8, 8), [examples], tolerance=0.1)
-    >>> limit.bracket[0] <= limit.sparsity <= limit.bracket[1]
-    True
+    >>> limit = pruning_limit(nn.Linear(8, 8), [examples], tolerance=0.05)
+    >>> limit.bracket[0] < limit.bracket[1], limit.prediction_holds
+    (True, True)
     """
     options = _merged(options or LimitOptions(), changes)
     risk = EmpiricalRisk(model, batches, loss, select_weights(model, options.names))
-    case = _Case(risk, options, memory, progress)
-    if keep is None:
-        return _compute(case, None)
-    # The key of the stored limit contains the gradient, because it differs between models, losses and data.
-    inputs = {"weights": case.flat, "gradient": case.gradient, "names": risk.names, "lengths": risk.lengths}
-    return Store(keep).get(LIMIT, inputs | {"tolerance": case.tolerance}, options, partial(_compute, case))
+    with reporting(progress) as report:
+        case = _Case(risk, options, memory, report)
+        if keep is None:
+            return _compute(case, None)
+        # The key of the stored limit contains the gradient, because it differs between models, losses and data.
+        inputs = {"weights": case.flat, "gradient": case.gradient, "names": risk.names, "lengths": risk.lengths}
+        return Store(keep).get(LIMIT, inputs | {"tolerance": case.tolerance}, options, partial(_compute, case))
 
 
 class _Case:
@@ -117,11 +124,14 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
     store, matrix = Store(workspace), case.matrix
     whole = Remembered(matrix, store, "whole")
     half = Remembered(Sample(matrix, len(case.risk.lengths) // 2), store, "half")
-    spectrum, stopped = _resolve(case, whole)
+    clock = _Clock(matrix)
+    spectrum, stopped = _resolve(case, whole, clock)
     sampling = _sampling(case, half, spectrum.num_steps) if case.sampled else None
     errors = case.bracket(spectrum, sampling)
-    removed = _removed_spectrum(case, whole, (errors.low + errors.high) / 2, spectrum.num_steps)
-    losses = predict_losses(whole, case.flat, case.gradient, case.tolerance, on_product=case.watch("prediction"))
+    removed = _removed_spectrum(case, whole, errors.middle, spectrum.num_steps)
+    losses, rise = predict_checked(case.risk, whole, case.flat, case.gradient, case.tolerance, case.watch("prediction"))
+    predicted = losses.largest_within(case.tolerance)
+    layers = layer_costs(whole, case.flat, case.gradient, layer_sizes(case.risk), predicted)
     random_losses = predict_random_losses(whole, case.flat, case.gradient, losses, case.options.seed)
     return PruningLimit(
         tolerance=case.tolerance,
@@ -138,16 +148,43 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
         random_losses=random_losses,
         sampling=sampling,
         rank_bound=matrix.rank_bound if isinstance(matrix, GGN) else None,
+        checked_rise=rise,
+        layers=layers,
+        seconds_per_product=clock.seconds_per_product,
     )
 
 
-def _resolve(case: _Case, operator: Operator) -> tuple[Spectrum, str]:
+class _Clock:
+    """Measures the time of one product, apart from the first, which builds graphs, and from those that were stored."""
+
+    def __init__(self, matrix: Hessian | GGN) -> None:
+        self._matrix, self._times = matrix, list[float]()
+        self.start()
+
+    def start(self) -> None:
+        """Begin a step: products follow."""
+        self._began, self._before = time.perf_counter(), self._matrix.num_products
+
+    def stop(self) -> None:
+        """End the step."""
+        made = self._matrix.num_products - self._before
+        if made and self._before:
+            self._times.append((time.perf_counter() - self._began) / made)
+
+    @property
+    def seconds_per_product(self) -> float | None:
+        """The median; None if no product was computed."""
+        return statistics.median(self._times) if self._times else None
+
+
+def _resolve(case: _Case, operator: Operator, clock: _Clock) -> tuple[Spectrum, str]:
     """Grow the spectrum until more steps are not needed or not possible; return it and the value of ``stopped``."""
     options, planned = case.options, case.budget.bracket
     steps, storage = basis_room(case.flat, planned, options.probes)
     growing = grow_spectrum(operator, case.flat, probes=options.probes, seed=options.seed, storage=storage)
     looks, watch = _looks(steps), case.watch("bracket")
     for spectrum in growing:
+        clock.stop()
         watch(spectrum.num_steps, steps)
         if spectrum.complete:
             return spectrum, "exact"
@@ -158,6 +195,7 @@ def _resolve(case: _Case, operator: Operator) -> tuple[Spectrum, str]:
                 return spectrum, settled
         if spectrum.num_steps == steps:
             break
+        clock.start()
     return spectrum, "memory" if steps < planned else "max_products"
 
 
@@ -175,26 +213,6 @@ def _removed_spectrum(case: _Case, operator: Operator, sparsity: float, steps: i
     block = Block(operator, case.flat.abs() <= threshold)
     growing = grow_spectrum(block, case.flat, seed=case.options.seed + 1)
     return _after(case.budget.upper_bound_after(steps), growing, case.watch("upper bound"))
-
-
-def default_tolerance(risk: EmpiricalRisk) -> tuple[float, float]:
-    """The default tolerance: the standard deviation of the loss over mini-batches of 128, as in the paper.
-
-    Returns:
-        The tolerance, and its relative standard error.
-
-    Raises:
-        InputError: the data make fewer than two mini-batches, or all mini-batches have the same loss.
-    """
-    losses = risk.batch_losses(128)
-    if len(losses) < 2:
-        raise InputError(
-            "the data make one mini-batch of 128, the default tolerance needs two; give a tolerance or data"
-        )
-    deviation = float(losses.std())
-    if not deviation > 0:
-        raise InputError("the loss is the same on every mini-batch, so the default tolerance is 0; give a tolerance")
-    return deviation, 1 / math.sqrt(2 * (len(losses) - 1))
 
 
 def options_for_sample(

@@ -16,6 +16,7 @@ from howsparse.risk.batches import EveryNth
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
+from howsparse.shown import Card, Shown
 
 __all__ = ["FINE", "Measured", "Point", "measure"]
 
@@ -31,7 +32,7 @@ _STEP = 0.01  # first step away from the sparsity that the search on a part of t
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Shown):
     """The largest sparsity that meets a goal, found by evaluating pruned networks, with all that were evaluated.
 
     Attributes:
@@ -47,6 +48,18 @@ class Measured:
     order: str = "magnitude"
     metric: str | None = "accuracy"
     glance: tuple[Point, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Measured(sparsity={self.sparsity:.4g}, goal='{self.goal.describe(self.metric)}', order='{self.order}')"
+
+    def card(self) -> Card:
+        """The measured sparsity, what it keeps, and how many networks were evaluated."""
+        dense, pruned = self.dense, self.pruned
+        rows = [("measured", f"{100 * self.sparsity:.1f} %"), ("while", self.goal.describe(self.metric))]
+        if dense.accuracy is not None and pruned.accuracy is not None:
+            rows.append((str(self.metric), f"{100 * dense.accuracy:.2f} % -> {100 * pruned.accuracy:.2f} %"))
+        rows += [("loss", f"{dense.loss:.4g} -> {pruned.loss:.4g}"), ("order", self.order)]
+        return Card("Measured sparsity", (*rows, ("evaluated", f"{len(self.curve)} networks")))
 
     @property
     def dense(self) -> Point:

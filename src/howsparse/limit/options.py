@@ -33,8 +33,8 @@ class LimitOptions:
         curvature: "hessian", or "ggn" for the Gauss-Newton matrix, which has no negative eigenvalues.
         negative: how negative curvature counts. "wall": as positive curvature of the same size, as in the paper.
             "unbounded": as no curvature, so the loss sublevel set is unbounded in these directions.
-        tolerance: allowed loss increase, the paper's epsilon; by default the standard deviation of the loss over
-            mini-batches of 128.
+        tolerance: allowed loss increase, the paper's epsilon; by default the standard deviation of the mean loss of 128
+            examples.
         names: names of the weights under study; by default all prunable weights that are not frozen.
         population: number of examples in the population, if the batches are a sample of it.
         precision: stop when the bracket is at most this wide, in sparsity.
@@ -56,7 +56,7 @@ class LimitOptions:
     )
     tolerance: float | None = field(
         default=None,
-        metadata={"help": "Allowed loss increase; default: standard deviation of the loss over mini-batches of 128."},
+        metadata={"help": "Allowed loss increase; default: standard deviation of the mean loss of 128 examples."},
     )
     names: tuple[str, ...] | None = None
     population: int | None = None
@@ -78,8 +78,9 @@ class LimitOptions:
             )
         if not self.max_products >= _LEAST_PRODUCTS * self.probes >= _LEAST_PRODUCTS:
             raise InputError(
-                f"max_products {self.max_products} is too few for {self.probes} probe(s);"
-                f" use at least one probe, and at least {_LEAST_PRODUCTS} products for each"
+                f"max_products {self.max_products} is too few for a bracket with {self.probes} probe(s);"
+                f" use at least one probe, and at least {_LEAST_PRODUCTS} products for each;"
+                " howsparse.predict takes 11 products, and howsparse.measure takes none"
             )
 
     @property

@@ -1,24 +1,25 @@
 """`PruningLimit`, the result of `pruning_limit`: the limit with its bracket, upper bound and prediction."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
-from howsparse.geometry import Magnitudes, curvature_scale, existence_density
-from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
+from howsparse.geometry import Magnitudes, curvature_scale
+from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, Sampling, existence_bracket, solve_bracket
+from howsparse.limit.layers import LayerCost
 from howsparse.limit.options import FILTERS, Curvature, Negative
+from howsparse.limit.outlook import Look, Outlook, history, look_ahead
+from howsparse.limit.predict import failure, num_kept, rise_holds
 from howsparse.limit.prediction import LossCurve
-from howsparse.limit.summary import LimitSummary
-from howsparse.linalg import Rule, Spectrum, Tridiagonal
-from howsparse.pruning.masks import Mask, check_sparsity, largest_mask
+from howsparse.limit.saved import pack, unpack
+from howsparse.limit.summary import LimitSummary, limit_card, summarized
+from howsparse.linalg import Spectrum
+from howsparse.pruning.masks import Mask, largest_mask
+from howsparse.shown import Card, Shown
 from howsparse.store import Kind
 
 __all__ = ["LIMIT", "LimitSummary", "PruningLimit"]
@@ -27,7 +28,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class PruningLimit:
+class PruningLimit(Shown):
     """How sparse a network can be pruned, with the spectrum from which this was computed.
 
     Attributes:
@@ -46,12 +47,16 @@ class PruningLimit:
         random_losses: mean predicted loss increase of random masks at every sparsity.
         sampling: the half sample's spectrum, for the data error; None if the batches are all the data.
         rank_bound: largest possible number of nonzero eigenvalues of the GGN; None for the Hessian.
+        checked_rise: measured loss increase of the mask at `predicted`, on the same batches; None if it was not
+            measured, as after `at` with another tolerance.
+        layers: sparsity and predicted cost of each layer in the mask at `predicted`; empty if they were not computed.
+        seconds_per_product: measured time of one product; None if it was not measured.
     """
 
     tolerance: float
     curvature: Curvature
     negative: Negative
-    names: tuple[str, ...]
+    names: tuple[str, ...] = field(repr=False)
     errors: Bracket
     num_products: int
     stopped: str
@@ -62,6 +67,9 @@ class PruningLimit:
     random_losses: LossCurve = field(repr=False)
     sampling: Sampling | None = field(repr=False, default=None)
     rank_bound: int | None = None
+    checked_rise: float | None = None
+    layers: tuple[LayerCost, ...] = field(repr=False, default=())
+    seconds_per_product: float | None = field(repr=False, default=None)
 
     @property
     def num_weights(self) -> int:
@@ -70,40 +78,119 @@ class PruningLimit:
 
     @property
     def bracket(self) -> tuple[float, float]:
-        """Lower and upper end of the interval that contains `sparsity`."""
+        """Lower and upper end of the interval that contains the limit."""
         return self.errors.low, self.errors.high
 
     @property
+    def resolved(self) -> bool:
+        """Whether the bracket is at most ten points wide. If it is wider, no single number is given for the limit."""
+        return self.errors.resolved
+
+    @property
     def sparsity(self) -> float:
-        """1 - T at its fixed point (Corollary 1): the middle of the bracket.
+        """1 - T at its fixed point (Corollary 1): the middle of the bracket; NaN if the bracket is not `resolved`.
 
         At a larger sparsity, a random subspace does not meet the sublevel set of the loss.
         """
-        return sum(self.bracket) / 2
+        return self.errors.middle if self.resolved else math.nan
+
+    def resolved_sparsity(self) -> float:
+        """`sparsity`, for callers that need a number.
+
+        Raises:
+            InputError: the bracket is not `resolved`.
+        """
+        if not self.resolved:
+            more = self.outlook()
+            advice = "a larger max_products" + (f": {more}" if more else "")
+            raise InputError(
+                f"the limit is not resolved, its bracket is {self.errors}; use the measured sparsity, or {advice}"
+            )
+        return self.sparsity
+
+    def history(self) -> tuple[Look, ...]:
+        """The bracket's width that is due to the number of steps, after every eighth more steps."""
+        return history(self._width_after, self.spectrum.num_steps)
+
+    def outlook(self) -> Outlook | None:
+        """What more products would give: a resolved bracket or, if that is far off or reached, twice the steps.
+
+        Returns:
+            An estimate that continues `history`; None if there is no basis for one, or if products do not help:
+            the spectrum is exact, memory is full, or the probe or the data make the bracket as wide as it is.
+        """
+        if self.stopped in ("exact", "memory"):
+            return None
+        steps, probes = self.spectrum.num_steps, len(self.spectrum.tridiagonals)
+        fixed = max(0.0, self.errors.width - 2 * self.errors.quadrature)
+        wanted = None if self.resolved else RESOLVED_WIDTH
+        ahead = look_ahead(self._width_after, steps, fixed, wanted)
+        if ahead is None:
+            return None
+        products = (ahead.steps - steps) * probes
+        seconds = None if self.seconds_per_product is None else products * self.seconds_per_product
+        return Outlook(products, ahead.width, seconds)
 
     @property
     def predicted(self) -> float:
-        """Largest sparsity whose magnitude mask has a predicted increase g'd + 1/2 d'Hd of at most the tolerance."""
+        """Largest sparsity whose magnitude mask has a predicted increase g'd + 1/2 d'Hd of at most the tolerance.
+
+        `prediction_holds` says whether the mask has been found to do so.
+        """
         return self.losses.largest_within(self.tolerance)
 
     @property
+    def prediction_holds(self) -> bool | None:
+        """Whether the prediction held when it was checked; None if it was not checked.
+
+        It holds if its mask raises the measured loss by at most two tolerances. Two, because a quadratic model is exact
+        only for small changes, and the loss rises steeply there. See also `prediction_above_limit`.
+        """
+        return None if self.checked_rise is None else rise_holds(self.checked_rise, self.tolerance)
+
+    @property
+    def prediction_above_limit(self) -> bool:
+        """Whether the prediction is above the limit's bracket.
+
+        Its mask may hold all the same: the limit is about random subspaces and a gradient of zero. A network that was
+        trained with l1 has a gradient along which removing weights lowers the loss.
+        """
+        return self.predicted > self.errors.high
+
+    def checked_prediction(self) -> float:
+        """`predicted`, for callers that rely on it.
+
+        Raises:
+            InputError: the prediction failed. A prediction that was not checked is returned.
+        """
+        if self.prediction_holds is False:
+            assert self.checked_rise is not None
+            raise InputError(failure(self.checked_rise, self.tolerance))
+        return self.predicted
+
+    @property
     def radius(self) -> float:
-        """Norm of the weights removed at the limit, the paper's projection distance R."""
-        return self.magnitudes.radius(1 - self.sparsity)
+        """Norm of the weights removed at the limit, the paper's projection distance R; NaN if it is not `resolved`."""
+        return self.magnitudes.radius(1 - self.sparsity) if self.resolved else math.nan
 
     @property
     def scale(self) -> float:
-        """The scale 2 tolerance / radius^2, in loss per squared weight; infinite if no weight is removed."""
-        return curvature_scale(self.tolerance, self.radius)
+        """The scale 2 tolerance / radius^2, in loss per squared weight; infinite if no weight is removed.
+
+        It is NaN if the limit is not `resolved`.
+        """
+        return curvature_scale(self.tolerance, self.radius) if self.resolved else math.nan
 
     @property
     def effective_dimension(self) -> float:
-        """Effective dimension at the limit: the density T times the number of weights."""
+        """Effective dimension at the limit: the density T times the number of weights; NaN if it is not `resolved`."""
         return (1 - self.sparsity) * self.num_weights
 
     @property
     def upper_bound(self) -> float:
         """1 - U at the limit (Eq. 19): the middle of `upper_bracket`. According to the paper, a solution exists there.
+
+        It is NaN if the limit is not `resolved`.
 
         Raises:
             InputError: as for `upper_bracket`.
@@ -114,6 +201,8 @@ class PruningLimit:
     def upper_bracket(self) -> tuple[float, float]:
         """Lower and upper end of the interval that contains 1 - U at this limit, for the probe that was drawn.
 
+        Both are NaN if the limit is not `resolved`.
+
         Raises:
             InputError: `at` computed this limit, so there are no products with its block of removed weights.
         """
@@ -122,19 +211,18 @@ class PruningLimit:
                 "a limit from at() has no upper bound, which needs products of its own;"
                 " call pruning_limit with this tolerance and negative"
             )
-        scale, density, factor = self.scale, 1 - self.sparsity, FILTERS[self.negative]
-
-        def existence(rule: Rule) -> float:
-            return existence_density(rule.nodes, scale, density, rule.masses, factor)
-
-        low = existence(self.removed_spectrum.lowest())
-        high = existence(self.removed_spectrum.highest(lambda x: factor(x, scale)))
-        # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
-        return 1 - min(high, 2 * density), 1 - low
+        if not self.resolved:
+            return math.nan, math.nan
+        return existence_bracket(self.removed_spectrum, self.scale, 1 - self.sparsity, FILTERS[self.negative])
 
     @property
     def larsen_interval(self) -> tuple[float, float]:
-        """Larsen et al.'s interval as sparsities, each end at its own fixed point; the paper uses the upper end."""
+        """Larsen et al.'s interval as sparsities, each end at its own fixed point; the paper uses the upper end.
+
+        Both ends are NaN if the limit is not `resolved`.
+        """
+        if not self.resolved:
+            return math.nan, math.nan
         low = solve_bracket(
             self.spectrum, self.magnitudes, self.tolerance, FILTERS[self.negative], width_factor=math.sqrt(2 / math.pi)
         )
@@ -144,13 +232,17 @@ class PruningLimit:
         """Compute the limit for another ``tolerance`` or ``negative`` from the same spectrum, without new products.
 
         The result has no upper bound, because that needs products with the block of weights that the new limit removes.
+        Its prediction is not checked if the tolerance is another one.
         """
         tolerance = self.tolerance if tolerance is None else tolerance
         negative = self.negative if negative is None else negative
         if (tolerance, negative) == (self.tolerance, self.negative):
             return self
         errors = solve_bracket(self.spectrum, self.magnitudes, tolerance, FILTERS[negative], self.sampling)
-        return replace(self, tolerance=tolerance, negative=negative, errors=errors, removed_spectrum=None)
+        rise = self.checked_rise if tolerance == self.tolerance else None
+        return replace(
+            self, tolerance=tolerance, negative=negative, errors=errors, removed_spectrum=None, checked_rise=rise
+        )
 
     def mask(self, model: nn.Module, sparsity: float | None = None) -> Mask:
         """The magnitude mask over the weights under study; other weights are not pruned.
@@ -160,53 +252,32 @@ class PruningLimit:
             sparsity: fraction of these weights to remove, in [0, 1]; by default `predicted`. At least one weight stays.
 
         Raises:
-            InputError: the sparsity is outside [0, 1], or the model does not have these weights.
+            InputError: no sparsity is given and the prediction failed; the sparsity is outside [0, 1], or it is that of
+                a limit that is not resolved; the model does not have these weights.
         """
-        sparsity = self.predicted if sparsity is None else sparsity
-        count = 1 if sparsity == 1 else round((1 - check_sparsity(sparsity)) * self.num_weights)
-        return largest_mask(model, max(1, count), self.names)
+        if sparsity is None:
+            sparsity = self.checked_prediction()
+        elif math.isnan(sparsity) and not self.resolved:
+            sparsity = self.resolved_sparsity()
+        return largest_mask(model, num_kept(sparsity, self.num_weights), self.names)
 
     def summary(self) -> LimitSummary:
         """The limit's numbers without the spectra."""
-        upper = (None, None) if self.removed_spectrum is None else self.upper_bracket
-        return LimitSummary(
-            limit=self.sparsity,
-            limit_low=self.errors.low,
-            limit_high=self.errors.high,
-            predicted=self.predicted,
-            products=self.num_products,
-            upper_bound=None if self.removed_spectrum is None else self.upper_bound,
-            upper_low=upper[0],
-            upper_high=upper[1],
-            num_weights=self.num_weights,
-            tolerance=self.tolerance,
-            curvature=self.curvature,
-            negative=self.negative,
-            error_quadrature=self.errors.quadrature,
-            error_probe=self.errors.probe,
-            error_data=self.errors.data,
-            stopped=self.stopped,
-            rank_bound=self.rank_bound,
-            radius=self.radius,
-            scale=self.scale if self.radius else None,
-            effective_dimension=self.effective_dimension,
-        )
+        return summarized(self)
+
+    def card(self) -> Card:
+        """The limit as a small table."""
+        return limit_card(self.summary(), self.outlook())
+
+    def _width_after(self, steps: int) -> float:
+        """Width of the bracket that is due to the number of steps, if only ``steps`` had been taken."""
+        spectrum = self.spectrum.first(steps)
+        errors = solve_bracket(spectrum, self.magnitudes, self.tolerance, FILTERS[self.negative])
+        return 2 * errors.quadrature
 
     def save(self, path: str | Path) -> None:
         """Write the limit to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
-        plain = ("tolerance", "curvature", "negative", "names", "num_products", "stopped", "rank_bound")
-        fields: dict[str, Any] = {name: getattr(self, name) for name in plain} | {"errors": asdict(self.errors)}
-        tensors = {"magnitudes": torch.from_numpy(self.magnitudes.sizes)}
-        for name, curve in (("losses", self.losses), ("random_losses", self.random_losses)):
-            tensors[f"{name}.sparsities"] = torch.from_numpy(curve.sparsities)
-            tensors[f"{name}.increases"] = torch.from_numpy(curve.increases)
-        spectra = {"spectrum": self.spectrum, "removed_spectrum": self.removed_spectrum}
-        if self.sampling is not None:
-            spectra["half"] = self.sampling.half
-            fields["doublings"], fields["tolerance_error"] = self.sampling.doublings, self.sampling.tolerance_error
-        for name, spectrum in spectra.items():
-            if spectrum is not None:
-                fields[name] = _write_spectrum(name, spectrum, tensors)
+        fields, tensors = pack(self)
         save_document(path, "limit", _VERSION, fields, tensors)
 
     @classmethod
@@ -217,49 +288,7 @@ class PruningLimit:
             InputError: the file does not exist, has other contents, or is damaged.
         """
         fields, tensors = load_document(path, "limit", _VERSION)
-        sampling = None
-        if "half" in fields:
-            half = _read_spectrum("half", fields["half"], tensors)
-            sampling = Sampling(half, fields["doublings"], fields["tolerance_error"])
-        removed = fields.get("removed_spectrum")
-        return cls(
-            tolerance=fields["tolerance"],
-            curvature=fields["curvature"],
-            negative=fields["negative"],
-            names=tuple(fields["names"]),
-            errors=Bracket(**fields["errors"]),
-            num_products=fields["num_products"],
-            stopped=fields["stopped"],
-            spectrum=_read_spectrum("spectrum", fields["spectrum"], tensors),
-            removed_spectrum=None if removed is None else _read_spectrum("removed_spectrum", removed, tensors),
-            magnitudes=Magnitudes(tensors["magnitudes"].numpy()),
-            losses=_read_curve("losses", tensors),
-            random_losses=_read_curve("random_losses", tensors),
-            sampling=sampling,
-            rank_bound=fields["rank_bound"],
-        )
+        return cls(**unpack(fields, tensors))
 
 
 LIMIT = Kind("limit", _VERSION, PruningLimit.save, PruningLimit.load)
-
-
-def _write_spectrum(name: str, spectrum: Spectrum, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Add a spectrum's coefficients to ``tensors``; return its other fields."""
-    for i, tridiagonal in enumerate(spectrum.tridiagonals):
-        both = np.stack([tridiagonal.diagonal, tridiagonal.off_diagonal])
-        tensors[f"{name}.{i}"] = torch.from_numpy(both)
-    return {
-        "probes": len(spectrum.tridiagonals),
-        "size": spectrum.size,
-        "num_zero": spectrum.num_zero,
-        "positive": spectrum.positive,
-    }
-
-
-def _read_spectrum(name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spectrum:
-    found = (tensors[f"{name}.{i}"].numpy() for i in range(about["probes"]))
-    return Spectrum(tuple(Tridiagonal(*both) for both in found), about["size"], about["num_zero"], about["positive"])
-
-
-def _read_curve(name: str, tensors: Mapping[str, Tensor]) -> LossCurve:
-    return LossCurve(tensors[f"{name}.sparsities"].numpy(), tensors[f"{name}.increases"].numpy())

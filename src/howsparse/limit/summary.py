@@ -1,10 +1,17 @@
-"""`LimitSummary`, the numbers of a limit without its spectra."""
+"""`LimitSummary`, the numbers of a limit without its spectra, and the table that shows them."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from howsparse.limit.options import Curvature, Negative
+from howsparse.limit.outlook import Outlook
+from howsparse.limit.predict import verdict
+from howsparse.shown import Card
 
-__all__ = ["LimitSummary"]
+if TYPE_CHECKING:
+    from howsparse.limit.result import PruningLimit
+
+__all__ = ["LimitSummary", "limit_card", "summarized"]
 
 
 @dataclass(frozen=True)
@@ -14,10 +21,12 @@ class LimitSummary:
     A field is None if a record of an earlier version does not contain it.
 
     Attributes:
-        limit, limit_low, limit_high: 1 - T at its fixed point: the middle and the ends of its bracket.
+        limit, limit_low, limit_high: 1 - T at its fixed point: the middle and the ends of its bracket. The middle is
+            None if the bracket is not resolved.
         predicted: largest sparsity whose magnitude mask has a predicted loss increase of at most the tolerance.
         products: number of curvature products.
-        upper_bound, upper_low, upper_high: 1 - U at the limit: the middle and the ends of its bracket.
+        upper_bound, upper_low, upper_high: 1 - U at the limit: the middle and the ends of its bracket; None if the
+            limit is not resolved.
         num_weights: number of weights under study.
         tolerance: allowed loss increase.
         curvature, negative: as in `LimitOptions`.
@@ -27,9 +36,13 @@ class LimitSummary:
         radius: norm of the weights removed at the limit.
         scale: 2 tolerance / radius^2.
         effective_dimension: effective dimension at the limit.
+        resolved: whether the bracket is at most ten points wide.
+        predicted_rise: measured loss increase of the predicted mask.
+        predicted_holds: whether the prediction held when its mask was measured, as in `PruningLimit`.
+        predicted_above_limit: whether the prediction is above the limit's bracket.
     """
 
-    limit: float
+    limit: float | None
     limit_low: float
     limit_high: float
     predicted: float
@@ -49,3 +62,75 @@ class LimitSummary:
     radius: float | None = None
     scale: float | None = None
     effective_dimension: float | None = None
+    resolved: bool | None = None
+    predicted_rise: float | None = None
+    predicted_holds: bool | None = None
+    predicted_above_limit: bool | None = None
+
+
+def summarized(limit: "PruningLimit") -> LimitSummary:
+    """The numbers of a limit. Those that need a resolved bracket are None if it is not."""
+    known = limit.resolved and limit.removed_spectrum is not None
+    upper = limit.upper_bracket if known else (None, None)
+    return LimitSummary(
+        limit=limit.sparsity if limit.resolved else None,
+        limit_low=limit.errors.low,
+        limit_high=limit.errors.high,
+        predicted=limit.predicted,
+        products=limit.num_products,
+        upper_bound=limit.upper_bound if known else None,
+        upper_low=upper[0],
+        upper_high=upper[1],
+        num_weights=limit.num_weights,
+        tolerance=limit.tolerance,
+        curvature=limit.curvature,
+        negative=limit.negative,
+        error_quadrature=limit.errors.quadrature,
+        error_probe=limit.errors.probe,
+        error_data=limit.errors.data,
+        stopped=limit.stopped,
+        rank_bound=limit.rank_bound,
+        radius=limit.radius if limit.resolved else None,
+        scale=limit.scale if limit.resolved and limit.radius else None,
+        effective_dimension=limit.effective_dimension if limit.resolved else None,
+        resolved=limit.resolved,
+        predicted_rise=limit.checked_rise,
+        predicted_holds=limit.prediction_holds,
+        predicted_above_limit=limit.prediction_above_limit,
+    )
+
+
+def limit_card(answer: LimitSummary, outlook: Outlook | None = None) -> Card:
+    """The table that a limit prints.
+
+    Args:
+        answer: the limit's numbers.
+        outlook: what more products would give, shown if the limit is not resolved.
+
+    >>> answer = LimitSummary(None, 0.3, 0.99, 0.89, 48, predicted_rise=0.12, tolerance=0.02)
+    >>> print(limit_card(answer))
+    Pruning limit
+      limit      not resolved: a bracket of 30.0 % to 99.0 %
+      predicted  89.0 %, FAILED: its mask raises the loss by 6.0 tolerances
+      tolerance  0.02
+      products   48
+    """
+    bracket = f"{_percent(answer.limit_low)} to {_percent(answer.limit_high)}"
+    limit = f"not resolved: a bracket of {bracket}"
+    if answer.limit is not None:
+        limit = f"{_percent(answer.limit)}, bracket {bracket}"
+    checked = verdict(answer.predicted_rise, answer.tolerance or 1.0, answer.predicted_above_limit)
+    rows = [("limit", limit), ("predicted", f"{_percent(answer.predicted)}, {checked}")]
+    if answer.upper_bound is not None:
+        rows.append(("upper bound", _percent(answer.upper_bound)))
+    if answer.tolerance is not None:
+        rows.append(("tolerance", f"{answer.tolerance:.4g}"))
+    if answer.num_weights is not None:
+        rows.append(("weights", f"{answer.num_weights:,}"))
+    rows.append(("products", str(answer.products)))
+    notes = (str(outlook),) if outlook is not None and answer.limit is None else ()
+    return Card("Pruning limit", tuple(rows), notes)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -16,6 +16,8 @@ _LEAST = 0.1  # smallest fraction that a round removes, so that the rounds come 
 def limit_guided(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run()) -> Ticket:
     """As `lottery_ticket`, but each round removes the fraction given by the limit of the remaining weights.
 
+    If a limit is not resolved, the round removes the lower end of its bracket.
+
     Args:
         problem: network, data and loss; its l1 term is not used.
         sparsity: fraction to remove in the end, or "limit" or "predicted" of the dense network trained with l1.
@@ -34,6 +36,7 @@ def limit_guided(problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run =
     stages = Stages(problem, seed, run)
 
     def allowed(model: nn.Module, mask: Mask) -> float:
-        return max(stages.limit(model, mask).sparsity, _LEAST)
+        limit = stages.limit(model, mask)
+        return max(limit.sparsity if limit.resolved else limit.bracket[0], _LEAST)
 
     return prune_in_rounds(stages, sparsity, allowed)

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.limit.compute import Progress
 from howsparse.limit.options import Answer, LimitOptions
 from howsparse.methods.ticket import Stage
+from howsparse.progress import Progress
 from howsparse.pruning.masks import Mask, check_sparsity
 from howsparse.training import Epoch
 

@@ -178,7 +178,7 @@ class Stages:
             model = self.problem.initial(self.seed)
             self.train("dense with l1, for the limit", model, l1=self.problem.l1)
         limit = self.limit(model)
-        return limit.sparsity if sparsity is Answer.LIMIT else limit.predicted
+        return limit.resolved_sparsity() if sparsity is Answer.LIMIT else limit.checked_prediction()
 
     def limit(self, model: nn.Module, mask: Mask | None = None) -> PruningLimit:
         """The limit of ``model`` after the last training. The history stores its numbers with this training."""

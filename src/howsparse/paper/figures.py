@@ -119,9 +119,10 @@ def _pruned(place: SubFigure, found: list[Study]) -> None:
         clear_axes(axes)
         for study in found:
             axes.axvspan(study.answer.limit_low, study.answer.limit_high, color=SHADE, linewidth=0, alpha=0.6)
-            axes.axvline(study.answer.limit, color=ACCENT, linewidth=1.4)
-    limits = ", ".join(f"{100 * study.answer.limit:.2f}" for study in found)
-    above.set_title(f"limit {limits} %", fontsize=8, loc="right", color=ACCENT)
+            if study.answer.limit is not None:
+                axes.axvline(study.answer.limit, color=ACCENT, linewidth=1.4)
+    limits = ", ".join(f"{100 * study.answer.limit:.2f}" for study in found if study.answer.limit is not None)
+    above.set_title(f"limit {limits} %" if limits else "limit not resolved", fontsize=8, loc="right", color=ACCENT)
     sparsity_axis(below)
     above.plot([], [], color=INK, label="training")
     above.plot([], [], "--", color=FAINT, label="test")
@@ -151,8 +152,10 @@ def _weights(place: SubFigure, found: list[Study]) -> None:
     right.set_ylabel("R², squared norm of the rest")
     clear_axes(right)
     limit = found[0].answer
-    kept = 1 - limit.limit
     right.axvspan(1 - limit.limit_high, 1 - limit.limit_low, color=SHADE, linewidth=0, alpha=0.6)
+    if limit.limit is None:
+        return
+    kept = 1 - limit.limit
     right.axvline(kept, color=ACCENT, linewidth=1.4)
     right.annotate(
         f"T = {kept:.4f}", (kept, 0.9), (4, 0), xycoords=right.get_xaxis_transform(), textcoords="offset points",

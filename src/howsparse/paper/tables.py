@@ -172,12 +172,15 @@ def _bounds(setting: Setting, records: list[CaseRecord]) -> BoundsRow:
         100 * (answer.limit - end)
         for answer in answers
         for end in (answer.upper_high, answer.upper_low)
-        if end is not None  # records of the first version do not have these ends
+        # Records of the first version do not have these ends, and a limit that is not resolved has no number.
+        if end is not None and answer.limit is not None
     ]
     return BoundsRow(
         setting,
         seeds=len(answers),
-        difference=_spread([100 * (a.limit - a.upper_bound) for a in answers if a.upper_bound is not None]),
+        difference=_spread(
+            [100 * (a.limit - a.upper_bound) for a in answers if a.limit is not None and a.upper_bound is not None]
+        ),
         bracket=(min(ends), max(ends)) if ends else None,
         paper=paper_tasks()[setting.task].bounds,
     )
@@ -187,16 +190,17 @@ def _prediction(setting: Setting, records: list[CaseRecord]) -> PredictionRow:
     found, paper = studies(records), paper_tasks()[setting.task]
     # Every task of the paper has accuracies, so this leaves out no record.
     pairs = [(study.answer.limit, study.measured_by_accuracy) for study in found]
-    measured = [(100 * limit, 100 * accuracy) for limit, accuracy in pairs if accuracy is not None]
+    measured = [100 * accuracy for _, accuracy in pairs if accuracy is not None]
+    resolved = [(100 * limit, 100 * a) for limit, a in pairs if limit is not None and a is not None]
     return PredictionRow(
         setting,
         seeds=len(found),
-        limit=_spread([100 * study.answer.limit for study in found]),
+        limit=_spread([100 * limit for limit, _ in pairs if limit is not None]),
         bracket=(100 * min(s.answer.limit_low for s in found), 100 * max(s.answer.limit_high for s in found)),
         predicted=_spread([100 * study.answer.predicted for study in found]),
-        measured=_spread([sparsity for _, sparsity in measured]),
+        measured=_spread(measured),
         measured_by_loss=_spread([100 * study.measured for study in found]),
-        difference=_spread([limit - sparsity for limit, sparsity in measured]),
+        difference=_spread([limit - sparsity for limit, sparsity in resolved]),
         paper_limit=paper.limit,
         paper_measured=paper.measured,
         paper_difference=paper.difference,

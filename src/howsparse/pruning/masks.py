@@ -10,6 +10,7 @@ from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
 from howsparse.pruning.scores import magnitude_scores, random_scores
 from howsparse.risk.weights import prunable_weights, select_weights
+from howsparse.shown import Card, Shown
 
 __all__ = [
     "Mask",
@@ -25,15 +26,26 @@ __all__ = [
 ]
 
 _VERSION = 1
+_MOST_ROWS = 20  # layers that a mask shows when it is printed
 
 
-class Mask(dict[str, Tensor]):
+class Mask(Shown, dict[str, Tensor]):
     """A boolean tensor for each weight name. True: the weight stays. False: the weight is removed.
 
     >>> mask = Mask(fc=torch.tensor([[True, False], [False, False]]))
     >>> mask.sparsity, mask.num_weights, mask.num_kept
     (0.75, 4, 1)
     """
+
+    def __repr__(self) -> str:
+        return f"Mask(sparsity={self.sparsity:.4g}, num_weights={self.num_weights}, layers={len(self)})"
+
+    def card(self) -> Card:
+        """Sparsity of the whole and of each layer; of a deep network, of its first layers."""
+        parts = [("all layers", self.sparsity), *((name, 1 - kept) for name, kept in self.layer_densities().items())]
+        rows = tuple((name, f"{100 * removed:.1f} %") for name, removed in parts[:_MOST_ROWS])
+        more = len(parts) - len(rows)
+        return Card("Mask: weights removed", rows, (f"and {more} more layers",) if more else ())
 
     @property
     def num_weights(self) -> int:

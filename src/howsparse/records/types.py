@@ -120,10 +120,10 @@ class WeightStatistics(_Strict):
 
 
 class ScaledLimits(_Strict):
-    """Appendix E.1: the limit for weights that are multiplied by a factor."""
+    """Appendix E.1: the limit for weights that are multiplied by a factor; None where it is not resolved."""
 
     factor: list[float]
-    limit: list[float]
+    limit: list[float | None]
     limit_low: list[float]
     limit_high: list[float]
 

@@ -80,7 +80,7 @@ def plot_measured(measured: Measured, title: str) -> Figure:
         (measured.curve, {"color": INK, "marker": "o", "markersize": 3.5, "linewidth": 1.2}, "all data"),
     ):
         if points:
-            axes.plot([p.sparsity for p in points], [height(p) for p in points], label=label, **style)  # type: ignore[arg-type]
+            axes.plot([p.sparsity for p in points], [height(p) for p in points], label=label, **style)
     goal, dense = measured.goal, measured.dense
     if goal.max_drop is not None:
         axes.axhline(100 * ((dense.accuracy or 0.0) - goal.max_drop), color=INK, linewidth=0.8, linestyle=":")

@@ -127,8 +127,10 @@ def _accuracy_panel(axes: Axes, test: Curve) -> None:
 
 def _mark_answer(axes: Axes, answer: LimitSummary) -> None:
     limit, predicted = answer.limit, answer.predicted
-    axes.axvspan(answer.limit_low, answer.limit_high, color=SHADE, linewidth=0)
-    axes.axvline(limit, color=ACCENT, linewidth=1.6, label=f"limit {100 * limit:.1f} %")
+    bracket = None if limit is not None else f"limit {100 * answer.limit_low:.0f} to {100 * answer.limit_high:.0f} %"
+    axes.axvspan(answer.limit_low, answer.limit_high, color=SHADE, linewidth=0, label=bracket)
+    if limit is not None:
+        axes.axvline(limit, color=ACCENT, linewidth=1.6, label=f"limit {100 * limit:.1f} %")
     axes.axvline(predicted, color=ACCENT, linewidth=1.2, linestyle="-.", label=f"predicted {100 * predicted:.1f} %")
 
 

@@ -7,6 +7,8 @@ from rich.table import Table
 from howsparse.experiments.compare import Row
 from howsparse.limit.assess import Assessment
 from howsparse.limit.measure import Point
+from howsparse.limit.predict import verdict
+from howsparse.limit.result import PruningLimit
 
 __all__ = ["answer_table", "comparison_table", "percent"]
 
@@ -20,35 +22,45 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def answer_table(assessment: Assessment, after: Point) -> Table:
-    """A table with one row for each answer for a network.
+def answer_table(assessment: Assessment, after: Point, command: str = "MODEL") -> Table:
+    """The answers for a network in at most fifteen lines: the measured one first, and what to do next.
 
     Args:
         assessment: the limit of the network, and its measured curves.
         after: point of the pruned network on the test batches.
+        command: the network and its data as they are typed after ``howsparse prune``, for the commands to use next.
     """
-    limit, test = assessment.limit, assessment.on_test
-    low, high = limit.bracket
-    table = Table(title="How sparse can this network be pruned?", title_justify="left", show_header=False)
+    limit, train = assessment.limit, assessment.on_train
+    title = f"How sparse can this network be pruned? {limit.num_weights:,} weights, tolerance {limit.tolerance:.3g}"
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_column(justify="right", no_wrap=True)
-    table.add_row("Weights that pruning may remove", f"{limit.num_weights:,}")
-    table.add_row("Tolerance: loss increase that is allowed", f"{limit.tolerance:.4g}")
-    table.add_row("Limit: sparser random subspaces of the weights do not keep the loss", percent(limit.sparsity))
-    table.add_row(
-        "   bracket of the limit (its part from the random probe at 99 %)", f"{percent(low)} to {percent(high)}"
-    )
-    table.add_row("Upper bound: the paper says that a solution exists up to", percent(limit.upper_bound))
-    table.add_row("Predicted: removing the smallest weights keeps the loss up to", percent(limit.predicted))
-    table.add_row("Measured: removing them keeps the training loss up to", percent(assessment.on_train.sparsity))
-    if test.dense.accuracy is None:
-        table.add_row("Test loss, all weights", f"{test.dense.loss:.4g}")
-        table.add_row(f"Test loss, {percent(after.sparsity)} of the weights removed", f"{after.loss:.4g}")
-    else:
-        table.add_row("Measured: removing them keeps the test accuracy up to", percent(test.sparsity_by_accuracy))
-        table.add_row("Test accuracy, all weights", percent(test.dense.accuracy, 2))
-        table.add_row(f"Test accuracy, {percent(after.sparsity)} of the weights removed", percent(after.accuracy, 2))
+    table.add_row("now", f"{percent(train.sparsity)} keeps the training loss (measured; this is the answer)")
+    if assessment.on_test.sparsity_by_accuracy is not None:
+        table.add_row("", f"{percent(assessment.on_test.sparsity_by_accuracy)} keeps the test accuracy (measured)")
+    table.add_row("proven", f"not asked: howsparse certify {command}")
+    table.add_row("at most", _at_most(limit))
+    checked = verdict(limit.checked_rise, limit.tolerance, limit.prediction_above_limit)
+    table.add_row("predicted", f"{percent(limit.predicted)} {checked}")
+    table.add_row("test", _test_change(assessment.on_test.dense, after))
+    table.add_row("next", f"howsparse prune {command} --sparsity measured --output pruned.safetensors")
     return table
+
+
+def _at_most(limit: PruningLimit) -> str:
+    """The limit with its bracket; or that it is not resolved, and what would resolve it."""
+    if limit.resolved:
+        return f"{percent(limit.sparsity)} (limit, bracket {limit.errors})"
+    outlook = limit.outlook()
+    return f"not resolved: a bracket of {limit.errors}" + (f"; {outlook}" if outlook else "")
+
+
+def _test_change(dense: Point, after: Point) -> str:
+    """Accuracy, or loss if there is none, before and after pruning."""
+    removed = f"with {percent(after.sparsity)} removed"
+    if dense.accuracy is None:
+        return f"loss {dense.loss:.4g} with all weights, {after.loss:.4g} {removed}"
+    return f"accuracy {percent(dense.accuracy, 2)} with all weights, {percent(after.accuracy, 2)} {removed}"
 
 
 def comparison_table(title: str, rows: Sequence[Row]) -> Table:

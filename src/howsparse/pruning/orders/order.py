@@ -130,7 +130,9 @@ def risk_for(
     1
     """
     if batches is None:
-        raise InputError(f"order '{name}' needs data; pass batches (certify: chosen_on), or use magnitude, layerwise, erk or random")
+        raise InputError(
+            f"order '{name}' needs data; pass batches (certify: chosen_on), or use magnitude, layerwise, erk or random"
+        )
     chosen = list(select_weights(model, names))
     once = iter(batches) is batches  # EmpiricalRisk refuses it, and cannot see it inside FirstExamples
     return EmpiricalRisk(model, batches if examples is None or once else FirstExamples(batches, examples), loss, chosen)

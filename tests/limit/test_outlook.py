@@ -1,0 +1,71 @@
+"""What more products are said to give, against what they give."""
+
+import functools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from howsparse import PruningLimit, pruning_limit
+from networks_for_tests import Batches
+
+
+def case(seed: int, l1: float) -> tuple[nn.Module, Batches]:
+    """A network of 4,400 weights whose probe error is small, trained for a moment."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(40, 80), nn.ReLU(), nn.Linear(80, 15))
+    inputs, targets = torch.randn(300, 40, generator=generator), torch.randint(15, (300,), generator=generator)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        size = sum(p.abs().sum() for p in model.parameters() if p.ndim > 1)
+        (nn.functional.cross_entropy(model(inputs), targets) + l1 * size).backward()
+        optimizer.step()
+    return model, [(inputs, targets)]
+
+
+@functools.cache
+def long_limit(seed: int, l1: float) -> PruningLimit:
+    model, batches = case(seed, l1)
+    return pruning_limit(model, batches, tolerance=0.02, max_products=150, precision=0.0)
+
+
+@pytest.mark.parametrize(("seed", "l1"), [(0, 0.0), (1, 1e-4), (2, 1e-3)])
+@pytest.mark.parametrize("steps", [32, 40])
+def test_the_estimate_is_near_what_the_products_then_give(seed: int, l1: float, steps: int) -> None:
+    """Up to twice the steps within a fifth; beyond, up to four times, within a half."""
+    model, batches = case(seed, l1)
+    short = pruning_limit(model, batches, tolerance=0.02, max_products=steps + 16, precision=0.0)
+    outlook, taken = short.outlook(), short.spectrum.num_steps
+    assert outlook is not None
+    then = taken + outlook.products
+    long = long_limit(seed, l1)
+    assert then <= long.spectrum.num_steps
+    actual = long._width_after(then) + (short.errors.width - 2 * short.errors.quadrature)
+    assert outlook.width == pytest.approx(actual, rel=0.2 if then <= 2 * taken else 0.5)
+
+
+def test_history_falls_and_ends_with_the_bracket() -> None:
+    limit = long_limit(0, 0.0)
+    widths = [look.width for look in limit.history()]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] == pytest.approx(2 * limit.errors.quadrature)
+    assert limit.history()[-1].steps == limit.spectrum.num_steps
+
+
+def test_no_basis_for_an_estimate() -> None:
+    limit = long_limit(0, 0.0)
+    assert replace(limit, stopped="exact").outlook() is None
+    assert replace(limit, spectrum=limit.spectrum.first(12)).outlook() is None
+
+
+def test_seconds_are_those_of_the_products() -> None:
+    limit = long_limit(0, 0.0)
+    outlook = limit.outlook()
+    assert outlook is not None
+    assert limit.seconds_per_product is not None
+    assert limit.seconds_per_product > 0
+    assert outlook.seconds == outlook.products * limit.seconds_per_product
