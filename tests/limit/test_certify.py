@@ -123,7 +123,7 @@ def test_scores_between_are_tested_by_betting() -> None:
 
 def test_a_loss_counts_up_to_its_bound() -> None:
     model, batches = diagonal_case()
-    found = certify(model, batches, max_rise=0.2, loss_bound=1.0, candidates=[kept(3)])
+    found = certify(model, batches, tolerance=0.2, loss_bound=1.0, candidates=[kept(3)])
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     with torch.no_grad():
         before = nn.functional.cross_entropy(model(inputs), targets, reduction="none").clamp(max=1.0).double()
@@ -244,9 +244,9 @@ class Shrinking(Shuffled):
         ({"max_drop": 0.0}, "max_drop 0 is outside"),
         ({"max_drop": float("nan")}, "max_drop nan is outside"),
         ({}, "give either max_drop"),
-        ({"max_drop": 0.1, "max_rise": 0.1}, "give either max_drop"),
-        ({"max_rise": 0.1}, "max_rise needs loss_bound"),
-        ({"max_rise": 2, "loss_bound": 1}, "give 0 < max_rise < loss_bound"),
+        ({"max_drop": 0.1, "tolerance": 0.1}, "give either max_drop"),
+        ({"tolerance": 0.1}, "tolerance needs loss_bound"),
+        ({"tolerance": 2, "loss_bound": 1}, "give 0 < tolerance < loss_bound"),
         ({"max_drop": 0.1, "confidence": 95}, r"confidence 95 is outside \(0\.5, 1\)"),
         ({"max_drop": 0.1, "candidates": []}, "give at least one"),
         ({"max_drop": 0.1, "candidates": [0.5, 1.0]}, r"in \(0, 1\)"),
@@ -256,7 +256,7 @@ class Shrinking(Shuffled):
         ({"max_drop": 0.1, "order": "size"}, "'size' is not known"),
         ({"max_drop": 0.1, "order": "wanda"}, r"'wanda' needs data; pass batches \(certify: chosen_on\)"),
         ({"max_drop": 0.1, "names": ["bias"]}, "'bias' is not a prunable weight"),
-        ({"max_drop": 0.1, "loss": lambda model, batch: model(batch[0]).mean()}, "pass a metric, or max_rise"),
+        ({"max_drop": 0.1, "loss": lambda model, batch: model(batch[0]).mean()}, "pass a metric, or tolerance"),
         ({"max_drop": 0.1, "metric": lambda output, batch: output.sum(1)}, r"a certificate needs values in \[0, 1\]"),
     ],
 )

@@ -45,14 +45,14 @@ def test_a_loss_that_cannot_score_has_no_accuracy() -> None:
 
 
 def many_batches() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
-    """A network whose accuracy falls slowly with sparsity, and 32 batches."""
+    """A network whose accuracy falls slowly with sparsity, and 3,200 examples."""
     generator = torch.Generator().manual_seed(3)
     model = nn.Linear(40, 5, bias=False).double()
-    inputs = torch.randn(640, 40, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(3200, 40, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         model.weight.copy_(torch.randn(5, 40, generator=generator, dtype=torch.float64))
         targets = model(inputs).argmax(1)
-    return model, list(zip(inputs.split(20), targets.split(20), strict=True))
+    return model, list(zip(inputs.split(400), targets.split(400), strict=True))
 
 
 def accuracy_at(model: nn.Module, batches: list[tuple[Tensor, Tensor]], sparsity: float) -> float:

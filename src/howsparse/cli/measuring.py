@@ -47,7 +47,7 @@ def measure_subject(
 
         def count(order: str, point: Any) -> None:
             done[order] = done.get(order, 0) + 1
-            show(f"measuring, {order}", done[order], _PASSES)
+            show(f"measuring, {order}", done[order], max(_PASSES, done[order]))
 
         return measure_orders(
             subject.model,
@@ -91,7 +91,7 @@ def certify_subject(
             subject.model,
             held_out,
             max_drop=goal.max_drop,
-            max_rise=goal.tolerance,
+            tolerance=goal.tolerance,
             loss_bound=loss_bound,
             confidence=confidence,
             order=ranked,

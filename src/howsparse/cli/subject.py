@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,10 +199,10 @@ def say_cost(subject: Subject, batches: Iterable[Any], passes: int) -> None:
     from howsparse.risk.evaluate import evaluate
 
     examples = sum(batch_length(batch) for batch in batches)
-    first = FirstExamples(batches, min(examples, 64))
+    first = list(islice(batches, 1))
     evaluate(subject.model, first, subject.loss)  # the first call is slower
     began = time.perf_counter()
     evaluate(subject.model, first, subject.loss)
-    seconds = passes * (time.perf_counter() - began) * examples / min(examples, 64)
+    seconds = passes * (time.perf_counter() - began) * examples / batch_length(first[0])
     if seconds > 10:
         note(f"about {passes} passes over {examples:,} examples: about {duration(seconds)}")

@@ -28,7 +28,7 @@ class Step:
         sparsity: fraction of the weights removed.
         lost: number of held-out examples whose score is lower (whose loss is higher) than before pruning.
         won: number of held-out examples whose score is higher (whose loss is lower) than before pruning.
-        score: mean score of the pruned network on the held-out examples; with ``max_rise``, its mean loss.
+        score: mean score of the pruned network on the held-out examples; with ``tolerance``, its mean loss.
         p_value: p-value of the hypothesis that the population loses more than is allowed.
     """
 
@@ -45,13 +45,13 @@ class Certificate(Shown):
 
     Attributes:
         sparsity: the certified sparsity; 0.0 if nothing could be certified.
-        max_drop: largest drop of the mean score on the population, as a fraction; None if ``max_rise`` was asked for.
-        max_rise: largest rise of the mean loss on the population; None if ``max_drop`` was asked for.
+        max_drop: largest drop of the mean score on the population, as a fraction; None if ``tolerance`` was asked for.
+        tolerance: largest rise of the mean loss on the population; None if ``max_drop`` was asked for.
         loss_bound: losses of single examples count as at most this; None with ``max_drop``.
         confidence: probability with which the certificate holds, before the held-out examples are drawn.
-        metric: name of the score, for example "accuracy"; "loss" with ``max_rise``.
+        metric: name of the score, for example "accuracy"; "loss" with ``tolerance``.
         num_examples: number of held-out examples that have predictions.
-        dense_score: mean score on the held-out examples before pruning; with ``max_rise``, the mean loss.
+        dense_score: mean score on the held-out examples before pruning; with ``tolerance``, the mean loss.
         test: "exact paired" or "betting".
         steps: the tests in the order in which they were made; the last one may be the one that did not pass.
         order: name of the order in which the weights were removed.
@@ -62,7 +62,7 @@ class Certificate(Shown):
 
     sparsity: float
     max_drop: float | None
-    max_rise: float | None
+    tolerance: float | None
     loss_bound: float | None
     confidence: float
     metric: str
@@ -93,7 +93,7 @@ class Certificate(Shown):
 
     @property
     def pruned_score(self) -> float:
-        """Mean score of the certified network on the held-out examples; with ``max_rise``, its mean loss."""
+        """Mean score of the certified network on the held-out examples; with ``tolerance``, its mean loss."""
         return self.dense_score if self.certified is None else self.certified.score
 
     @property
@@ -126,7 +126,7 @@ class Certificate(Shown):
         if self.max_drop is None:
             return (
                 f"the mean loss on the population (at most {self.loss_bound:g} per example) rises by at most"
-                f" {self.max_rise:g}"
+                f" {self.tolerance:g}"
             )
         points = f"{100 * self.max_drop:g} point{'' if self.max_drop == 0.01 else 's'}"
         return f"the {self.metric} on the population drops by at most {points}"

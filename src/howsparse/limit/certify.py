@@ -30,7 +30,7 @@ def certify(
     held_out: Iterable[Any],
     *,
     max_drop: float | None = None,
-    max_rise: float | None = None,
+    tolerance: float | None = None,
     loss_bound: float | None = None,
     confidence: float = 0.95,
     order: str | Order | OrderFunction = "magnitude",
@@ -59,8 +59,8 @@ def certify(
         model: any module. It comes back as it was.
         held_out: batches that can be read several times and are the same in every pass.
         max_drop: largest allowed drop of the mean score, as a fraction: 0.01 is one point.
-        max_rise: instead of ``max_drop``: largest allowed rise of the mean loss, in units of the loss.
-        loss_bound: with ``max_rise``: the loss of one example counts as at most this, and as at least 0.
+        tolerance: instead of ``max_drop``: largest allowed rise of the mean loss, in units of the loss.
+        loss_bound: with ``tolerance``: the loss of one example counts as at most this, and as at least 0.
         confidence: probability with which the certificate holds, in (0.5, 1).
         order: name of an order, or an order. An order that needs data gets ``chosen_on``.
         candidates: sparsities in the order of the tests, rising; by default `CANDIDATES`. If a sparsity was measured on
@@ -87,12 +87,12 @@ def certify(
     'With 95 % confidence, the accuracy on the population drops by at most 1 point when 50 % of the weights are removed
     (magnitude order; 600 held-out examples, exact paired test).'
     """
-    question = Question(max_drop, max_rise, loss_bound, confidence)
+    question = Question(max_drop, tolerance, loss_bound, confidence)
     loss = as_loss(loss, model)
     scored = as_metric(metric, loss)
     names = list(select_weights(model, names))
     if max_drop is not None and scored is None:
-        raise InputError("the loss cannot tell which predictions are correct; pass a metric, or max_rise")
+        raise InputError("the loss cannot tell which predictions are correct; pass a metric, or tolerance")
     if masks is not None:
         _check_masks(masks, order, candidates)
     sparsities = _sparsities(candidates)
@@ -115,7 +115,7 @@ def certify(
     return Certificate(
         sparsity=mask.sparsity,
         max_drop=max_drop,
-        max_rise=max_rise,
+        tolerance=tolerance,
         loss_bound=loss_bound,
         confidence=confidence,
         metric="loss" if max_drop is None or scored is None else scored.name,
@@ -158,7 +158,7 @@ def examples_needed(max_drop: float, confidence: float = 0.95, test: Test = "exa
     With this number, a mask is certified only if it changes no outcome at all. More examples certify more.
 
     Args:
-        max_drop: largest allowed drop, as a fraction; for a loss, ``max_rise`` divided by ``loss_bound``.
+        max_drop: largest allowed drop, as a fraction; for a loss, ``tolerance`` divided by ``loss_bound``.
         confidence: probability with which the certificate holds, in (0.5, 1).
         test: "exact paired" for scores of 0 and 1, "betting" for others.
 

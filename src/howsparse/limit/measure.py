@@ -12,7 +12,7 @@ from howsparse.files import load_document, save_document
 from howsparse.limit.goal import Goal, Point, goal_of
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.prune import pruned
-from howsparse.risk.batches import EveryNth
+from howsparse.risk.batches import EveryNth, Pieces, batch_length
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
@@ -26,8 +26,8 @@ FINE = (
     *(0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85),
     *(0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 0.995, 0.998),
 )
-_PART = 8  # the search begins on one batch in 8 ...
-_LEAST_BATCHES = 16  # ... if there are at least this many
+_PART, _PIECE = 8, 32  # the search begins on one piece of 32 examples in 8 ...
+_LEAST_EXAMPLES = 1600  # ... if there are at least this many examples
 _STEP = 0.01  # first step away from the sparsity that the search on a part of the data found
 
 
@@ -129,9 +129,9 @@ def measure(
 ) -> Measured:
     """Find the largest sparsity at which pruning without retraining keeps the metric or the loss.
 
-    The search begins on one batch in eight. All data are then evaluated near the sparsity that it finds, so the answer
-    is exact for these data, and takes about seven passes over them. With fewer than 16 batches, or with ``scan``, the
-    search begins with fixed sparsities on all data. If the curve crosses the goal several times, the answer is one
+    The search begins on an eighth of the data. All data are then evaluated near the sparsity that it finds, so the
+    answer is exact for these data, and takes about eight passes over them. With fewer than 1,600 examples, or with
+    ``scan``, the search begins with fixed sparsities on all data. If the curve crosses the goal several times, the answer is one
     crossing; with ``scan``, it is the one with the largest sparsity among those.
 
     Args:
@@ -170,8 +170,8 @@ def measure(
     ranked = rank(model, order, data, loss=loss, names=names, seed=seed)
     whole = _Curve(model, ranked, batches, loss, scored, goal, on_point)
     glance: tuple[Point, ...] = ()
-    if scan is None and _number(batches) >= _LEAST_BATCHES:
-        part = _Curve(model, ranked, EveryNth(batches, _PART), loss, scored, goal)
+    if scan is None and sum(map(batch_length, batches)) >= _LEAST_EXAMPLES:
+        part = _Curve(model, ranked, EveryNth(Pieces(batches, _PIECE), _PART), loss, scored, goal)
         part.scan(COARSE)
         whole.step_from(part.narrow(_STEP))
         glance = part.sorted()
@@ -244,9 +244,3 @@ class _Curve:
             self._points[sparsity] = point
             self._on_point(point)
         return self._points[sparsity]
-
-
-def _number(batches: Iterable[Any]) -> int:
-    """Number of batches, if these can tell it without being read; else 0."""
-    length = getattr(batches, "__len__", None)
-    return int(length()) if callable(length) else 0

@@ -25,39 +25,39 @@ class Question:
 
     Attributes:
         max_drop: largest allowed drop of the mean score, as a fraction.
-        max_rise: largest allowed rise of the mean loss; either this or ``max_drop`` is given.
-        loss_bound: with ``max_rise``: the loss of one example counts as at most this.
+        tolerance: largest allowed rise of the mean loss; either this or ``max_drop`` is given.
+        loss_bound: with ``tolerance``: the loss of one example counts as at most this.
         confidence: probability with which the certificate holds.
 
     Raises:
         InputError: the values do not fit together, or one is outside its range.
 
-    >>> Question(max_rise=0.05, loss_bound=5.0).bound
+    >>> Question(tolerance=0.05, loss_bound=5.0).bound
     0.05
     """
 
     max_drop: float | None = None
-    max_rise: float | None = None
+    tolerance: float | None = None
     loss_bound: float | None = None
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if (self.max_drop is None) == (self.max_rise is None):
-            raise InputError("give either max_drop, for the score, or max_rise with loss_bound, for the loss")
+        if (self.max_drop is None) == (self.tolerance is None):
+            raise InputError("give either max_drop, for the score, or tolerance with loss_bound, for the loss")
         check_confidence(self.confidence)
         if self.max_drop is not None:
             check_drop(self.max_drop)
         elif self.loss_bound is None:
-            raise InputError("max_rise needs loss_bound: the largest value that the loss of one example counts as")
+            raise InputError("tolerance needs loss_bound: the largest value that the loss of one example counts as")
         elif not 0 < self.bound < self.loss_bound < np.inf:
             raise InputError(
-                f"max_rise {self.bound:g} and loss_bound {self.loss_bound:g} do not fit; give 0 < max_rise < loss_bound"
+                f"tolerance {self.bound:g} and loss_bound {self.loss_bound:g} do not fit; give 0 < tolerance < loss_bound"
             )
 
     @property
     def bound(self) -> float:
         """The allowed drop or rise."""
-        return float(self.max_drop if self.max_drop is not None else self.max_rise or 0.0)
+        return float(self.max_drop if self.max_drop is not None else self.tolerance or 0.0)
 
     @property
     def scale(self) -> float:

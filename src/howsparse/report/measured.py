@@ -76,7 +76,7 @@ def plot_measured(measured: Measured, title: str) -> Figure:
         return 100 * (point.accuracy or 0.0) if scored else point.loss
 
     for points, style, label in (
-        (measured.glance, {"color": FAINT, "marker": ".", "linestyle": ":"}, "one batch in eight"),
+        (measured.glance, {"color": FAINT, "marker": ".", "linestyle": ":"}, "an eighth of the data"),
         (measured.curve, {"color": INK, "marker": "o", "markersize": 3.5, "linewidth": 1.2}, "all data"),
     ):
         if points:
