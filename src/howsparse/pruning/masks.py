@@ -183,8 +183,8 @@ def nested_masks(scores: Mapping[str, Tensor]) -> Callable[[float], Mask]:
     Returns:
         A function that returns the mask of a sparsity in [0, 1).
 
-    >>> nested_masks({"fc": torch.tensor([3.0, 1.0, 2.0, 1.0])})(0.25)
-    {'fc': tensor([ True,  True,  True, False])}
+    >>> nested_masks({"fc": torch.tensor([3.0, 1.0, 2.0, 1.0])})(0.25)["fc"].tolist()
+    [True, True, True, False]
     """
     flat = _flat(scores)
     ordered = flat.sort().values
