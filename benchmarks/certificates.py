@@ -29,7 +29,7 @@ from benchmarks.certificates_page import page
 from benchmarks.problems import test_images, train_images
 from howsparse.files import write_whole
 from howsparse.limit.paired import betting_p_value, paired_p_value
-from howsparse.pruning.masks import magnitude_masks
+from howsparse.pruning.orders import rank
 from howsparse.pruning.prune import pruned
 from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk.outcomes import Outcomes, outcomes
@@ -192,7 +192,7 @@ def digits() -> tuple[list[float], Outcomes, list[Outcomes]]:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(own.normalised(own.pixels)), own.labels).backward()
         optimizer.step()
-    mask_at, found = magnitude_masks(model), []
+    mask_at, found = rank(model, "magnitude").mask, []
     sparsities = [round(0.3 + 0.02 * step, 2) for step in range(26)]
     for sparsity in sparsities:
         with pruned(model, mask_at(sparsity)):

@@ -26,11 +26,13 @@ class Separate:
         return torch.cat([x * small, 10 * x * large], dim=1)
 
     def of_output(self, output: Tensor, batch: Any) -> Tensor:
-        return (output - batch[1]).square().sum(1).mean() / 2
+        value: Tensor = (output - batch[1]).square().sum(1).mean() / 2
+        return value
 
 
-def test_a_separable_quadratic_gives_the_order_of_its_exact_costs() -> None:
-    # With x a row of ones the rise of the loss from removing weight i is w_i^2 / 2 in layer 0 and 50 w_i^2 in layer 1.
+def test_a_separable_quadratic_is_nearly_in_the_order_of_its_exact_costs() -> None:
+    # With x a row of ones, removing weight i raises the loss by w_i^2 / 2 in layer 0 and by 50 w_i^2 in layer 1. A
+    # layer goes at most twice as fast as the network, so the first steps are not the best ones.
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(40, 1, bias=False), nn.Linear(40, 1, bias=False)).double()
     x, loss = torch.ones(1, 40, dtype=torch.float64), Separate()
@@ -40,18 +42,18 @@ def test_a_separable_quadratic_gives_the_order_of_its_exact_costs() -> None:
     costs = {name: w.detach().square() * scales[name] for name, w in prunable_weights(model).items()}
     exact = torch.cat([cost.flatten() for cost in costs.values()]).sort().values
     for sparsity in (0.36, 0.51, 0.75, 0.91):
-        mask = order.mask(sparsity)
+        mask, magnitude = order.mask(sparsity), rank(model, "magnitude").mask(sparsity)
         removed = sum(float(cost[~mask[name]].sum()) for name, cost in costs.items())
         best = float(exact[: mask.num_weights - mask.num_kept].sum())
-        assert removed <= 1.25 * best
+        by_size = sum(float(cost[~magnitude[name]].sum()) for name, cost in costs.items())
+        assert best * (1 - 1e-9) <= removed <= best * (1 + 1e-9) + 0.1 * (by_size - best)
 
 
 def test_it_beats_magnitude_when_layers_differ_in_scale() -> None:
     model, batches = mlp_case()
     with torch.no_grad():  # the same function with small weights in the first layer and large ones in the second
-        model[0].weight.mul_(0.02)
-        model[0].bias.mul_(0.02)
-        model[2].weight.mul_(50)
+        for name, p in model.named_parameters():
+            p.mul_({"0.weight": 0.02, "0.bias": 0.02, "2.weight": 50}.get(name, 1))
     dense = EmpiricalRisk(model, batches).value()
     rises = {}
     for name in ("marginal", "magnitude"):

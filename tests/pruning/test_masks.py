@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from howsparse.errors import InputError
-from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, magnitude_masks, random_mask
+from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
+from howsparse.pruning.orders import rank
 from howsparse.pruning.prune import prune
 from howsparse.risk.weights import prunable_weights, torch_masks
 
@@ -75,13 +76,13 @@ def largest_first(weights: list[float]) -> list[int]:
 sizes = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=4)
 
 
-def one_of_many(model: nn.Module, sparsity: float, weights: list[str] | None = None) -> Mask:
-    mask_at = magnitude_masks(model, weights)
-    mask_at(0.5)
-    return mask_at(sparsity)
+def of_order(model: nn.Module, sparsity: float, weights: list[str] | None = None) -> Mask:
+    order = rank(model, "magnitude", names=weights)
+    order.mask(0.5)
+    return order.mask(sparsity)
 
 
-@pytest.mark.parametrize("make", [magnitude_mask, one_of_many])
+@pytest.mark.parametrize("make", [magnitude_mask, of_order])
 @given(shapes=sizes, seed=st.integers(0, 2**20), few_values=st.booleans(), data=st.data())
 @property_test
 def test_magnitude_mask_is_a_stable_sort_exact_to_one_weight(
@@ -350,7 +351,7 @@ def test_layer_densities() -> None:
     assert mask.density == 0.5
 
 
-@pytest.mark.parametrize("make", [magnitude_mask, one_of_many, layerwise_mask, random_mask])
+@pytest.mark.parametrize("make", [magnitude_mask, of_order, layerwise_mask, random_mask])
 class TestErrors:
     @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan")])
     def test_sparsity_out_of_range(self, make: Callable[..., Mask], sparsity: float) -> None:

@@ -4,6 +4,9 @@
 - ``wanda``, ``wanda-row`` need one forward pass over the batches.
 - ``gradient`` needs one gradient; ``curvature`` needs one gradient for each output of each of 256 examples.
 - ``marginal`` goes along a path of growing sparsity, and needs a gradient at each of its steps.
+
+Which order keeps the loss small at which sparsity depends on the network, so measure them. On networks that fit their
+training data, the gradient and the curvature there are small, and orders by them can be worse than magnitude.
 """
 
 from collections.abc import Iterable

@@ -78,19 +78,7 @@ def marginal(
         name: size.flatten().cpu().argsort(descending=True, stable=True).flip(0)
         for name, size in magnitude_scores(model, risk.names).items()
     }
-    places = {name: torch.zeros(len(queue), dtype=torch.float64) for name, queue in queues.items()}
-    gone = dict.fromkeys(queues, 0)
-    total = sum(map(len, queues.values()))
-    for k in range(1, steps + 1):
-        clock = sum(gone.values())
-        count = total - round((1 - k / steps) ** 2 * total) - clock
-        if not count:
-            continue
-        costs = _costs(model, risk.all_batches, loss, queues, gone, seed + k)
-        reach = min(1.0, _FASTEST * count / (total - clock))
-        for name, band in _cheapest({name: c[: math.ceil(reach * len(c))] for name, c in costs.items()}, count):
-            places[name][queues[name][gone[name] : gone[name] + band]] = clock + torch.arange(band).double()
-            gone[name], clock = gone[name] + band, clock + band
+    places = _places(model, risk.all_batches, loss, queues, seed, steps)
     scores = {name: places[name].view(w.shape) for name, w in select_weights(model, risk.names).items()}
     return make_order("marginal", model, scores, _note(loss, model, steps, risk.num_examples))
 
@@ -99,6 +87,26 @@ def _note(loss: Loss, model: nn.Module, steps: int, examples: int) -> str:
     with_curvature = isinstance(as_loss(loss, model), SplitLoss)
     terms = "gradient and sampled curvature" if with_curvature else "gradient"
     return f"{terms} at {steps} pruned networks, {examples:,} examples"
+
+
+def _places(
+    model: nn.Module, batches: Iterable[Any], loss: Loss, queues: dict[str, Tensor], seed: int, steps: int
+) -> dict[str, Tensor]:
+    """The position of each weight in the order, by layer; within a layer weights go in the order of its queue."""
+    places = {name: torch.zeros(len(queue), dtype=torch.float64) for name, queue in queues.items()}
+    gone = dict.fromkeys(queues, 0)
+    total = sum(map(len, queues.values()))
+    for k in range(1, steps + 1):
+        clock = sum(gone.values())
+        count = total - round((1 - k / steps) ** 2 * total) - clock
+        if not count:
+            continue
+        costs = _costs(model, batches, loss, queues, gone, seed + k)
+        reach = min(1.0, _FASTEST * count / (total - clock))
+        for name, band in _cheapest({name: c[: math.ceil(reach * len(c))] for name, c in costs.items()}, count):
+            places[name][queues[name][gone[name] : gone[name] + band]] = clock + torch.arange(band).double()
+            gone[name], clock = gone[name] + band, clock + band
+    return places
 
 
 def _costs(
