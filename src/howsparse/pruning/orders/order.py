@@ -36,8 +36,8 @@ class Order:
 
     >>> import torch
     >>> order = Order("by hand", {"fc": torch.tensor([3.0, 1.0, 2.0, 1.0])})
-    >>> order.mask(0.25), order.num_weights
-    ({'fc': tensor([ True,  True,  True, False])}, 4)
+    >>> order.mask(0.25)["fc"], order.num_weights
+    (tensor([ True,  True,  True, False]), 4)
     """
 
     name: str
@@ -96,8 +96,8 @@ def make_order(name: str, model: nn.Module, scores: Mapping[str, Tensor], note: 
         note: one line that says how the scores were computed.
 
     >>> import torch
-    >>> make_order("all equal", nn.Linear(2, 2), {"weight": torch.zeros(2, 2)}, "").mask(0.5)
-    {'weight': tensor([[ True,  True], [False, False]])}
+    >>> make_order("all equal", nn.Linear(2, 2), {"weight": torch.zeros(2, 2)}, "").mask(0.5)["weight"]
+    tensor([[ True,  True], [False, False]])
     """
     return Order(name, removed_first(model, scores), note)
 
