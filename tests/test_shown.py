@@ -47,7 +47,7 @@ def test_a_mask_prints_as_a_table() -> None:
     lines = str(mask).splitlines()
     assert lines[1].split() == ["all", "layers", "1.7", "%"]
     assert lines[2].split() == ["layer0.weight", "50.0", "%"]
-    assert lines[-1].strip() == "and 11 more layers"
+    assert lines[-1].strip() == "and 11 more"
     assert len(lines) == 22
     assert dict(mask).keys() == mask.keys()
 

@@ -5,6 +5,8 @@ from html import escape
 
 __all__ = ["Card", "Shown"]
 
+_MOST_ROWS = 20
+
 
 @dataclass(frozen=True)
 class Card:
@@ -12,7 +14,7 @@ class Card:
 
     Attributes:
         title: one line.
-        rows: rows with the same number of cells; the first cell is the row's label.
+        rows: rows with the same number of cells; the first cell is the row's label. The first 20 are shown.
         notes: lines below the rows.
 
     >>> print(Card("Mask", (("sparsity", "75.0 %"), ("weights", "1,024")), ("2 layers",)))
@@ -28,21 +30,28 @@ class Card:
 
     def __str__(self) -> str:
         """The table as plain text, with columns of equal width."""
-        widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in self.rows]
-        return "\n".join([self.title, *(f"  {line}".rstrip() for line in (*lines, *self.notes))])
+        rows, notes = self._limited()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join([self.title, *(f"  {line}".rstrip() for line in (*lines, *notes))])
 
     def _repr_html_(self) -> str:
         """The table as HTML. It has no colours of its own, so it is legible on light and dark pages."""
+        shown, below = self._limited()
         left = 'style="text-align: left"'
         rows = "".join(
             f'<tr><th scope="row" {left}>{escape(row[0])}</th>'
             + "".join(f"<td {left}>{escape(cell)}</td>" for cell in row[1:])
             + "</tr>"
-            for row in self.rows
+            for row in shown
         )
-        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
+        notes = "".join(f"<div>{escape(note)}</div>" for note in below)
         return f"<div><div><strong>{escape(self.title)}</strong></div><table><tbody>{rows}</tbody></table>{notes}</div>"
+
+    def _limited(self) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+        """The rows and notes to show. A note counts the rows that are left out."""
+        more = len(self.rows) - _MOST_ROWS
+        return self.rows[:_MOST_ROWS], (*((f"and {more} more",) if more > 0 else ()), *self.notes)
 
 
 class Shown:

@@ -22,6 +22,8 @@ from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.risk.evaluate import evaluate
 from howsparse.tasks import load_task
 
+RESOLVING = LimitOptions(max_products=40, curvature="ggn")  # a bracket of less than ten points
+
 
 def flat_weights(model: nn.Module) -> Tensor:
     return torch.cat([w.detach().flatten() for w in prunable_weights(model).values()])
@@ -29,7 +31,7 @@ def flat_weights(model: nn.Module) -> Tensor:
 
 def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
     task = load_task("digits", epochs=6)
-    run = Run(tmp_path, limit=LimitOptions(max_products=40))
+    run = Run(tmp_path, limit=RESOLVING)
     made = run_case(task, Case("one_shot", "limit", 0), run, whole=True)
     record = json.loads(json.dumps(made.model_dump(mode="json"), allow_nan=False))
     studied = record["study"]
@@ -37,7 +39,8 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
 
     model = task.initial(0)
     Stages(task, 0, run).train("again", model, l1=task.l1)
-    limit = pruning_limit(model, task.study_batches(), max_products=40, tolerance=answer["tolerance"])
+    limit = pruning_limit(model, task.study_batches(), options=RESOLVING, tolerance=answer["tolerance"])
+    assert limit.resolved
     assert answer["limit"] == limit.sparsity
     assert (answer["limit_low"], answer["limit_high"]) == limit.bracket
     assert answer["upper_bound"] == limit.upper_bound
@@ -62,6 +65,9 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
     assert scaled["limit_low"][thrice] == pytest.approx(same_spectrum.low, abs=1e-4)
     assert scaled["limit_high"][thrice] == pytest.approx(same_spectrum.high, abs=1e-4)
     assert scaled["limit"][0] == limit.sparsity
+    widths = [high - low for low, high in zip(scaled["limit_low"], scaled["limit_high"], strict=True)]
+    assert [middle is None for middle in scaled["limit"]] == [width > 0.1 for width in widths]
+    assert scaled["limit"][-1] is None
 
     rows = sample_rows(Hessian(EmpiricalRisk(model, task.study_batches())), flat_weights(model), 10)
     assert studied["rows"] == {"percentile": rows.percentiles.tolist(), "norm": pytest.approx(rows.norms)}
@@ -73,7 +79,7 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
         case_key(task, Case("one_shot", "limit", 1), run, "run"),
         case_key(load_task("digits", epochs=7), again, run, "run"),
         case_key(task, again, replace(run, examples=1000), "run"),
-        case_key(task, again, replace(run, limit=LimitOptions(max_products=40, precision=0.1)), "run"),
+        case_key(task, again, replace(run, limit=replace(RESOLVING, precision=0.1)), "run"),
     ]
     assert [find_record([made], key) for key in others] == [None] * len(others)
 
@@ -88,7 +94,7 @@ def test_a_study_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_sample_has_one_target_whatever_ran_before(tmp_path: Path) -> None:
     """With a sample of the examples, study and methods find the same limit, in either order."""
-    task, run = load_task("digits", epochs=2), Run(examples=1100, limit=LimitOptions(max_products=40))
+    task, run = load_task("digits", epochs=2), Run(examples=1100, limit=RESOLVING)
     alone = run_case(task, Case("random", "limit", 0), replace(run, folder=tmp_path / "alone"))
     after = replace(run, folder=tmp_path / "after")
     studied = study(task, 0, after)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from howsparse import InputError, Prediction, PruningLimit, predict, pruning_limit
 from howsparse.limit.assess import assess
 from howsparse.limit.options import Answer, LimitOptions
+from howsparse.risk.curvature import Hessian
 from networks_for_tests import Batches, mlp_case
 
 
@@ -99,6 +100,24 @@ def test_an_answer_that_failed_is_not_a_sparsity_to_prune_to() -> None:
         answer.sparsity(Answer.LIMIT)
     summary = answer.summary(answer.on_test.dense)
     assert (summary["predicted_holds"], summary["limit"], summary["larsen_interval"]) == (False, None, None)
+
+
+def test_a_stop_while_measuring_loses_no_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batches = mlp_case()
+    options = LimitOptions(tolerance=0.05, max_products=32)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("measuring the loss", 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        assess(model, batches, batches, options=options, keep=tmp_path, progress=stop)
+    taken: list[int] = []
+    monkeypatch.setattr(Hessian, "over_first", lambda self, count, vector: taken.append(count))
+    again = assess(model, batches, batches, options=options, keep=tmp_path)
+    assert taken == []
+    monkeypatch.undo()
+    assert again.limit.summary() == pruning_limit(model, batches, options=options).summary()
 
 
 def test_the_curvature_is_the_cheaper_one_that_the_loss_allows() -> None:

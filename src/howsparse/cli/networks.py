@@ -180,7 +180,7 @@ def show_answer(answer: "Assessment", after: "Point", as_json: bool, about: dict
     if as_json:
         print_json(answer.summary(after) | about)
     else:
-        show_table(answer_table(answer, after))
+        show_table(answer_table(answer, after, command=str(about.get("model", about.get("task", "MODEL")))))
 
 
 def write_record(

@@ -18,7 +18,7 @@ from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.shown import Card, Shown
 
-__all__ = ["FINE", "Measured", "Point", "measure"]
+__all__ = ["FINE", "Measured", "Point", "measure", "measure_goals"]
 
 _VERSION = 2
 COARSE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -131,8 +131,8 @@ def measure(
 
     The search begins on an eighth of the data. All data are then evaluated near the sparsity that it finds, so the
     answer is exact for these data, and takes about eight passes over them. With fewer than 1,600 examples, or with
-    ``scan``, the search begins with fixed sparsities on all data. If the curve crosses the goal several times, the answer is one
-    crossing; with ``scan``, it is the one with the largest sparsity among those.
+    ``scan``, the search begins with fixed sparsities on all data. If the curve crosses the goal several times, the
+    answer is one crossing; with ``scan``, it is the one with the largest sparsity among those.
 
     Args:
         model: any module; its weights are restored afterwards, also if the call is interrupted.
@@ -161,24 +161,66 @@ def measure(
     >>> measure(model, [(torch.eye(2), torch.tensor([0, 1]))], max_drop=0.01).sparsity
     0.5
     """
+    scored = as_metric(metric, as_loss(loss, model))
+    goal = goal_of(max_drop, tolerance, max_rise, has_metric=scored is not None)
+    options: dict[str, Any] = {"order": order, "calibration": calibration, "names": names, "seed": seed}
+    options |= {"scan": scan, "precision": precision, "on_point": on_point}
+    return measure_goals(model, batches, [goal], loss=loss, metric=scored, **options)[0]
+
+
+def measure_goals(
+    model: nn.Module,
+    batches: Iterable[Any],
+    goals: Sequence[Goal],
+    *,
+    order: str | Order | OrderFunction = "magnitude",
+    calibration: Iterable[Any] | None = None,
+    loss: Loss = cross_entropy,
+    metric: "str | Metric | Callable[[Tensor, Any], Tensor] | None" = None,
+    names: Iterable[str] | None = None,
+    scan: Sequence[float] | None = None,
+    precision: float = 0.005,
+    seed: int = 0,
+    on_point: Callable[[Point], None] = lambda point: None,
+) -> tuple[Measured, ...]:
+    """`measure` for several goals. A sparsity that several of them ask for is evaluated once.
+
+    Args:
+        model, batches: as for `measure`.
+        goals: what the pruned network must keep.
+        order, calibration, loss, metric, names, scan, precision, seed, on_point: as for `measure`.
+
+    Returns:
+        One measurement for each goal; all have the same curve.
+
+    Raises:
+        InputError: as for `measure`.
+
+    >>> import torch
+    >>> model = nn.Linear(2, 2, bias=False)
+    >>> model.weight.data = torch.tensor([[4.0, 0.1], [0.1, 4.0]])
+    >>> data = [(torch.eye(2), torch.tensor([0, 1]))]
+    >>> [found.sparsity for found in measure_goals(model, data, [Goal(max_drop=0.01), Goal(max_drop=0.6)])]
+    [0.5, 0.75]
+    """
     if not precision > 0:
         raise InputError(f"precision {precision:g} is not positive; give the width at which the search stops")
     loss = as_loss(loss, model)
     scored = as_metric(metric, loss)
-    goal = goal_of(max_drop, tolerance, max_rise, has_metric=scored is not None)
     data = batches if calibration is None else calibration
     ranked = rank(model, order, data, loss=loss, names=names, seed=seed)
-    whole = _Curve(model, ranked, batches, loss, scored, goal, on_point)
-    glance: tuple[Point, ...] = ()
+    whole, part = _Curve(model, ranked, batches, loss, scored, on_point), None
     if scan is None and sum(map(batch_length, batches)) >= _LEAST_EXAMPLES:
-        part = _Curve(model, ranked, EveryNth(Pieces(batches, _PIECE), _PART), loss, scored, goal)
+        part = _Curve(model, ranked, EveryNth(Pieces(batches, _PIECE), _PART), loss, scored)
         part.scan(COARSE)
-        whole.step_from(part.narrow(_STEP))
-        glance = part.sorted()
     else:
         whole.scan(COARSE if scan is None else scan)
-    whole.narrow(precision)
-    return Measured(whole.sorted(), goal, ranked.name, None if scored is None else scored.name, glance)
+    for goal in goals:
+        if part is not None:
+            whole.step_from(part.narrow(goal, _STEP), goal)
+        whole.narrow(goal, precision)
+    name, glance = None if scored is None else scored.name, () if part is None else part.sorted()
+    return tuple(Measured(whole.sorted(), goal, ranked.name, name, glance) for goal in goals)
 
 
 class _Curve:
@@ -191,45 +233,44 @@ class _Curve:
         batches: Iterable[Any],
         loss: Loss,
         metric: Metric | None,
-        goal: Goal,
         on_point: Callable[[Point], None] = lambda point: None,
     ) -> None:
         self._model, self._order, self._batches = model, order, batches
-        self._loss, self._metric, self._goal, self._on_point = loss, metric, goal, on_point
+        self._loss, self._metric, self._on_point = loss, metric, on_point
         self._points: dict[float, Point] = {}
-
-    def keeps(self, sparsity: float) -> bool:
-        """Whether the network meets the goal at a sparsity."""
-        return self._goal.keeps(self._at(0.0), self._at(sparsity))
 
     def scan(self, sparsities: Sequence[float]) -> None:
         """Evaluate fixed sparsities."""
         for sparsity in (0.0, *sparsities):
             self._at(sparsity)
 
-    def step_from(self, start: float) -> None:
+    def step_from(self, start: float, goal: Goal) -> None:
         """Evaluate ``start``, then go up while the goal is met, or down until it is met, with growing steps."""
-        upwards = self.keeps(start)
+        upwards = self._keeps(start, goal)
         for k in range(20):
             distance = _STEP * 2**k
             next_ = self._snap(start + distance if upwards else start - distance)
-            if next_ in self._points or self.keeps(next_) != upwards:
+            if next_ in (0.0, self._snap(1.0)) or self._keeps(next_, goal) != upwards:
                 return
 
-    def narrow(self, precision: float) -> float:
+    def narrow(self, goal: Goal, precision: float) -> float:
         """Bisect between the largest sparsity that meets the goal and the next one evaluated; return the former."""
-        low = max(s for s in self._points if self.keeps(s))
+        low = max(s for s in self._points if self._keeps(s, goal))
         high = min((s for s in self._points if s > low), default=1.0)
         while high - low > precision:
             middle = self._snap((low + high) / 2)
             if middle in (low, high):
                 break
-            low, high = (middle, high) if self.keeps(middle) else (low, middle)
+            low, high = (middle, high) if self._keeps(middle, goal) else (low, middle)
         return low
 
     def sorted(self) -> tuple[Point, ...]:
         """All points in order of sparsity."""
         return tuple(self._points[s] for s in sorted(self._points))
+
+    def _keeps(self, sparsity: float, goal: Goal) -> bool:
+        """Whether the network meets a goal at a sparsity."""
+        return goal.keeps(self._at(0.0), self._at(sparsity))
 
     def _snap(self, sparsity: float) -> float:
         """The nearest sparsity of a whole number of weights; at least one weight stays."""

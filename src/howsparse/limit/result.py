@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, UnsuitableNetwork
 from howsparse.files import load_document, save_document
 from howsparse.geometry import Magnitudes, curvature_scale
 from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, Sampling, existence_bracket, solve_bracket
@@ -103,7 +103,7 @@ class PruningLimit(Shown):
         if not self.resolved:
             more = self.outlook()
             advice = "a larger max_products" + (f": {more}" if more else "")
-            raise InputError(
+            raise UnsuitableNetwork(
                 f"the limit is not resolved, its bracket is {self.errors}; use the measured sparsity, or {advice}"
             )
         return self.sparsity
@@ -165,7 +165,7 @@ class PruningLimit(Shown):
         """
         if self.prediction_holds is False:
             assert self.checked_rise is not None
-            raise InputError(failure(self.checked_rise, self.tolerance))
+            raise UnsuitableNetwork(failure(self.checked_rise, self.tolerance))
         return self.predicted
 
     @property

@@ -51,7 +51,8 @@ class Question:
             raise InputError("tolerance needs loss_bound: the largest value that the loss of one example counts as")
         elif not 0 < self.bound < self.loss_bound < np.inf:
             raise InputError(
-                f"tolerance {self.bound:g} and loss_bound {self.loss_bound:g} do not fit; give 0 < tolerance < loss_bound"
+                f"tolerance {self.bound:g} and loss_bound {self.loss_bound:g} do not fit;"
+                " give 0 < tolerance < loss_bound"
             )
 
     @property

@@ -19,13 +19,13 @@ __all__ = [
     "largest_mask",
     "layerwise_mask",
     "magnitude_mask",
+    "magnitude_masks",
     "nested_masks",
     "random_layer_mask",
     "random_mask",
 ]
 
 _VERSION = 1
-_MOST_ROWS = 20  # layers that a mask shows when it is printed
 
 
 class Mask(Shown, dict[str, Tensor]):
@@ -40,11 +40,8 @@ class Mask(Shown, dict[str, Tensor]):
         return f"Mask(sparsity={self.sparsity:.4g}, num_weights={self.num_weights}, layers={len(self)})"
 
     def card(self) -> Card:
-        """Sparsity of the whole and of each layer; of a deep network, of its first layers."""
-        parts = [("all layers", self.sparsity), *((name, 1 - kept) for name, kept in self.layer_densities().items())]
-        rows = tuple((name, f"{100 * removed:.1f} %") for name, removed in parts[:_MOST_ROWS])
-        more = len(parts) - len(rows)
-        return Card("Mask: weights removed", rows, (f"and {more} more layers",) if more else ())
+        parts = {"all layers": self.density} | self.layer_densities()
+        return Card("Mask: weights removed", tuple((name, f"{100 * (1 - kept):.1f} %") for name, kept in parts.items()))
 
     @property
     def num_weights(self) -> int:
@@ -157,6 +154,19 @@ def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = Non
     return _split(largest(_flat(scores), count), scores)
 
 
+def magnitude_masks(model: nn.Module, names: Iterable[str] | None = None) -> Callable[[float], Mask]:
+    """`magnitude_mask` for many sparsities. It sorts the present magnitudes once, so each mask is only a comparison.
+
+    Returns:
+        A function that returns the mask of a sparsity.
+
+    >>> mask_at = magnitude_masks(nn.Linear(100, 10))
+    >>> [mask_at(sparsity).num_kept for sparsity in (0.0, 0.5, 0.9)]
+    [1000, 500, 100]
+    """
+    return nested_masks(magnitude_scores(model, names))
+
+
 def nested_masks(scores: Mapping[str, Tensor]) -> Callable[[float], Mask]:
     """Masks of many sparsities, under which the weights with the largest scores stay.
 
@@ -169,8 +179,8 @@ def nested_masks(scores: Mapping[str, Tensor]) -> Callable[[float], Mask]:
     Returns:
         A function that returns the mask of a sparsity in [0, 1).
 
-    >>> nested_masks({"fc": torch.tensor([3.0, 1.0, 2.0, 1.0])})(0.25)["fc"].tolist()
-    [True, True, True, False]
+    >>> nested_masks({"fc": torch.tensor([3.0, 1.0, 2.0, 1.0])})(0.25)["fc"]
+    tensor([ True,  True,  True, False])
     """
     flat = _flat(scores)
     ordered = flat.sort().values
