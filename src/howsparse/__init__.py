@@ -2,44 +2,67 @@
 
 from howsparse import methods
 from howsparse.errors import InputError
+from howsparse.limit.audit import Audit, audit
+from howsparse.limit.best import OrderComparison, measure_orders
+from howsparse.limit.certificate import Certificate
+from howsparse.limit.certify import certify
 from howsparse.limit.compute import pruning_limit
+from howsparse.limit.goal import Goal
+from howsparse.limit.interaction import Interaction, interaction
 from howsparse.limit.measure import Measured, measure
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import Prediction, predict
 from howsparse.limit.result import PruningLimit
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
+from howsparse.pruning.orders import Order, rank
+from howsparse.pruning.patterns import n_of_m_mask
 from howsparse.pruning.prune import prune
 from howsparse.risk.batches import SamePasses
 from howsparse.risk.losses import CrossEntropy, cross_entropy
+from howsparse.risk.outcomes import Outcomes, outcomes
 from howsparse.risk.weights import prunable_weights
 from howsparse.training.l1 import attach_l1
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
+    "Certificate",
     "CrossEntropy",
+    "Goal",
     "InputError",
+    "Interaction",
     "LimitOptions",
     "Mask",
     "Measured",
+    "Order",
+    "OrderComparison",
+    "Outcomes",
     "Prediction",
     "Problem",
     "PruningLimit",
     "SamePasses",
     "Training",
     "attach_l1",
+    "audit",
+    "certify",
     "cross_entropy",
+    "interaction",
     "layerwise_mask",
     "load_task",
     "magnitude_mask",
     "measure",
+    "measure_orders",
     "methods",
+    "n_of_m_mask",
+    "outcomes",
     "predict",
     "prunable_weights",
     "prune",
     "pruning_limit",
     "random_mask",
+    "rank",
 ]
 
 
