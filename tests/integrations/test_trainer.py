@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 import howsparse
 from howsparse.errors import InputError
 from howsparse.integrations.trainer import SparsityCallback
+from howsparse.integrations.watch import Watch
 from pretrained_for_tests import batches_for, tiny
 
 pytestmark = [
@@ -197,12 +198,16 @@ class Shuffled:
         yield from held()
 
 
-def test_measuring_changes_no_bit_of_a_training_with_dropout(trainer_of: Any) -> None:
+@pytest.mark.parametrize("own_loader", [False, True])
+def test_measuring_changes_no_bit_of_a_training_with_dropout(trainer_of: Any, own_loader: bool) -> None:
     plain, watched = classifier(0.3), classifier(0.3)
     trainer_of(plain, SparsityCallback(0.01), train_sampling_strategy="random").train()
-    callback = SparsityCallback(0.01, batches=Shuffled(), tolerance=0.5)
-    trainer_of(watched, callback, train_sampling_strategy="random").train()
+    trainer = trainer_of(watched, train_sampling_strategy="random")
+    batches = trainer.get_eval_dataloader(examples()) if own_loader else Shuffled()
+    trainer.add_callback(SparsityCallback(0.01, batches=batches, tolerance=0.5))
+    trainer.train()
     assert same(plain, watched)
+    assert any(MEASURED in log for log in trainer.state.log_history)
     assert watched.training
 
 
@@ -234,6 +239,14 @@ def test_mistakes_are_found_before_the_first_step(trainer_of: Any) -> None:
     for options, message in refused:
         with pytest.raises(InputError, match=message):
             SparsityCallback(**options)
+
+
+@pytest.mark.parametrize("goal", [{"tolerance": 0.1}, {"max_drop": 0.1}, {"max_rise": 0.1}])
+def test_a_loss_that_is_not_finite_is_not_measured(goal: dict[str, Any]) -> None:
+    model = nn.Sequential(nn.Linear(4, 2), nn.Threshold(float("inf"), float("nan")))
+    watch = Watch([(torch.ones(3, 4), torch.tensor([0, 1, 1]))], **goal)
+    with pytest.warns(UserWarning, match="the loss of the dense network is nan"):
+        assert watch.values(model) == {}
 
 
 def test_a_training_that_diverges_goes_on_with_a_warning(trainer_of: Any) -> None:

@@ -264,6 +264,20 @@ def test_a_fused_optimizer_under_a_scaler_is_the_training_without_one(
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_accelerates_optimizer_with_a_scaler_gets_the_term(fused: bool) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.Accelerator(cpu=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+    sgd = torch.optim.SGD([weight], lr=0.5, fused=fused)
+    optimizer = accelerate.optimizer.AcceleratedOptimizer(sgd, scaler=scaler)
+    attach_l1(optimizer, [weight], 0.25)
+    scaler.scale((weight * torch.tensor([0.5, 1.0])).sum()).backward()
+    optimizer.step()
+    assert weight.tolist() == [0.625, -1.375]
+
+
 @pytest.mark.parametrize("proximal", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_step_that_the_scaler_skips_changes_nothing(fused: bool, proximal: bool) -> None:

@@ -31,7 +31,7 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
     exception. Measuring changes no bit of the training. Gradients are clipped before the term is added.
 
     With several processes, each must hold all weights (data parallel): all measure, each on its share of the batches.
-    Sharded weights (FSDP, DeepSpeed ZeRO) are not supported.
+    Give each process a plain loader of all batches. Sharded weights (FSDP, DeepSpeed ZeRO) are not supported.
 
     Args:
         strength: :math:`\lambda`, loss per absolute weight; None to watch only.
