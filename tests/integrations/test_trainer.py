@@ -183,6 +183,13 @@ def test_without_a_trainer_the_history_has_the_values(trainer_of: Any) -> None:
     assert logged[-1]["howsparse_prediction_holds"] == predicted.holds
 
 
+def test_reporters_that_would_get_nothing_are_named(trainer_of: Any) -> None:
+    trainer = trainer_of(classifier(), SparsityCallback(batches=held(), predict=False))
+    trainer.args.report_to = ["wandb"]
+    with pytest.warns(UserWarning, match="trainer=trainer.*wandb gets them"):
+        trainer.train()
+
+
 def test_it_stops_at_the_asked_sparsity(trainer_of: Any) -> None:
     callback = SparsityCallback(0.3, proximal=True, batches=held(), max_drop=0.9, stop_at=0.01, predict=False)
     trainer = trainer_of(classifier(), callback, num_train_epochs=5)

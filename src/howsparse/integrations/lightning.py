@@ -92,7 +92,7 @@ class LightningSparsity(*_callback_classes()):  # type: ignore[misc]
             return
         values = self._watch.values(pl_module)
         for name, value in values.items():
-            pl_module.log(name, value, batch_size=1)
+            pl_module.log(name, value, batch_size=1, sync_dist=True)
         if self._watch.reached(values):
             trainer.should_stop = True
 

@@ -1,6 +1,7 @@
 """`SparsityCallback`: an l1 term and measured sparsities in a training by `transformers.Trainer`."""
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -83,6 +84,12 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         self._attach(kwargs)
         self._detach()
         self._watch.check(kwargs["model"])
+        if args.report_to and self._trainer is None and self._watch.batches is not None:
+            warnings.warn(
+                f"sparsities go to trainer.state.log_history only; give SparsityCallback(..., trainer=trainer), so that"
+                f" {', '.join(args.report_to)} gets them",
+                stacklevel=2,
+            )
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the term for one step."""
