@@ -8,7 +8,7 @@ import howsparse
 ROOMS = [
     *("errors", "parallel", "files", "progress", "shown", "matmul", "memory", "store", "identity"),
     *("geometry", "linalg", "risk", "pruning", "limit", "training"),
-    *("problem", "methods", "records", "tasks", "loading", "experiments", "report", "paper", "cli"),
+    *("problem", "methods", "records", "tasks", "loading", "experiments", "report", "paper", "integrations", "cli"),
 ]
 PACKAGE = Path(howsparse.__file__).parent
 

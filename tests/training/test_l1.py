@@ -1,6 +1,7 @@
 """The l1 term against autograd and against the lasso's closed form."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -195,3 +196,115 @@ def test_errors() -> None:
     weight.grad = torch.zeros(2, 2)
     optimizer.step()
     assert torch.equal(weight, torch.ones(2, 2))  # nothing was attached
+
+
+class Wrapper:
+    """What accelerate and Lightning put around an optimizer."""
+
+    def __init__(self, optimizer: object) -> None:
+        self.optimizer = optimizer
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+def test_the_optimizer_inside_of_wrappers_gets_the_term(proximal: bool) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    ours, theirs = network(), network()
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9) for model in (ours, theirs)]
+    wrapped: Any = Wrapper(accelerate.Accelerator(cpu=True).prepare(optimizers[0]))
+    term = attach_l1(wrapped, prunable_weights(ours).values(), 0.5, proximal=proximal)
+    attach_l1(optimizers[1], prunable_weights(theirs).values(), 0.5, proximal=proximal)
+    for inputs, targets in batches(3):
+        for model, step in ((ours, wrapped.optimizer.step), (theirs, optimizers[1].step)):
+            model.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            step()
+    assert same(ours, theirs)
+    norm = sum(w.detach().abs().sum() for w in prunable_weights(ours).values())
+    assert term.penalty() == pytest.approx(0.5 * float(norm))
+
+
+def test_what_is_no_optimizer_is_refused() -> None:
+    nothing: tuple[Any, ...] = (object(), Wrapper(None))
+    for what in nothing:
+        with pytest.raises(InputError, match=r"is not a torch optimizer and does not hold one"):
+            attach_l1(what, [nn.Parameter(torch.ones(1))], 0.5)
+
+
+FUSED: dict[str, Make] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.5, fused=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.05, fused=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.05, fused=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.05, fused=True),
+}
+
+
+@pytest.mark.parametrize("make", FUSED.values(), ids=FUSED)
+@pytest.mark.parametrize("unscale", [False, True])
+@pytest.mark.parametrize("proximal", [False, True])
+def test_a_fused_optimizer_under_a_scaler_is_the_training_without_one(
+    make: Make, unscale: bool, proximal: bool
+) -> None:
+    """The scale is a power of two, so scaling and unscaling round nothing."""
+    ours, theirs = network().float(), network().float()
+    optimizers = [make(list(model.parameters())) for model in (ours, theirs)]
+    for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+        attach_l1(optimizer, prunable_weights(model).values(), 0.03, proximal=proximal)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    for inputs, targets in batches(6):
+        optimizers[0].zero_grad()
+        scaler.scale(nn.functional.cross_entropy(ours(inputs.float()), targets)).backward()
+        if unscale:
+            scaler.unscale_(optimizers[0])
+        scaler.step(optimizers[0])
+        scaler.update()
+        optimizers[1].zero_grad()
+        nn.functional.cross_entropy(theirs(inputs.float()), targets).backward()
+        optimizers[1].step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_accelerates_optimizer_with_a_scaler_gets_the_term(fused: bool) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.Accelerator(cpu=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+    sgd = torch.optim.SGD([weight], lr=0.5, fused=fused)
+    optimizer = accelerate.optimizer.AcceleratedOptimizer(sgd, scaler=scaler)
+    attach_l1(optimizer, [weight], 0.25)
+    scaler.scale((weight * torch.tensor([0.5, 1.0])).sum()).backward()
+    optimizer.step()
+    assert weight.tolist() == [0.625, -1.375]
+
+
+@pytest.mark.parametrize("proximal", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_the_scaler_skips_changes_nothing(fused: bool, proximal: bool) -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.1, fused=fused)
+    attach_l1(optimizer, [weight], 0.5, proximal=proximal)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale((weight * torch.tensor([1.0, float("inf"), 1.0])).sum()).backward()
+    scaler.step(optimizer)
+    assert torch.equal(weight, torch.ones(3))
+
+
+def test_an_optimizer_that_takes_the_scaler_itself_is_refused() -> None:
+    class Own(torch.optim.SGD):
+        _step_supports_amp_scaling = True
+
+        def step(self, closure: object = None, grad_scaler: object = None) -> None:  # type: ignore[override]
+            super().step()
+
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = Own([weight], lr=0.1)
+    attach_l1(optimizer, [weight], 0.5)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(weight.sum()).backward()
+    with (
+        pytest.warns(FutureWarning, match="GradScaler"),
+        pytest.raises(InputError, match="the scale of its gradients is not known"),
+    ):
+        scaler.step(optimizer)
+    assert torch.equal(weight, torch.ones(3))

@@ -1,5 +1,6 @@
 """`measure`: evaluate pruned networks to find the largest sparsity that keeps what the user must keep."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ def measure(
 
     Raises:
         InputError: the model has no prunable weight, a name is unknown, the goal or the order is not valid, or the
-            order does not fit the model.
+            order does not fit the model, or the loss of the dense network is not finite.
 
     >>> import torch
     >>> model = nn.Linear(2, 2, bias=False)
@@ -282,6 +283,8 @@ class _Curve:
         if sparsity not in self._points:
             with pruned(self._model, self._order.mask(sparsity)):
                 point = Point(sparsity, *evaluate(self._model, self._batches, self._loss, self._metric))
+            if sparsity == 0 and not math.isfinite(point.loss):
+                raise InputError(f"the loss of the dense network is {point.loss}; use a model that did not diverge")
             self._points[sparsity] = point
             self._on_point(point)
         return self._points[sparsity]

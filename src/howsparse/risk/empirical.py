@@ -247,7 +247,7 @@ class EmpiricalRisk:
             )
         if not torch.isfinite(loss):
             raise InputError(
-                f"the loss on the first batch is {float(loss)}, not finite; use a model that did not diverge"
+                f"the loss on the first batch is {float(loss.detach())}, not finite; use a model that did not diverge"
             )
         loss, again = loss.detach(), call(self.loss, batch).detach()
         if not torch.allclose(loss, again, rtol=1e-4, atol=1e-7):

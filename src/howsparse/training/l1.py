@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 
-__all__ = ["L1", "attach_l1"]
+__all__ = ["L1", "attach_l1", "unwrapped"]
 
 
 class L1:
@@ -24,6 +24,10 @@ class L1:
     With SGD both forms have the same stationary points, because of the factor. With adaptive optimizers the proximal
     form is decoupled from the gradient's scale, as weight decay is in AdamW. A weight without a gradient is not
     changed, as in the optimizer's own step.
+
+    With `torch.amp.GradScaler`, a fused optimizer gets scaled gradients and divides them inside its step. The
+    subgradient is then scaled too. A step that the scaler skips does not shrink weights. A copied or unpickled
+    optimizer does not have the term, because torch does not copy an optimizer's hooks.
 
     Args:
         optimizer: any torch optimizer that holds the weights.
@@ -67,6 +71,11 @@ class L1:
         self, _: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Add the subgradient; if a closure computes the gradient inside the step, add it at the end of the closure."""
+        if kwargs.get("grad_scaler") is not None:
+            raise InputError(
+                "this optimizer's step takes a GradScaler, so the scale of its gradients is not known;"
+                " call scaler.unscale_(optimizer) and optimizer.step() yourself, or use attach_l1(..., proximal=True)"
+            )
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._add_subgradient()
@@ -81,19 +90,54 @@ class L1:
 
     @torch.no_grad()
     def _add_subgradient(self) -> None:
+        scale: Tensor | None = getattr(self._optimizer, "grad_scale", None)  # GradScaler sets it for a fused step
         for _group, weights in self._groups():
             gradients = {w: w.grad for w in weights if w.grad is not None}
             if gradients:  # all in one call, because a GPU is slow to start many small operations
                 signs = torch._foreach_sign(list(gradients))
+                if scale is not None:
+                    _multiply_(signs, scale)
                 torch._foreach_add_(list(gradients.values()), signs, alpha=self.strength)
 
     @torch.no_grad()
     def _shrink(self, *_: object) -> None:
+        overflow: Tensor | None = getattr(self._optimizer, "found_inf", None)  # a fused step then changes no weight
+        if overflow is not None and overflow.item():
+            return
         for group, weights in self._groups():
             by = group["lr"] * self.strength * (1 - group.get("dampening", 0.0)) / (1 - group.get("momentum", 0.0))
             for w in weights:
                 if w.grad is not None:
                     w.copy_(nn.functional.softshrink(w, float(by)))
+
+
+def _multiply_(tensors: Iterable[Tensor], factor: Tensor) -> None:
+    """Multiply tensors in place by a scalar tensor, which may be on another device."""
+    for tensor in tensors:
+        tensor.mul_(factor.to(tensor.device, non_blocking=True))
+
+
+def unwrapped(optimizer: Any) -> torch.optim.Optimizer:
+    """The torch optimizer that takes the steps, inside of wrappers such as those of accelerate and Lightning.
+
+    Args:
+        optimizer: an optimizer, or a wrapper whose attribute ``optimizer`` is one.
+
+    Raises:
+        InputError: the object is no optimizer and does not hold one.
+
+    >>> sgd = torch.optim.SGD([nn.Parameter(torch.ones(1))])
+    >>> unwrapped(sgd) is sgd
+    True
+    """
+    inner = optimizer
+    while hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    if not isinstance(inner, torch.optim.Optimizer):
+        raise InputError(
+            f"{type(optimizer).__name__} is not a torch optimizer and does not hold one; give an optimizer"
+        )
+    return inner
 
 
 def attach_l1(
@@ -102,7 +146,7 @@ def attach_l1(
     """Add an l1 term for ``weights`` to what ``optimizer`` minimises.
 
     Args:
-        optimizer: any torch optimizer that holds the weights.
+        optimizer: any torch optimizer that holds the weights, or a wrapper of one, as accelerate's.
         weights: parameters to penalise, for example ``howsparse.prunable_weights(model).values()``.
         strength: loss per absolute weight: finite, and at least 0.
         proximal: soft-threshold after the step instead of adding the subgradient before it.
@@ -111,7 +155,8 @@ def attach_l1(
         The attached term; its ``remove()`` takes it away.
 
     Raises:
-        InputError: the strength is negative, infinite or not a number, or the optimizer does not hold a weight.
+        InputError: the strength is negative, infinite or not a number, the optimizer is no optimizer, or it does not
+            hold a weight.
 
     Source: Eq. 2 of the paper; Parikh and Boyd (2014), Proximal algorithms, for the second form.
 
@@ -128,6 +173,7 @@ def attach_l1(
         raise InputError(f"l1 strength {strength:g} is not a finite number; give a number of at least 0")
     if strength < 0:
         raise InputError(f"l1 strength {strength:g} is negative; give a number of at least 0")
+    optimizer = unwrapped(optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if any(id(w) not in held for w in weights):
         raise InputError("the optimizer does not hold every weight of the l1 term; make it with these parameters")

@@ -1,0 +1,1 @@
+"""howsparse inside of other libraries: Hugging Face and Lightning."""
