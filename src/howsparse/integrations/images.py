@@ -45,7 +45,8 @@ class ImageBatches:
     """Images that are prepared for the model while they are read. Every pass is the same.
 
     Attributes:
-        images: a column of images of a table of ``datasets``.
+        table: a table of ``datasets``.
+        column: its column of images.
         labels: their classes, ``(n,)``.
         model: a classifier of images of transformers.
         processor: its image processor.
@@ -53,7 +54,8 @@ class ImageBatches:
         where: file of the images, for messages.
     """
 
-    images: Any
+    table: Any
+    column: str
     labels: Tensor
     model: nn.Module
     processor: Any
@@ -72,7 +74,7 @@ class ImageBatches:
     def prepared(self, start: int, end: int) -> Tensor:
         """The images from ``start`` to before ``end``, ``(n, channels, height, width)``."""
         mode = "L" if getattr(self.model.config, "num_channels", 3) == 1 else "RGB"
-        images = [self.images[i] for i in range(start, end)]
+        images = [self.table[i][self.column] for i in range(start, end)]
         if not all(hasattr(image, "convert") for image in images):
             raise InputError(f"{self.where}: the column of images holds something else; store it as images")
         try:
@@ -87,12 +89,13 @@ class ImageBatches:
 
 
 def image_batches(
-    images: Any, labels: Tensor, model: nn.Module, folder: Path, batch_size: int, where: object
+    table: Any, column: str, labels: Tensor, model: nn.Module, folder: Path, batch_size: int, where: object
 ) -> "ImageBatches | list[dict[str, Tensor]]":
     """Batches of images with a label each, for a classifier of images.
 
     Args:
-        images: a column of images of a table of ``datasets``.
+        table: a table of ``datasets``.
+        column: its column of images.
         labels: their classes, ``(n,)``.
         model: a classifier of images of transformers.
         folder: its folder, with preprocessor_config.json.
@@ -107,9 +110,11 @@ def image_batches(
         InputError: the processor is missing, or its images or the labels do not fit the model.
     """
     processor = load_processor(folder)
-    batches = ImageBatches(images, labels, model, processor, 1, where)
+    batches = ImageBatches(table, column, labels, model, processor, 1, where)
     first = batches.prepared(0, 1)
-    batches = ImageBatches(images, labels, model, processor, fitting_size(model, first.shape[1:], batch_size), where)
+    batches = ImageBatches(
+        table, column, labels, model, processor, fitting_size(model, first.shape[1:], batch_size), where
+    )
     if first.nbytes * len(labels) > _KEEP:
         checked({"pixel_values": first, "labels": labels[:1]}, model, where)
         return batches

@@ -80,8 +80,8 @@ def _batches(table: Any, model: nn.Module, folder: Path, batch_size: int, where:
     if task == "text":
         return label_batches(_texts(table, where), _labels(table, model, where), model, folder, batch_size, where)
     if task == "images":
-        images = table[_column(table, _IMAGES, where)]
-        return image_batches(images, _labels(table, model, where), model, folder, batch_size, where)
+        column, labels = _column(table, _IMAGES, where), _labels(table, model, where)
+        return image_batches(table, column, labels, model, folder, batch_size, where)
     raise InputError(
         f"a table cannot be made into batches for {type(model).__name__}; give its arguments and labels as .npz or"
         " .safetensors, or package.module:batches"
