@@ -216,7 +216,7 @@ def test_positions_of_roberta_begin_behind_padding() -> None:
     assert positions(model) == 10
     assert task_of(model) == "masked"
     model(torch.full((1, 10), 5))
-    with pytest.raises((IndexError, RuntimeError), match="out of (bounds|range)"):
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (bounds|range)"):
         model(torch.full((1, 11), 5))
 
 
