@@ -1,5 +1,6 @@
 """Tiny Hugging Face models with random weights, one of each kind, and batches for them. Nothing is downloaded."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,3 +75,27 @@ def batches_for(kind: str, sizes: tuple[int, ...] = (3, 2)) -> list[dict[str, Te
 
 
 KINDS = ("gpt2", "llama", "bert", "albert", "text", "tokens", "vit")
+
+
+def saved(kind: str, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A tiny model that is also in ``folder``."""
+    from howsparse.integrations.quiet import quiet
+
+    with quiet():
+        model: Any = tiny(kind, dtype)
+        model.save_pretrained(folder)
+    return model  # type: ignore[no-any-return]
+
+
+def save_tokenizer(folder: Path, words: int = VOCABULARY) -> Any:
+    """Save a tokenizer whose words are letters: a is 5, b is 6, ...; before them padding, unknown, begin, end, mask."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(ord("a"), ord("a") + words - 5))]
+    made = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    roles = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), names, strict=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **roles)
+    tokenizer.save_pretrained(folder)
+    return tokenizer

@@ -6,9 +6,9 @@ from pathlib import Path
 import howsparse
 
 ROOMS = [
-    *("errors", "parallel", "files", "progress", "shown", "matmul", "memory", "store", "identity"),
+    *("errors", "parallel", "files", "progress", "shown", "arrays", "matmul", "memory", "store", "identity"),
     *("geometry", "linalg", "risk", "pruning", "limit", "training"),
-    *("problem", "methods", "records", "tasks", "loading", "experiments", "report", "paper", "integrations", "cli"),
+    *("problem", "methods", "records", "tasks", "loading", "integrations", "experiments", "report", "paper", "cli"),
 ]
 PACKAGE = Path(howsparse.__file__).parent
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from howsparse.arrays import array_batches, check_lengths, dict_batches, read_arrays, train_and_test
 from howsparse.errors import InputError
 from howsparse.files import document_kind
 from howsparse.problem import Problem
@@ -216,9 +216,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_batches(spec: str, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]]:
     """Load training and test batches from an ``.npz`` file of arrays or from ``package.module:name``.
 
-    An npz file has the arrays ``inputs`` and ``targets``, and may have ``test_inputs`` and ``test_targets``. A name
-    refers to batches that can be read several times, or to a function that returns them. The function may also return
-    the tuple (train, test). If there are no test batches, the training batches are used for both.
+    An npz file has the arrays ``inputs`` and ``targets``, and may have ``test_inputs`` and ``test_targets``. For a
+    model that reads dicts, as those of Hugging Face do, it has ``labels`` and the model's arguments, such as
+    ``input_ids``; the names of test data begin with ``test_``. A name refers to batches that can be read several times,
+    or to a function that returns them. The function may also return the tuple (train, test). If there are no test
+    batches, the training batches are used for both.
 
     Args:
         spec: path of the file, or the name.
@@ -244,31 +246,13 @@ def load_batches(spec: str, batch_size: int) -> tuple[Iterable[Any], Iterable[An
     return made, made
 
 
-def array_batches(inputs: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Split two tensors of equal length into consecutive batches.
-
-    Args:
-        inputs: inputs of all examples, ``(n, ...)``.
-        targets: targets of all examples, ``(n, ...)``.
-        size: number of examples in a batch.
-
-    Returns:
-        ``(input, target)`` pairs; the last batch may be shorter.
-
-    >>> [len(target) for _, target in array_batches(torch.zeros(5, 2), torch.zeros(5), 2)]
-    [2, 2, 1]
-    """
-    return list(zip(inputs.split(size), targets.split(size), strict=True))
-
-
 def _load_npz(path: Path, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]]:
-    if not path.is_file():
-        raise InputError(f"no data file at {path}; correct the path in --data")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-    except (ValueError, OSError, TypeError) as error:
-        raise InputError(f"{path} is not an .npz file of plain arrays: {str(error).splitlines()[0]}") from error
+    arrays = read_arrays(path)
+    if "inputs" not in arrays and "labels" in arrays:
+        train, test = train_and_test(arrays)
+        for part in (train, test):
+            check_lengths(part, path)
+        return dict_batches(train, batch_size), dict_batches(test, batch_size)
     for name in ("inputs", "targets"):
         if name not in arrays:
             raise InputError(f"{path} has no array '{name}'; it has: {', '.join(arrays) or 'none'}")
@@ -276,7 +260,7 @@ def _load_npz(path: Path, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]
         raise InputError(
             f"{path}: {len(arrays['inputs'])} inputs but {len(arrays['targets'])} targets; store equal numbers"
         )
-    train = array_batches(arrays["inputs"], arrays["targets"], batch_size)
+    pairs = array_batches(arrays["inputs"], arrays["targets"], batch_size)
     if "test_inputs" not in arrays or "test_targets" not in arrays:
-        return train, train
-    return train, array_batches(arrays["test_inputs"], arrays["test_targets"], batch_size)
+        return pairs, pairs
+    return pairs, array_batches(arrays["test_inputs"], arrays["test_targets"], batch_size)

@@ -18,6 +18,7 @@ _EXTRAS = {
     "matplotlib": "plots",
     "PIL": "tasks",
     "sklearn": "tasks",
+    "transformers": "huggingface",
     "yaml": "tasks",
 }
 

@@ -1,1 +1,1 @@
-"""howsparse inside of other libraries: Hugging Face and Lightning."""
+"""Other libraries: Hugging Face's transformers and Lightning. They are imported only when they are used."""

@@ -68,6 +68,9 @@ class Mask(Shown, dict[str, Tensor]):
     def apply_(self, model: nn.Module) -> None:
         """Set the removed weights of ``model`` to zero once, in place. `prune` also holds them at zero in training.
 
+        Use this, not `prune`, before ``model.save_pretrained`` or ``torch.save(model.state_dict())``: the weights keep
+        their names, so that any program can load the file.
+
         Raises:
             InputError: the mask does not fit the model.
         """

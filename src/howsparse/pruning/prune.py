@@ -1,5 +1,7 @@
 """Pruning of a model with `torch.nn.utils.prune`, so that torch's functions can undo it."""
 
+import warnings
+
 import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
@@ -9,11 +11,18 @@ from howsparse.risk.weights import prunable_weights, select_weights
 
 __all__ = ["prune", "pruned"]
 
+_SAVING = (
+    "save_pretrained would now store the pruned weights as weight_orig, which from_pretrained does not find; to save"
+    " this model, use mask.apply_(model) instead of prune, or call torch.nn.utils.prune.remove first"
+)
+
 
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """Prune ``model`` in place with `torch.nn.utils.prune`; ``torch.nn.utils.prune.remove`` makes it permanent.
 
-    A weight that several layers use is pruned in each of them.
+    A weight that several layers use is pruned in each of them. To save the pruned model, use `Mask.apply_` instead:
+    torch stores a pruned weight under another name (``weight_orig``), which no program looks for when it loads the
+    file. A model with ``save_pretrained`` gets a warning of this.
 
     Returns:
         ``model`` itself.
@@ -29,6 +38,8 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """
     weights = prunable_weights(model)
     mask._check(weights)
+    if hasattr(model, "save_pretrained"):
+        warnings.warn(_SAVING, stacklevel=2)
     for name, kept in mask.items():
         for module, leaf in _users(model, weights[name]):
             torch_prune.custom_from_mask(module, leaf, kept.to(weights[name].device))

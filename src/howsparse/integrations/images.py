@@ -1,0 +1,122 @@
+"""Batches of images, prepared by the image processor in a model's folder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from howsparse.arrays import dict_batches
+from howsparse.errors import InputError
+from howsparse.integrations.expects import checked, fitting_size
+from howsparse.integrations.huggingface import first_line
+from howsparse.integrations.quiet import quiet
+
+__all__ = ["ImageBatches", "image_batches", "load_processor"]
+
+_KEEP = 1 << 31  # bytes of prepared images that are kept in memory; more are prepared again in every pass
+_FILE = "preprocessor_config.json"
+
+
+def load_processor(folder: Path) -> Any:
+    """Load the image processor of a model's folder. It needs no torchvision, and no code in the folder is run.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    if not (folder / _FILE).is_file():
+        raise InputError(
+            f"no image processor in {folder}: copy {_FILE} there, or give pixel_values and labels as .npz or"
+            " .safetensors"
+        )
+    with quiet():
+        from transformers import AutoImageProcessor
+
+        try:
+            return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:
+            raise InputError(f"cannot read {folder / _FILE}: {first_line(error)}; restore it") from error
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Images that are prepared for the model while they are read. Every pass is the same.
+
+    Attributes:
+        table: a table of ``datasets``.
+        column: its column of images.
+        labels: their classes, ``(n,)``.
+        model: a classifier of images of transformers.
+        processor: its image processor.
+        size: images in a batch.
+        where: file of the images, for messages.
+    """
+
+    table: Any
+    column: str
+    labels: Tensor
+    model: nn.Module
+    processor: Any
+    size: int
+    where: object
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(self.labels), self.size):
+            pixels = self.prepared(start, min(start + self.size, len(self.labels)))
+            arrays = {"pixel_values": pixels, "labels": self.labels[start : start + self.size]}
+            yield checked(arrays, self.model, self.where)
+
+    def prepared(self, start: int, end: int) -> Tensor:
+        """The images from ``start`` to before ``end``, ``(n, channels, height, width)``."""
+        mode = "L" if getattr(self.model.config, "num_channels", 3) == 1 else "RGB"
+        images = [self.table[i][self.column] for i in range(start, end)]
+        if not all(hasattr(image, "convert") for image in images):
+            raise InputError(f"{self.where}: the column of images holds something else; store it as images")
+        try:
+            with quiet():
+                made = self.processor(images=[image.convert(mode) for image in images], return_tensors="pt")
+        except (ValueError, TypeError, OSError) as error:
+            raise InputError(
+                f"{self.where}: cannot prepare images {start} to {end - 1}: {first_line(error)}"
+            ) from error
+        pixels: Tensor = made["pixel_values"]
+        return pixels
+
+
+def image_batches(
+    table: Any, column: str, labels: Tensor, model: nn.Module, folder: Path, batch_size: int, where: object
+) -> "ImageBatches | list[dict[str, Tensor]]":
+    """Batches of images with a label each, for a classifier of images.
+
+    Args:
+        table: a table of ``datasets``.
+        column: its column of images.
+        labels: their classes, ``(n,)``.
+        model: a classifier of images of transformers.
+        folder: its folder, with preprocessor_config.json.
+        batch_size: images in a batch; fewer if they need much memory.
+        where: file of the images, for messages.
+
+    Returns:
+        Batches of ``pixel_values`` ``(n, channels, height, width)`` and ``labels``. If all need at most 2 GiB they are
+        prepared once, otherwise in every pass.
+
+    Raises:
+        InputError: the processor is missing, or its images or the labels do not fit the model.
+    """
+    processor = load_processor(folder)
+    batches = ImageBatches(table, column, labels, model, processor, 1, where)
+    first = batches.prepared(0, 1)
+    batches = ImageBatches(
+        table, column, labels, model, processor, fitting_size(model, first.shape[1:], batch_size), where
+    )
+    if first.nbytes * len(labels) > _KEEP:
+        checked({"pixel_values": first, "labels": labels[:1]}, model, where)
+        return batches
+    pixels = torch.cat([batch["pixel_values"] for batch in batches])
+    return dict_batches({"pixel_values": pixels, "labels": labels}, batches.size)
