@@ -1,7 +1,186 @@
 """The page that `benchmarks.real_networks` writes."""
 
+from collections.abc import Iterable
 from typing import Any
 
+__all__ = ["page"]
 
-def page(records: list[dict[str, Any]]) -> str:
-    return "\n"
+Line = dict[str, Any]
+Studies = dict[str, Line]
+
+NAMES = {
+    "resnet20": "ResNet20, CIFAR-10",
+    "resnet32": "ResNet32, CIFAR-10",
+    "stories260K": "Llama, 260,000 weights (stories)",
+    "albert": "ALBERT of rxnmapper (masked tokens)",
+    "gpt2-shakespeare": "GPT-2 shape, characters of Shakespeare",
+    "vit-cifar10": "ViT, CIFAR-10",
+}
+INTRODUCTION = """# Real networks
+
+Networks that were not trained for pruning: no l1 term, ordinary training. The first four were trained by others; the
+ViT and the model of GPT-2's shape were trained by the benchmark itself for some minutes. Nothing is retrained after
+pruning, and BatchNorm is not re-estimated.
+
+Made by `python -m benchmarks.real_networks`; the records with command, commit and machine are in
+`results/real_networks.jsonl`. The weights and the data are not part of the repository; the benchmark's docstring says
+what it reads. All percentages are shares of the prunable weights that are removed, unless they are accuracies.
+"""
+WORDS = """
+- *Measured*: the accuracy drops by at most one point on the data that choose, by global magnitude and by the order
+  that is best there.
+- *Certified*: with 95 % confidence, the accuracy on the population drops by at most one point; by held-out examples
+  that chose nothing, for the best order.
+- *Predicted* and *measured by loss*: the loss on the calibration data rises by at most the default tolerance, by
+  magnitude. The prediction evaluates no mask; FAILED: its mask raises the loss by more than two tolerances.
+- *Limit*: its bracket from few products over few examples. It is not resolved if the bracket is wider than ten points.
+- *Baseline*: the effective number of weights, which sees no data, and the accuracy at this sparsity.
+"""
+
+
+def page(records: list[Line]) -> str:
+    """The page in docs."""
+    found = {name: studies(records, name) for name in NAMES}
+    found = {name: each for name, each in found.items() if "network" in each}
+    parts = [INTRODUCTION, summary(found), WORDS, findings(found)]
+    parts += [network(NAMES[name], each) for name, each in found.items()]
+    parts += [random_gpt2(line) for line in records if line.get("network") == "gpt2-random"]
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def studies(records: list[Line], name: str) -> Studies:
+    return {line["study"]: line for line in records if line.get("network") == name}
+
+
+def summary(found: dict[str, Studies]) -> str:
+    head = (
+        "network", "weights", "accuracy", "measured, magnitude", "measured, best order", "certified",
+        "predicted", "measured by loss", "limit, bracket", "baseline (accuracy there)",
+    )  # fmt: skip
+    rows = []
+    for name, each in found.items():
+        about, best = each["network"], best_order(each)
+        rows.append(
+            (
+                NAMES[name],
+                f"{about['weights']:,}",
+                percent(about["accuracy"], 2),
+                percent(at(each.get("order magnitude"), 1)),
+                "-" if best is None else f"{percent(each[f'order {best}']['measured'][1])} ({best})",
+                certified(each.get("certificate best")),
+                predicted(each.get("prediction")),
+                percent(each.get("prediction", {}).get("measured")),
+                bracket(each.get("limit")),
+                f"{percent(about['baseline'])} ({percent(about['baseline_accuracy'], 2)})",
+            )
+        )
+    return table(head, rows)
+
+
+def network(title: str, each: Studies) -> str:
+    """One network: its split, its orders, its certificates, its layers."""
+    lines = [f"## {title}", "", f"Data: {each['network']['split']}.", ""]
+    orders = {name.removeprefix("order "): line for name, line in each.items() if name.startswith("order ")}
+    rows = [order_row(name, line) for name, line in sorted(orders.items(), key=lambda pair: -(at(pair[1], 1) or 0.0))]
+    lines += [table(("order", "drop 0.5", "drop 1", "drop 2", "seconds", "how"), rows), ""]
+    for name in ("certificate magnitude", "certificate best"):
+        if name in each:
+            line = each[name]
+            lines.append(f"- {line['order']} order, measured {percent(line['measured'])}: {line['sentence']}")
+    if "prediction" in each:
+        line = each["prediction"]
+        lines.append(
+            f"- Prediction: {percent(line['predicted'])} for a tolerance of {line['tolerance']:.3g},"
+            f" by {line['products']} products in {line['predict_seconds']:.0f} s. Its mask raises the loss by"
+            f" {line['rise'] / line['tolerance']:.1f} tolerances. Measured: {percent(line['measured'])}, in"
+            f" {line['measure_seconds']:.0f} s."
+        )
+    if "limit" in each:
+        line = each["limit"]
+        lines.append(
+            f"- Limit from {line['products']} products over {line['examples']} examples, in {line['seconds']:.0f} s:"
+            f" {bracket(line)}" + (f"; {line['outlook']}" if line["outlook"] else "") + "."
+        )
+        binding = ", ".join(f"`{layer['name']}` ({percent(layer['sparsity'])} removed)" for layer in line["binding"])
+        lines.append(f"- At the predicted sparsity, these layers cost most: {binding}.")
+    return "\n".join(lines)
+
+
+def order_row(order: str, line: Line) -> tuple[str, ...]:
+    if "refused" in line:
+        return order, "-", "-", "-", "-", line["refused"]
+    how = line["note"].replace("|", "\\|")
+    return order, *(percent(value) for value in line["measured"]), f"{line['seconds']:.0f}", how
+
+
+def findings(found: dict[str, Studies]) -> str:
+    """What can be counted over all networks."""
+    checked = [each["prediction"] for each in found.values() if "prediction" in each]
+    held = [line for line in checked if line["holds"]]
+    errors = [abs(line["predicted"] - line["measured"]) for line in held]
+    gains = [
+        each[f"order {best}"]["measured"][1] - each["order magnitude"]["measured"][1]
+        for each in found.values()
+        if (best := best_order(each)) is not None and "order magnitude" in each
+    ]
+    resolved = sum(bool(each["limit"]["resolved"]) for each in found.values() if "limit" in each)
+    limits = sum("limit" in each for each in found.values())
+    lines = []
+    if checked:
+        lines.append(
+            f"- {len(held)} of {len(checked)} predictions held when they were checked. Those differ from the measured"
+            f" sparsity by {100 * sum(errors) / max(len(errors), 1):.1f} points on average, and by"
+            f" {100 * max(errors, default=0):.1f} at most."
+        )
+    if gains:
+        lines.append(
+            f"- The best order removes {100 * min(gains):.1f} to {100 * max(gains):.1f} points more than magnitude."
+        )
+    if limits:
+        lines.append(f"- {resolved} of {limits} limits are resolved with so few products.")
+    return "\n".join(lines)
+
+
+def random_gpt2(line: Line) -> str:
+    return (
+        "## GPT-2 small with random weights\n\n"
+        f"{line['weights']:,} weights, 8 sequences of 64 random tokens: measured in {line['measure_seconds']:.0f} s,"
+        f" audited in {line['audit_seconds']:.0f} s, at most {line['peak_gib']} GiB of memory. The audit of a magnitude mask of"
+        f" 30 % predicts a change of the loss of {line['predicted_rise']:+.4f}; measured {line['measured_rise']:+.4f}."
+    )
+
+
+def best_order(each: Studies) -> str | None:
+    """The order with the largest sparsity for one point."""
+    reached = {name.removeprefix("order "): at(line, 1) for name, line in each.items() if name.startswith("order ")}
+    known = {name: value for name, value in reached.items() if value is not None}
+    return max(known, key=lambda name: known[name]) if known else None
+
+
+def at(line: Line | None, goal: int) -> float | None:
+    return None if line is None or "measured" not in line else line["measured"][goal]
+
+
+def certified(line: Line | None) -> str:
+    return "-" if line is None else "nothing" if line["certified"] is None else percent(line["certified"])
+
+
+def predicted(line: Line | None) -> str:
+    return "-" if line is None else percent(line["predicted"]) + ("" if line["holds"] else " FAILED")
+
+
+def bracket(line: Line | None) -> str:
+    if line is None:
+        return "-"
+    ends = f"{100 * line['limit_low']:.1f} to {percent(line['limit_high'])}"
+    return ends if line["resolved"] else f"not resolved: {ends}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    cells = [list(head), *map(list, rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
