@@ -9,6 +9,7 @@ records. Two cores need about two hours for all.
 """
 
 import argparse
+import copy
 import resource
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.commands import own_command
 from benchmarks.real_networks_cases import CASES, NO_DROPOUT, Case, Sources
@@ -52,13 +54,10 @@ def main() -> None:
     sources = Sources(options.nets, options.cifar10, options.text, options.wheel, options.folder)
     sources.folder.mkdir(parents=True, exist_ok=True)
     for network in options.networks:
-        for study, found in (
-            gpt2_random(options.record) if network == "gpt2-random" else run(network, sources, options.record)
-        ):
-            made = provenance(own_command("benchmarks.real_networks"))
-            append_record(
-                Measurement(kind="real_network", made=made, network=network, study=study, **found), options.record
-            )
+        random = network == "gpt2-random"
+        for study, found in gpt2_random(options.record) if random else run(network, sources, options.record):
+            made, named = provenance(own_command("benchmarks.real_networks")), {"network": network, "study": study}
+            append_record(Measurement(kind="real_network", made=made, **named, **found), options.record)
             print(f"{network}, {study}: {found['seconds']} s", file=sys.stderr)
     if options.page:
         write_whole(Path("docs/real-networks.md"), lambda file: file.write_text(page(list(read_lines(options.record)))))
@@ -73,6 +72,7 @@ def run(network: str, sources: Sources, record: Path) -> Iterator[tuple[str, dic
         "certificate magnitude": certificate("magnitude"),
         "certificate best": certificate("best"),
         "limit": limit,
+        "audits": audits,
     }
     for name, study in studies.items():
         lines = [line for line in read_lines(record) if line.get("network") == network]
@@ -165,6 +165,57 @@ def limit(case: Case, done: dict[str, Any]) -> dict[str, Any]:
         "outlook": None if more is None else str(more),
         "binding": [asdict(layer) for layer in sorted(found.layers, key=lambda each: -each.cost)[:3]],
     }
+
+
+def audits(case: Case, done: dict[str, Any]) -> dict[str, Any]:
+    """20 times, one layer is damaged and all others are rounded to 8 bits: how often the audit finds the layer.
+
+    A damage that does not raise the loss by 0.02 is drawn again.
+    """
+    batches = [*FirstExamples(case.calibration, 64)]
+    weights = {name: w.detach() for name, w in select_weights(case.model, None).items()}
+    generator = torch.Generator().manual_seed(0)
+    dense = evaluate(case.model, batches)[0]
+    trials: list[dict[str, Any]] = []
+    for attempt in range(200):
+        name = list(weights)[int(torch.randint(len(weights), (), generator=generator))]
+        kind = list(DAMAGES)[attempt % len(DAMAGES)]
+        changed = {other: rounded(w, 8) for other, w in weights.items()}
+        changed[name] = DAMAGES[kind](weights[name], generator)
+        alone = copy.deepcopy(case.model)
+        alone.load_state_dict({name: changed[name]}, strict=False)
+        rise = evaluate(alone, batches)[0] - dense
+        if rise >= 0.02:
+            found = audit(case.model, changed, batches)
+            local = max(found.layers, key=lambda layer: layer.predicted).name
+            shares = {"predicted": found.predicted, "path": found.path, "measured": found.measured}
+            trials.append({"layer": name, "damage": kind, "worst": found.worst.name, "worst_local": local, **shares})
+        if len(trials) == 20:
+            break
+    return {
+        "trials": trials,
+        "found": sum(trial["worst"] == trial["layer"] for trial in trials),
+        "found_locally": sum(trial["worst_local"] == trial["layer"] for trial in trials),
+    }
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    unit = weight.abs().max() / (2 ** (bits - 1) - 1)
+    return weight.div(unit).round().mul(unit)
+
+
+def noisy(weight: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(weight.shape, generator=generator)
+    return weight.add(noise * (weight.norm() / noise.norm()))
+
+
+DAMAGES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "noise of the weights' norm": noisy,
+    "rounded to 2 bits": lambda w, generator: rounded(w, 2),
+    "rounded to 3 bits": lambda w, generator: rounded(w, 3),
+    "three times as large": lambda w, generator: 3 * w,
+    "a fifth as large": lambda w, generator: w / 5,
+}
 
 
 def gpt2_random(record: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -103,6 +103,12 @@ def network(title: str, each: Studies) -> str:
         )
         binding = ", ".join(f"`{layer['name']}` ({percent(layer['sparsity'])} removed)" for layer in line["binding"])
         lines.append(f"- At the predicted sparsity, these layers cost most: {binding}.")
+    if "audits" in each:
+        line = each["audits"]
+        lines.append(
+            f"- Audit: one layer damaged, all others rounded to 8 bits. The damaged layer was found in {line['found']} of"
+            f" {len(line['trials'])} trials; by the local model alone in {line['found_locally']}."
+        )
     return "\n".join(lines)
 
 
@@ -142,12 +148,15 @@ def findings(found: dict[str, Studies]) -> str:
 
 
 def random_gpt2(line: Line) -> str:
-    return (
-        "## GPT-2 small with random weights\n\n"
-        f"{line['weights']:,} weights, 8 sequences of 64 random tokens: measured in {line['measure_seconds']:.0f} s,"
-        f" audited in {line['audit_seconds']:.0f} s, at most {line['peak_gib']} GiB of memory. The audit of a magnitude mask of"
-        f" 30 % predicts a change of the loss of {line['predicted_rise']:+.4f}; measured {line['measured_rise']:+.4f}."
-    )
+    lines = [
+        "## GPT-2 small with random weights",
+        "",
+        f"{line['weights']:,} weights, 8 sequences of 64 random tokens. Measured in {line['measure_seconds']:.0f} s and",
+        f"audited in {line['audit_seconds']:.0f} s, with at most {line['peak_gib']} GiB of memory. The audit of a magnitude",
+        f"mask of 30 % predicts a change of the loss of {line['predicted_rise']:+.4f}; measured is"
+        f" {line['measured_rise']:+.4f}.",
+    ]
+    return "\n".join(lines)
 
 
 def best_order(each: Studies) -> str | None:

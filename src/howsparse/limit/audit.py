@@ -24,6 +24,7 @@ from howsparse.limit.moved import curvature_of, difference_risk, loss_at, moved
 from howsparse.limit.options import Curvature
 from howsparse.risk import GGN, EmpiricalRisk, Hessian
 from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.shown import Card, Shown
 
 __all__ = ["Audit", "LayerShare", "audit"]
 
@@ -71,8 +72,8 @@ class LayerShare:
         return self.predicted if self.path is None else self.path
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """The change of the loss that a change of the weights makes, predicted by layer and measured in total.
 
     Attributes:
@@ -132,6 +133,18 @@ class Audit:
     def worst(self) -> LayerShare:
         """The layer with the largest share."""
         return max(self.layers, key=lambda layer: layer.share)
+
+    def __repr__(self) -> str:
+        return f"Audit(worst='{self.worst.name}', measured={self.measured:.4g}, layers={len(self.layers)})"
+
+    def card(self) -> Card:
+        """The layers with the largest shares, and the totals."""
+        first = sorted(self.layers, key=lambda layer: -layer.share)[:10]
+        rows = [(layer.name, f"{layer.share:+.4g}") for layer in first]
+        total = self.predicted if self.path is None else self.path
+        rows += [(f"all {len(self.layers)} layers", f"{total:+.4g}"), ("measured", f"{self.measured:+.4g}")]
+        note = "" if self.reliable else "The shares do not add up to what was measured; do not rely on them."
+        return Card("Change of the loss by layer", tuple(rows), (note,) if note else ())
 
     def save(self, path: str | Path) -> None:
         """Write the audit to one file, which `load` reads."""
