@@ -106,8 +106,8 @@ def network(title: str, each: Studies) -> str:
     if "audits" in each:
         line = each["audits"]
         lines.append(
-            f"- Audit: one layer damaged, all others rounded to 8 bits. The damaged layer was found in {line['found']} of"
-            f" {len(line['trials'])} trials; by the local model alone in {line['found_locally']}."
+            "- Audit: one layer damaged, all others rounded to 8 bits. The damaged layer was found in"
+            f" {line['found']} of {len(line['trials'])} trials; by the local model alone in {line['found_locally']}."
         )
     return "\n".join(lines)
 
@@ -151,10 +151,11 @@ def random_gpt2(line: Line) -> str:
     lines = [
         "## GPT-2 small with random weights",
         "",
-        f"{line['weights']:,} weights, 8 sequences of 64 random tokens. Measured in {line['measure_seconds']:.0f} s and",
-        f"audited in {line['audit_seconds']:.0f} s, with at most {line['peak_gib']} GiB of memory. The audit of a magnitude",
-        f"mask of 30 % predicts a change of the loss of {line['predicted_rise']:+.4f}; measured is"
-        f" {line['measured_rise']:+.4f}.",
+        f"{line['weights']:,} weights, 8 sequences of 64 random tokens.",
+        f"Measured in {line['measure_seconds']:.0f} s and audited in {line['audit_seconds']:.0f} s,",
+        f"with at most {line['peak_gib']} GiB of memory.",
+        f"The audit of a magnitude mask of 30 % predicts a change of the loss of {line['predicted_rise']:+.4f};",
+        f"measured is {line['measured_rise']:+.4f}.",
     ]
     return "\n".join(lines)
 
