@@ -121,9 +121,8 @@ def certificate(order: str) -> Study:
     """What is certified for one point and 95 %, by the order that is best on the data that choose."""
 
     def study(case: Case, done: dict[str, Any]) -> dict[str, Any]:
-        reached = {
-            name.removeprefix("order "): line["measured"][1] for name, line in done.items() if line.get("measured")
-        }
+        orders = {key.removeprefix("order "): line for key, line in done.items() if key.startswith("order ")}
+        reached = {key: line["measured"][1] for key, line in orders.items() if "measured" in line}
         name = max(reached, key=lambda each: reached[each]) if order == "best" else order
         ranked = rank(case.model, name, case.calibration)
         candidates = candidates_around(reached[name])

@@ -205,7 +205,7 @@ def albert(sources: Sources) -> Case:
         vocabulary = wheel.read(f"{inside}/vocab.txt").decode().split("\n")
         (sources.folder / "albert.bin").write_bytes(wheel.read(f"{inside}/pytorch_model.bin"))
     model: nn.Module = hub.AlbertForMaskedLM(hub.AlbertConfig(**config, attn_implementation="eager"))
-    state = torch.load(sources.folder / "albert.bin", weights_only=True)
+    state = torch.load(sources.folder / "albert.bin", weights_only=True, map_location="cpu")
     model.load_state_dict(state, strict=False)
     model.tie_weights()  # type: ignore[operator]
     batches = masked(reactions(), vocabulary)
