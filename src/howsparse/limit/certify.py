@@ -15,6 +15,7 @@ from howsparse.limit.sequence import Question, check_confidence, check_drop, hel
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk.batches import same_content
+from howsparse.risk.fast import fast_convolutions
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.risk.outcomes import Outcomes, outcomes
@@ -100,16 +101,18 @@ def certify(
     if chosen_on is not None:
         _check_overlap(held_out, chosen_on)
 
-    def look() -> Outcomes:
-        return outcomes(model, held_out, loss, scored)
-
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         name, sequence = "given", iter(masks or ())
         if masks is None:
             ranked = rank(model, order, chosen_on, loss=loss, names=names, seed=seed)
             name, sequence = ranked.name, map(ranked.mask, sparsities)
-        held = held_values(look(), question)
-        steps, mask = run_tests(model, sequence, look, held, question, on_point)
+        with fast_convolutions(model, held_out, loss) as pieces:
+
+            def look() -> Outcomes:
+                return outcomes(model, pieces, loss, scored)
+
+            held = held_values(look(), question)
+            steps, mask = run_tests(model, sequence, look, held, question, on_point)
     everything = Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in select_weights(model, names).items()})
     mask = everything if mask is None else mask
     return Certificate(

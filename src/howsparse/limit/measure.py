@@ -15,6 +15,7 @@ from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.prune import pruned
 from howsparse.risk.batches import EveryNth, Pieces, batch_length
 from howsparse.risk.evaluate import evaluate
+from howsparse.risk.fast import fast_convolutions
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.shown import Card, Shown
@@ -210,16 +211,17 @@ def measure_goals(
     scored = as_metric(metric, loss)
     data = batches if calibration is None else calibration
     ranked = rank(model, order, data, loss=loss, names=names, seed=seed)
-    whole, part = _Curve(model, ranked, batches, loss, scored, on_point), None
-    if scan is None and sum(map(batch_length, batches)) >= _LEAST_EXAMPLES:
-        part = _Curve(model, ranked, EveryNth(Pieces(batches, _PIECE), _PART), loss, scored)
-        part.scan(COARSE)
-    else:
-        whole.scan(COARSE if scan is None else scan)
-    for goal in goals:
-        if part is not None:
-            whole.step_from(part.narrow(goal, _STEP), goal)
-        whole.narrow(goal, precision)
+    with fast_convolutions(model, batches, loss) as pieces:
+        whole, part = _Curve(model, ranked, pieces, loss, scored, on_point), None
+        if scan is None and sum(map(batch_length, batches)) >= _LEAST_EXAMPLES:
+            part = _Curve(model, ranked, EveryNth(Pieces(pieces, _PIECE), _PART), loss, scored)
+            part.scan(COARSE)
+        else:
+            whole.scan(COARSE if scan is None else scan)
+        for goal in goals:
+            if part is not None:
+                whole.step_from(part.narrow(goal, _STEP), goal)
+            whole.narrow(goal, precision)
     name, glance = None if scored is None else scored.name, () if part is None else part.sorted()
     return tuple(Measured(whole.sorted(), goal, ranked.name, name, glance) for goal in goals)
 
