@@ -54,8 +54,8 @@ class Case:
     choose: Batches
     held_out: Batches
     split: str
-    max_products: int = 48
-    limit_examples: int = 500
+    max_products: int = 36
+    limit_examples: int = 250
 
 
 class Block(nn.Module):
@@ -109,10 +109,10 @@ def resnet(blocks: int, file: str) -> Callable[[Sources], Case]:
         return Case(
             model,
             pairs(*normalised(train.first(2000)), 250),
-            pairs(pixels[:2500], labels[:2500], 250),
-            pairs(pixels[2500:], labels[2500:], 250),
-            "calibration: the first 2,000 training images; measured: the first 2,500 test images;"
-            " certified: the other 7,500 test images",
+            pairs(pixels[:2000], labels[:2000], 250),
+            pairs(pixels[2000:], labels[2000:], 250),
+            "calibration: the first 2,000 training images; measured: the first 2,000 test images;"
+            " certified: the other 8,000 test images",
         )
 
     return make
@@ -142,10 +142,10 @@ def vit(sources: Sources) -> Case:
     return Case(
         model.eval(),
         dicts(pixels[:2000], labels[:2000]),
-        dicts(seen[:2500], unseen[:2500]),
-        dicts(seen[2500:], unseen[2500:]),
-        "calibration: the first 2,000 training images; measured: the first 2,500 test images;"
-        " certified: the other 7,500 test images",
+        dicts(seen[:2000], unseen[:2000]),
+        dicts(seen[2000:], unseen[2000:]),
+        "calibration: the first 2,000 training images; measured: the first 2,000 test images;"
+        " certified: the other 8,000 test images",
     )
 
 
