@@ -7,7 +7,7 @@ change of the loss.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from howsparse.limit.change import Change, difference
 from howsparse.limit.layers import inner_by_layer, layer_sizes
 from howsparse.limit.moved import curvature_of, difference_risk, loss_at, moved
 from howsparse.limit.options import Curvature
+from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk, Hessian
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.shown import Card, Shown
 
 __all__ = ["Audit", "LayerShare", "audit"]
-
-Progress = Callable[[str, int, int], None]
 
 _VERSION = 1
 _STAGES = 4  # loss without the change, loss with it, gradient, product
@@ -170,7 +169,7 @@ def audit(
     loss: Loss = cross_entropy,
     curvature: Curvature = "hessian",
     points: int | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress | bool | None = None,
 ) -> Audit:
     r"""Attribute the change of the loss that a change of the weights makes to layers, and measure the total.
 
@@ -187,7 +186,7 @@ def audit(
         curvature: "hessian", or "ggn" for the Gauss-Newton matrix.
         points: number of gradients along the path. By default 8 if the local model does not agree with the measurement,
             else none; also none if the loss of the changed model is not finite. 0: never compute the path.
-        progress: called as ``progress(stage, done, total)``.
+        progress: called as ``progress(stage, done, total)``; by default bars in a terminal and a notebook.
 
     Returns:
         The shares, and the measured change.
@@ -207,24 +206,37 @@ def audit(
     changed = difference(model, change)
     risk, step = difference_risk(model, changed, batches, loss)
     matrix = curvature_of(risk, curvature)
+    with reporting(progress) as report:
+        local = _local(risk, step, changed.buffers, matrix, curvature, report)
+        if points is None:
+            points = 0 if local.agrees or not math.isfinite(local.measured_weights) else _POINTS
+        return _with_path(local, _path_shares(risk, step, points, report), points) if points else local
+
+
+def _local(
+    risk: EmpiricalRisk,
+    step: Tensor,
+    buffers: Mapping[str, Tensor],
+    matrix: Hessian | GGN,
+    curvature: Curvature,
+    progress: Progress,
+) -> Audit:
+    """The measured change, and the shares in the local model."""
     before = loss_at(risk)
     progress("audit", 1, _STAGES)
     weights_only = loss_at(risk, step) - before
-    measured = loss_at(risk, step, changed.buffers) - before if changed.buffers else weights_only
+    measured = loss_at(risk, step, buffers) - before if buffers else weights_only
     progress("audit", 2, _STAGES)
-    local = Audit(
+    return Audit(
         layers=_local_shares(risk, step, matrix, progress),
         dense_loss=before,
         measured=measured,
-        measured_buffers=measured - weights_only if changed.buffers else 0.0,
-        buffers=tuple(changed.buffers),
+        measured_buffers=measured - weights_only if buffers else 0.0,
+        buffers=tuple(buffers),
         curvature=curvature,
         points=0,
         rounding=_ROUNDING * torch.finfo(step.dtype).eps * abs(before),
     )
-    if points is None:
-        points = 0 if local.agrees or not math.isfinite(weights_only) else _POINTS
-    return _with_path(local, _path_shares(risk, step, points, progress), points) if points else local
 
 
 def _agree(one: float, other: float, rounding: float) -> bool:

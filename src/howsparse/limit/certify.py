@@ -1,7 +1,14 @@
-"""`certify`: a bound for what pruning loses on the population, proven with held-out examples."""
+"""`certify`: a bound for what pruning loses on the population, proven with held-out examples.
+
+The masks are tested one after the other, from the first candidate on. Each test asks whether the population may lose
+more than is allowed. The first test that does not pass ends the sequence, and the mask before it is certified. This
+needs no correction for the number of tests (Maurer, Hothorn and Lehmacher, 1995; Angelopoulos et al., 2021). If every
+example has one prediction with a score of 0 or 1, as for a classifier, the test is `paired_p_value`. For all other
+scores and for losses it is `betting_p_value`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import torch
@@ -11,7 +18,8 @@ from howsparse.errors import InputError
 from howsparse.limit.certificate import Certificate, Step, network_digest
 from howsparse.limit.overlap import overlapping
 from howsparse.limit.paired import Test, smallest_sample
-from howsparse.limit.sequence import Question, check_confidence, check_drop, held_values, run_tests
+from howsparse.limit.sequence import Held, Question, check_confidence, check_drop, held_values, run_tests
+from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk.batches import same_content
@@ -43,94 +51,46 @@ def certify(
     names: Iterable[str] | None = None,
     seed: int = 0,
     on_point: Callable[[Step], None] = lambda step: None,
+    progress: Progress | bool | None = None,
 ) -> Certificate:
     """Certify a sparsity: with a stated confidence, the drop on the population is at most the one that is allowed.
 
-    The masks are tested one after the other, from the first candidate on. Each test asks whether the population may
-    lose more than is allowed. The first test that does not pass ends the sequence, and the mask before it is certified.
-    This needs no correction for the number of tests (Maurer, Hothorn and Lehmacher, 1995; Angelopoulos et al., 2021).
-    If every example has one prediction with a score of 0 or 1, as for a classifier, the test is `paired_p_value`. For
-    all other scores and for losses it is `betting_p_value`.
-
-    The certificate holds if the held-out examples are independent draws from the population, and if they chose nothing:
-    not the weights, the order, the candidates or the allowed drop. Its statement is about the mean over examples; an
-    example with several predictions, such as a text, has their mean as its score.
+    It holds if the held-out examples are independent draws from the population and chose nothing: not the weights, the
+    order, the candidates or the allowed drop. It is about the mean over examples; a text counts with its tokens' mean.
 
     Args:
-        model: any module. It comes back as it was.
+        model, loss, metric, names, seed: as for `measure`; every value of the metric must be in [0, 1].
         held_out: batches that can be read several times and are the same in every pass.
         max_drop: largest allowed drop of the mean score, as a fraction: 0.01 is one point.
-        tolerance: instead of ``max_drop``: largest allowed rise of the mean loss, in units of the loss.
+        tolerance: instead of ``max_drop``: largest allowed rise of the mean loss.
         loss_bound: with ``tolerance``: the loss of one example counts as at most this, and as at least 0.
         confidence: probability with which the certificate holds, in (0.5, 1).
         order: name of an order, or an order. An order that needs data gets ``chosen_on``.
-        candidates: sparsities in the order of the tests, rising; by default `CANDIDATES`. If a sparsity was measured on
-            other data, `candidates_around` gives a finer sequence.
+        candidates: sparsities in the order of the tests, rising; `CANDIDATES` or `candidates_around` a measured one.
         masks: masks in the order of the tests, instead of ``order`` and ``candidates``.
         chosen_on: the batches that chose the order, the candidates or the masks. No held-out example may be among them.
-        loss: as for `measure`.
-        metric: as for `measure`; every value must be in [0, 1], and larger is better.
-        names: names of the weights to prune; by default all prunable weights that are not frozen.
-        seed: seed of an order that draws random numbers.
-        on_point: called with each test, for progress.
+        on_point, progress: called with each test; as for `measure`.
 
     Returns:
         The certificate. If not even the first candidate passes, its sparsity is 0.0 and ``holds`` is False.
 
     Raises:
-        InputError: the held-out examples are too few, overlap with ``chosen_on`` or differ from pass to pass, or an
-            argument is not one of those listed here.
+        InputError: there are too few held-out examples, some are in ``chosen_on``, or an argument is not valid.
 
     >>> model = nn.Linear(2, 2, bias=False)
     >>> model.weight.data = torch.tensor([[4.0, 0.1], [0.1, 4.0]])
-    >>> batches = [(torch.eye(2).repeat(300, 1), torch.tensor([0, 1]).repeat(300))]
-    >>> certify(model, batches, max_drop=0.01).sentence
-    'With 95 % confidence, the accuracy on the population drops by at most 1 point when 50 % of the weights are removed
-    (magnitude order; 600 held-out examples, exact paired test).'
+    >>> certify(model, [(torch.eye(2).repeat(300, 1), torch.tensor([0, 1]).repeat(300))], max_drop=0.01).sparsity
+    0.5
     """
     question = Question(max_drop, tolerance, loss_bound, confidence)
-    loss = as_loss(loss, model)
-    scored = as_metric(metric, loss)
-    names = list(select_weights(model, names))
-    if max_drop is not None and scored is None:
-        raise InputError("the loss cannot tell which predictions are correct; pass a metric, or tolerance")
-    if masks is not None:
-        _check_masks(masks, order, candidates)
-    sparsities = _sparsities(candidates)
-    _check_passes(held_out)
-    if chosen_on is not None:
-        _check_overlap(held_out, chosen_on)
-
+    loss, names = as_loss(loss, model), list(select_weights(model, names))
+    scored = _metric(metric, loss, question)
+    _check_data(held_out, chosen_on)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        name, sequence = "given", iter(masks or ())
-        if masks is None:
-            ranked = rank(model, order, chosen_on, loss=loss, names=names, seed=seed)
-            name, sequence = ranked.name, map(ranked.mask, sparsities)
-        with fast_convolutions(model, held_out, loss) as pieces:
-
-            def look() -> Outcomes:
-                return outcomes(model, pieces, loss, scored)
-
-            held = held_values(look(), question)
-            steps, mask = run_tests(model, sequence, look, held, question, on_point)
-    everything = Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in select_weights(model, names).items()})
-    mask = everything if mask is None else mask
-    return Certificate(
-        sparsity=mask.sparsity,
-        max_drop=max_drop,
-        tolerance=tolerance,
-        loss_bound=loss_bound,
-        confidence=confidence,
-        metric="loss" if max_drop is None or scored is None else scored.name,
-        num_examples=len(held.values),
-        dense_score=float(held.values.mean()),
-        test=held.test,
-        steps=tuple(steps),
-        order=name,
-        digest=network_digest(model, mask),
-        overlap_checked=chosen_on is not None,
-        mask=mask,
-    )
+        name, sequence = _sequence(model, order, candidates, masks, chosen_on, loss, names, seed)
+        held, steps, mask = _tested(model, sequence, held_out, loss, scored, question, on_point, progress)
+    mask = _whole_mask(model, names) if mask is None else mask
+    return _certificate(question, held, steps, name, mask, scored, network_digest(model, mask), chosen_on is not None)
 
 
 def candidates_around(measured: float) -> tuple[float, ...]:
@@ -174,6 +134,99 @@ def examples_needed(max_drop: float, confidence: float = 0.95, test: Test = "exa
     check_drop(max_drop)
     check_confidence(confidence)
     return smallest_sample(max_drop, round(1 - confidence, 12), test)
+
+
+def _metric(metric: Any, loss: Loss, question: Question) -> Metric | None:
+    scored = as_metric(metric, loss)
+    if question.max_drop is not None and scored is None:
+        raise InputError("the loss cannot tell which predictions are correct; pass a metric, or tolerance")
+    return scored
+
+
+def _sequence(
+    model: nn.Module,
+    order: str | Order | OrderFunction,
+    candidates: Sequence[float] | None,
+    masks: Sequence[Mask] | None,
+    chosen_on: Iterable[Any] | None,
+    loss: Loss,
+    names: list[str],
+    seed: int,
+) -> tuple[str, Iterator[Mask]]:
+    """The name of the order, and its masks in the order of the tests."""
+    if masks is not None:
+        _check_masks(masks, order, candidates)
+        return "given", iter(masks)
+    sparsities = _sparsities(candidates)
+    ranked = rank(model, order, chosen_on, loss=loss, names=names, seed=seed)
+    return ranked.name, map(ranked.mask, sparsities)
+
+
+def _tested(
+    model: nn.Module,
+    sequence: Iterator[Mask],
+    held_out: Iterable[Any],
+    loss: Loss,
+    scored: Metric | None,
+    question: Question,
+    on_point: Callable[[Step], None],
+    progress: Progress | bool | None,
+) -> tuple[Held, list[Step], Mask | None]:
+    """Test the masks; return the held-out values before pruning, the tests, and the certified mask."""
+    with fast_convolutions(model, held_out, loss) as pieces, reporting(progress) as report:
+        done = count(1)
+
+        def look() -> Outcomes:
+            return outcomes(model, pieces, loss, scored)
+
+        def told(step: Step) -> None:
+            made = next(done)
+            report("measuring held-out data", made, max(len(CANDIDATES), made))
+            on_point(step)
+
+        held = held_values(look(), question)
+        steps, mask = run_tests(model, sequence, look, held, question, told)
+    return held, steps, mask
+
+
+def _whole_mask(model: nn.Module, names: list[str]) -> Mask:
+    """The mask that removes nothing."""
+    weights = select_weights(model, names)
+    return Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()})
+
+
+def _certificate(
+    question: Question,
+    held: Held,
+    steps: list[Step],
+    order: str,
+    mask: Mask,
+    scored: Metric | None,
+    digest: str,
+    overlap_checked: bool,
+) -> Certificate:
+    return Certificate(
+        sparsity=mask.sparsity,
+        max_drop=question.max_drop,
+        tolerance=question.tolerance,
+        loss_bound=question.loss_bound,
+        confidence=question.confidence,
+        metric="loss" if question.max_drop is None or scored is None else scored.name,
+        num_examples=len(held.values),
+        dense_score=float(held.values.mean()),
+        test=held.test,
+        steps=tuple(steps),
+        order=order,
+        digest=digest,
+        overlap_checked=overlap_checked,
+        mask=mask,
+    )
+
+
+def _check_data(held_out: Iterable[Any], chosen_on: Iterable[Any] | None) -> None:
+    _check_passes(held_out)
+    if chosen_on is not None:
+        _check_overlap(held_out, chosen_on)
 
 
 def _check_passes(held_out: Iterable[Any]) -> None:

@@ -1,8 +1,8 @@
 """`measure`: evaluate pruned networks to find the largest sparsity that keeps what the user must keep."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
+from howsparse.limit.curve import STEP, Curve
 from howsparse.limit.goal import Goal, Point, goal_of
+from howsparse.progress import Progress, reporting
 from howsparse.pruning.orders import Order, OrderFunction, rank
-from howsparse.pruning.prune import pruned
 from howsparse.risk.batches import EveryNth, Pieces, batch_length
-from howsparse.risk.evaluate import evaluate
 from howsparse.risk.fast import fast_convolutions
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
@@ -30,7 +30,7 @@ FINE = (
 )
 _PART, _PIECE = 8, 32  # the search begins on one piece of 32 examples in 8 ...
 _LEAST_EXAMPLES = 1600  # ... if there are at least this many examples
-_STEP = 0.01  # first step away from the sparsity that the search on a part of the data found
+_PASSES = 9  # evaluations of all data for one goal, for most networks
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def measure(
     precision: float = 0.005,
     seed: int = 0,
     on_point: Callable[[Point], None] = lambda point: None,
+    progress: Progress | bool | None = None,
 ) -> Measured:
     """Find the largest sparsity at which pruning without retraining keeps the metric or the loss.
 
@@ -148,7 +149,8 @@ def measure(
         scan: sparsities to evaluate on all data first, for example `FINE`.
         precision: width at which bisection stops, in sparsity.
         seed: seed of an order that draws at random.
-        on_point: called with each point that is evaluated on all data, for progress.
+        on_point: called with each point that is evaluated on all data.
+        progress: called as ``progress(stage, done, total)``; by default bars in a terminal and a notebook.
 
     Returns:
         The measured sparsity with all evaluated points.
@@ -166,7 +168,7 @@ def measure(
     scored = as_metric(metric, as_loss(loss, model))
     goal = goal_of(max_drop, tolerance, max_rise, has_metric=scored is not None)
     options: dict[str, Any] = {"order": order, "calibration": calibration, "names": names, "seed": seed}
-    options |= {"scan": scan, "precision": precision, "on_point": on_point}
+    options |= {"scan": scan, "precision": precision, "on_point": on_point, "progress": progress}
     return measure_goals(model, batches, [goal], loss=loss, metric=scored, **options)[0]
 
 
@@ -184,13 +186,14 @@ def measure_goals(
     precision: float = 0.005,
     seed: int = 0,
     on_point: Callable[[Point], None] = lambda point: None,
+    progress: Progress | bool | None = None,
 ) -> tuple[Measured, ...]:
     """`measure` for several goals. A sparsity that several of them ask for is evaluated once.
 
     Args:
         model, batches: as for `measure`.
         goals: what the pruned network must keep.
-        order, calibration, loss, metric, names, scan, precision, seed, on_point: as for `measure`.
+        order, calibration, loss, metric, names, scan, precision, seed, on_point, progress: as for `measure`.
 
     Returns:
         One measurement for each goal; all have the same curve.
@@ -211,82 +214,23 @@ def measure_goals(
     scored = as_metric(metric, loss)
     data = batches if calibration is None else calibration
     ranked = rank(model, order, data, loss=loss, names=names, seed=seed)
-    with fast_convolutions(model, batches, loss) as pieces:
-        whole, part = _Curve(model, ranked, pieces, loss, scored, on_point), None
+    with fast_convolutions(model, batches, loss) as pieces, reporting(progress) as report:
+        done = count(1)
+
+        def told(point: Point) -> None:
+            made = next(done)
+            report("measuring", made, max(_PASSES * len(goals), made))
+            on_point(point)
+
+        whole, part = Curve(model, ranked, pieces, loss, scored, told), None
         if scan is None and sum(map(batch_length, batches)) >= _LEAST_EXAMPLES:
-            part = _Curve(model, ranked, EveryNth(Pieces(pieces, _PIECE), _PART), loss, scored)
+            part = Curve(model, ranked, EveryNth(Pieces(pieces, _PIECE), _PART), loss, scored)
             part.scan(COARSE)
         else:
             whole.scan(COARSE if scan is None else scan)
         for goal in goals:
             if part is not None:
-                whole.step_from(part.narrow(goal, _STEP), goal)
+                whole.step_from(part.narrow(goal, STEP), goal)
             whole.narrow(goal, precision)
     name, glance = None if scored is None else scored.name, () if part is None else part.sorted()
     return tuple(Measured(whole.sorted(), goal, ranked.name, name, glance) for goal in goals)
-
-
-class _Curve:
-    """The points of one order on some batches. Each sparsity is evaluated once."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        order: Order,
-        batches: Iterable[Any],
-        loss: Loss,
-        metric: Metric | None,
-        on_point: Callable[[Point], None] = lambda point: None,
-    ) -> None:
-        self._model, self._order, self._batches = model, order, batches
-        self._loss, self._metric, self._on_point = loss, metric, on_point
-        self._points: dict[float, Point] = {}
-
-    def scan(self, sparsities: Sequence[float]) -> None:
-        """Evaluate fixed sparsities."""
-        for sparsity in (0.0, *sparsities):
-            self._at(sparsity)
-
-    def step_from(self, start: float, goal: Goal) -> None:
-        """Evaluate ``start``, then go up while the goal is met, or down until it is met, with growing steps."""
-        upwards = self._keeps(start, goal)
-        for k in range(20):
-            distance = _STEP * 2**k
-            next_ = self._snap(start + distance if upwards else start - distance)
-            if next_ in (0.0, self._snap(1.0)) or self._keeps(next_, goal) != upwards:
-                return
-
-    def narrow(self, goal: Goal, precision: float) -> float:
-        """Bisect between the largest sparsity that meets the goal and the next one evaluated; return the former."""
-        low = max(s for s in self._points if self._keeps(s, goal))
-        high = min((s for s in self._points if s > low), default=1.0)
-        while high - low > precision:
-            middle = self._snap((low + high) / 2)
-            if middle in (low, high):
-                break
-            low, high = (middle, high) if self._keeps(middle, goal) else (low, middle)
-        return low
-
-    def sorted(self) -> tuple[Point, ...]:
-        """All points in order of sparsity."""
-        return tuple(self._points[s] for s in sorted(self._points))
-
-    def _keeps(self, sparsity: float, goal: Goal) -> bool:
-        """Whether the network meets a goal at a sparsity."""
-        return goal.keeps(self._at(0.0), self._at(sparsity))
-
-    def _snap(self, sparsity: float) -> float:
-        """The nearest sparsity of a whole number of weights; at least one weight stays."""
-        weights = self._order.num_weights
-        return 1 - min(max(round((1 - sparsity) * weights), 1), weights) / weights
-
-    def _at(self, sparsity: float) -> Point:
-        sparsity = self._snap(sparsity)
-        if sparsity not in self._points:
-            with pruned(self._model, self._order.mask(sparsity)):
-                point = Point(sparsity, *evaluate(self._model, self._batches, self._loss, self._metric))
-            if sparsity == 0 and not math.isfinite(point.loss):
-                raise InputError(f"the loss of the dense network is {point.loss}; use a model that did not diverge")
-            self._points[sparsity] = point
-            self._on_point(point)
-        return self._points[sparsity]

@@ -19,7 +19,6 @@ __all__ = [
     "largest_mask",
     "layerwise_mask",
     "magnitude_mask",
-    "magnitude_masks",
     "nested_masks",
     "random_layer_mask",
     "random_mask",
@@ -155,19 +154,6 @@ def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = Non
     """
     scores = magnitude_scores(model, names)
     return _split(largest(_flat(scores), count), scores)
-
-
-def magnitude_masks(model: nn.Module, names: Iterable[str] | None = None) -> Callable[[float], Mask]:
-    """`magnitude_mask` for many sparsities. It sorts the present magnitudes once, so each mask is only a comparison.
-
-    Returns:
-        A function that returns the mask of a sparsity.
-
-    >>> mask_at = magnitude_masks(nn.Linear(100, 10))
-    >>> [mask_at(sparsity).num_kept for sparsity in (0.0, 0.5, 0.9)]
-    [1000, 500, 100]
-    """
-    return nested_masks(magnitude_scores(model, names))
 
 
 def nested_masks(scores: Mapping[str, Tensor]) -> Callable[[float], Mask]:
