@@ -94,8 +94,11 @@ def _before_and_after(metric: str | None, dense: float, pruned: float) -> str:
 
 def _value(metric: str, value: float) -> str:
     """A loss as a number; a score as a percentage if it is a share of predictions."""
-    shares = metric == "accuracy" or metric.startswith("top")
-    return percent(value, 2) if shares else f"{value:.4g}"
+    return percent(value, 2) if _is_share(metric) else f"{value:.4g}"
+
+
+def _is_share(metric: str) -> bool:
+    return metric == "accuracy" or metric.startswith("top")
 
 
 def orders_table(comparison: OrderComparison) -> Table:
@@ -125,10 +128,12 @@ def plot_measured(measured: Measured, title: str) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    scored = measured.dense.accuracy is not None
+    goal, dense = measured.goal, measured.dense
+    scored = goal.max_drop is not None
+    unit = 100 if _is_share(str(measured.metric)) else 1
 
     def height(point: Point) -> float:
-        return 100 * (point.accuracy or 0.0) if scored else point.loss
+        return unit * (point.accuracy or 0.0) if scored else point.loss
 
     for points, style, label in (
         (measured.glance, {"color": FAINT, "marker": ".", "linestyle": ":"}, "an eighth of the data"),
@@ -136,15 +141,22 @@ def plot_measured(measured: Measured, title: str) -> Figure:
     ):
         if points:
             axes.plot([p.sparsity for p in points], [height(p) for p in points], label=label, **style)
-    goal, dense = measured.goal, measured.dense
-    if goal.max_drop is not None:
-        axes.axhline(100 * ((dense.accuracy or 0.0) - goal.max_drop), color=INK, linewidth=0.8, linestyle=":")
+    axes.axhline(_allowed(measured, unit), color=INK, linewidth=0.8, linestyle=":", label="allowed")
     axes.axvline(measured.sparsity, color=ACCENT, linewidth=1.6, label=f"measured {percent(measured.sparsity)}")
-    axes.set_ylabel(f"{measured.metric}, %" if scored else "loss")
+    axes.set_ylabel("loss" if not scored else f"{measured.metric}, %" if unit == 100 else str(measured.metric))
     if not scored:
-        axes.set_ylim(0.95 * dense.loss, np.percentile([p.loss for p in measured.curve], 80) * 1.1)
+        highest = max(np.percentile([p.loss for p in measured.curve], 80), _allowed(measured, unit))
+        axes.set_ylim(dense.loss - 0.05 * (highest - dense.loss), highest + 0.1 * (highest - dense.loss))
     clear_axes(axes)
     sparsity_axis(axes, (0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99))
     axes.set_xlabel(f"sparsity: weights removed, % ({measured.order} order)")
     axes.legend(loc="lower left" if scored else "upper left", frameon=False)
     return figure
+
+
+def _allowed(measured: Measured, unit: int) -> float:
+    """The worst value of the metric, or of the loss, that the goal allows."""
+    goal, dense = measured.goal, measured.dense
+    if goal.max_drop is not None:
+        return unit * ((dense.accuracy or 0.0) - goal.max_drop)
+    return dense.loss + (goal.tolerance if goal.tolerance is not None else (goal.max_rise or 0.0) * dense.loss)

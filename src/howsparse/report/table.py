@@ -50,7 +50,10 @@ def _at_most(limit: PruningLimit) -> str:
     if limit.resolved:
         return f"{percent(limit.sparsity)} (limit, bracket {limit.errors})"
     outlook = limit.outlook()
-    return f"not resolved: a bracket of {limit.errors}" + (f"; {outlook}" if outlook else "")
+    more = f"; {outlook}" if outlook else ""
+    if limit.stopped == "probe":
+        more = f"; --probes {4 * len(limit.spectrum.tridiagonals)} would make it narrower"
+    return f"not resolved: a bracket of {limit.errors}{more}"
 
 
 def _test_change(dense: Point, after: Point) -> str:
