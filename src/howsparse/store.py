@@ -136,7 +136,9 @@ def _pieces(value: object) -> Iterator[bytes]:
         value = value.value
     if isinstance(value, Tensor):
         yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
-        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        plain = value.detach().cpu().contiguous()
+        # a tensor of one value counts as contiguous whatever its stride is, but view needs a stride of 1
+        yield plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
     elif isinstance(value, Mapping):
         yield f"mapping {len(value)}".encode()
         for key in sorted(value, key=str):

@@ -95,8 +95,13 @@ def test_limit_of_any_module(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert recorded["made"]["versions"]["torch"] == torch.__version__
     assert run(*arguments, "--curvature", "ggn", monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr()
-    assert "Limit: " in shown.out
-    assert "112" in shown.out
+    first, *_, last = shown.out.splitlines()
+    assert first.startswith("How sparse can this network be pruned? 112 weights")
+    assert "(measured; this is the answer)" in shown.out
+    measured = round(answer["measured"] * 112)
+    assert last.startswith("next: howsparse prune mynets:net --weights good.safetensors --data data.npz --sparsity ")
+    kept = float(last.split("--sparsity ")[1].split()[0])
+    assert round(kept * 112) == measured
     assert "has rank" not in shown.err
 
 
@@ -115,7 +120,7 @@ def test_too_few_images_for_the_gauss_newton_matrix(
 def test_prune_writes_exact_zeros(
     sparsity: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("prune", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--max-products", "40")
+    arguments = ("prune", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--probes", "8")
     outputs = ("--output", "pruned.safetensors", "--mask", "mask.safetensors", "--sparsity", sparsity, "--json")
     assert run(*arguments, *outputs, monkeypatch=monkeypatch) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from howsparse.cli.app import app
+from howsparse.cli.following import after_certificate, after_measurement
 from howsparse.cli.measuring import (
     certify_subject,
     measure_subject,
     measured_summary,
-    next_command,
+    orders_named,
     orders_summary,
+    question_of,
     write_measurement,
 )
 from howsparse.cli.options import (
@@ -29,7 +31,7 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.subject import DataOptions, GoalOptions, load_subject
-from howsparse.cli.terminal import check_output, note, print_json, show_table, stage_bars
+from howsparse.cli.terminal import check_output, note, print_json, show_lines, show_table, stage_bars
 from howsparse.errors import InputError
 
 
@@ -49,15 +51,15 @@ def measure(
     force: ForceOption = False,
 ) -> None:
     """Measure how sparse a trained network can be pruned while it keeps the accuracy. It evaluates pruned networks."""
-    from howsparse.pruning.orders import ORDERS
-    from howsparse.report.measured import measured_table, orders_table, plot_measured
+    from howsparse.report.measured import measured_sentence, measured_table, orders_table, plot_measured
     from howsparse.report.plots import save_figure
 
     if plot is not None:
         check_output(plot, force)
+    orders = orders_named(order)
     subject = load_subject(model, weights, data, parts)
     began = time.perf_counter()
-    comparison = measure_subject(subject, tuple(ORDERS) if order == "best" else (order,), goals, seed)
+    comparison = measure_subject(subject, orders, goals, seed)
     best, seconds = comparison.best, time.perf_counter() - began
     found = measured_summary(subject, best) | {"seconds": round(seconds, 3)}
     if order == "best":
@@ -67,9 +69,10 @@ def measure(
     if as_json:
         print_json(found | about)
     else:
-        if order == "best":
-            show_table(orders_table(comparison))
-        show_table(measured_table(best, found, next_command(subject, best)))
+        show_lines([measured_sentence(best, found["num_weights"])])
+        examples = "test examples" if subject.splits else "examples, which may have trained the network"
+        show_table(measured_table(best, found, examples) if order != "best" else orders_table(comparison))
+        show_lines(after_measurement(subject, best, goals.metric, order == "best"))
     if plot is not None:
         save_figure(plot_measured(best, model), plot)
         note(f"picture: {plot}")
@@ -99,10 +102,13 @@ def certify(
 ) -> None:
     """Certify a sparsity: a bound for what the population loses, proven with examples that chose nothing."""
     from howsparse.loading import load_batches
+    from howsparse.report.measured import certificate_table
 
     if output is not None:
         check_output(output, force)
+    orders_named(order)
     subject = load_subject(model, weights, data, parts)
+    question = question_of(subject, goals, loss_bound, confidence)
     if held_out is not None:
         choose, held = subject.test, load_batches(held_out, parts.batch_size or 1000)[1]
     elif subject.splits:
@@ -110,14 +116,16 @@ def certify(
     else:
         raise InputError("--data has no test data, so nothing is held out; give --held-out data that chose nothing")
     began = time.perf_counter()
-    certificate = certify_subject(subject, choose, held, goals, order, confidence, loss_bound, seed)
+    certificate = certify_subject(subject, choose, held, goals, order, question, seed)
     found = certificate.summary() | {"seconds": round(time.perf_counter() - began, 3)}
     about = {"kind": "certify", "model": model, "seed": seed, "images": parts.images}
     write_measurement(record, about | found)
     if as_json:
         print_json(found | about)
     else:
-        print(certificate)
+        show_lines([certificate.sentence])
+        show_table(certificate_table(certificate))
+        show_lines(after_certificate(subject, certificate, goals, loss_bound, held_out))
     if output is not None:
         certificate.save(output)
         note(f"certificate: {output}")

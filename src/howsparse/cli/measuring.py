@@ -1,12 +1,14 @@
 """What the commands measure and prune have in common: measuring a subject, certifying it, and their numbers."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from howsparse.cli.subject import GoalOptions, Subject, say_cost
+from howsparse.cli.cost import PASSES, say_cost
+from howsparse.cli.subject import GoalOptions, Subject
 from howsparse.cli.terminal import note, print_json, stage_bars
 from howsparse.errors import InputError
 
@@ -15,25 +17,33 @@ if TYPE_CHECKING:
     from howsparse.limit.certificate import Certificate
     from howsparse.limit.measure import Measured
     from howsparse.limit.options import Answer
+    from howsparse.limit.sequence import Question
     from howsparse.pruning.masks import Mask
 
 __all__ = [
     "certify_subject",
     "measure_subject",
     "measured_summary",
-    "next_command",
+    "orders_named",
     "orders_summary",
     "prune_by_order",
+    "question_of",
     "write_measurement",
 ]
 
-_PASSES = 9  # of measure over all data, for most networks
-
 
 def measure_subject(
-    subject: Subject, orders: tuple[str, ...], goals: GoalOptions, seed: int, batches: Any = None
+    subject: Subject,
+    orders: tuple[str, ...],
+    goals: GoalOptions,
+    seed: int,
+    batches: Any = None,
+    held_out: Iterable[Any] = (),
 ) -> "OrderComparison":
-    """Measure orders on the subject's test data (or ``batches``), with progress on stderr."""
+    """Measure orders on the subject's test data (or ``batches``), with progress on stderr.
+
+    ``held_out`` are batches to certify on afterwards; they are not read here, but the time that they take is said.
+    """
     from howsparse.limit.best import measure_orders
     from howsparse.risk.losses import as_loss
     from howsparse.risk.metrics import as_metric
@@ -41,13 +51,13 @@ def measure_subject(
     loss, batches = as_loss(subject.loss, subject.model), subject.test if batches is None else batches
     metric = as_metric(goals.named_metric(), loss)
     goal = goals.goal(has_metric=metric is not None)
-    say_cost(subject, batches, _PASSES * len(orders))
+    say_cost(subject, batches, orders, held_out)
     done: dict[str, int] = {}
     with stage_bars() as show:
 
         def count(order: str, point: Any) -> None:
             done[order] = done.get(order, 0) + 1
-            show(f"measuring, {order}", done[order], max(_PASSES, done[order]))
+            show(f"measuring, {order}", done[order], max(PASSES, done[order]))
 
         return measure_orders(
             subject.model,
@@ -62,27 +72,66 @@ def measure_subject(
         )
 
 
-def certify_subject(
-    subject: Subject,
-    choose: Any,
-    held_out: Any,
-    goals: GoalOptions,
-    order: str,
-    confidence: float,
-    loss_bound: float | None,
-    seed: int,
-) -> "Certificate":
-    """Measure on data that choose the candidates, then certify on the held-out data."""
-    from howsparse.limit.certify import CANDIDATES, candidates_around
-    from howsparse.limit.certify import certify as compute
-    from howsparse.pruning.orders import ORDERS, rank
-    from howsparse.risk.batches import Joined
+def orders_named(order: str) -> tuple[str, ...]:
+    """The orders that --order asks for.
 
-    comparison = measure_subject(subject, tuple(ORDERS) if order == "best" else (order,), goals, seed, choose)
-    best, goal = comparison.best, comparison.best.goal
-    note(f"measured on the data that choose: {100 * best.sparsity:.1f} % ({best.order})")
+    Raises:
+        InputError: there is no order of this name.
+    """
+    from howsparse.pruning.orders import ORDERS
+
+    if order not in ORDERS and order != "best":
+        raise InputError(f"--order '{order}' is not known; use one of {', '.join(ORDERS)}, or best")
+    return tuple(ORDERS) if order == "best" else (order,)
+
+
+def question_of(subject: Subject, goals: GoalOptions, loss_bound: float | None, confidence: float) -> "Question":
+    """What is to be certified.
+
+    Raises:
+        InputError: a value is not valid, or the goal is one that cannot be certified.
+    """
+    from howsparse.limit.sequence import Question, check_confidence
+    from howsparse.risk.losses import as_loss
+    from howsparse.risk.metrics import as_metric
+
+    check_confidence(confidence)
+    goal = goals.goal(has_metric=as_metric(goals.named_metric(), as_loss(subject.loss, subject.model)) is not None)
     if goal.max_rise is not None:
         raise InputError("a share of the loss cannot be certified; give --max-drop, or --tolerance as a loss")
+    if goal.max_drop == 0:
+        raise InputError("no sample can show that nothing is lost; give a --max-drop above 0")
+    if goal.max_drop is not None and loss_bound is not None:
+        raise InputError("--loss-bound is for --tolerance; leave it out, or give --tolerance in place of --max-drop")
+    if goal.tolerance is not None and loss_bound is None:
+        raise InputError("--tolerance needs --loss-bound: the largest value that the loss of one example counts as")
+    return Question(goal.max_drop, goal.tolerance, loss_bound, confidence)
+
+
+def certify_subject(
+    subject: Subject, choose: Any, held_out: Any, goals: GoalOptions, order: str, question: "Question", seed: int
+) -> "Certificate":
+    """Measure on data that choose the candidates, then certify on the held-out data.
+
+    The held-out data are checked first: a mistake is reported before the long part of the work.
+    """
+    from howsparse.limit.certify import CANDIDATES, candidates_around
+    from howsparse.limit.certify import certify as compute
+    from howsparse.limit.overlap import overlapping
+    from howsparse.limit.sequence import held_values
+    from howsparse.pruning.orders import rank
+    from howsparse.risk.outcomes import outcomes
+
+    chosen_on, metric = subject.chose(choose), goals.named_metric()
+    shared = overlapping(held_out, chosen_on)
+    if shared:
+        raise InputError(
+            f"{shared:,} held-out examples are also among the data that trained the network or choose the sparsity;"
+            " remove them"
+        )
+    held_values(outcomes(subject.model, held_out, subject.loss, metric), question)  # refuses too few examples
+    best = measure_subject(subject, orders_named(order), goals, seed, choose, held_out).best
+    note(f"measured on the data that choose: {100 * best.sparsity:.1f} % ({best.order})")
     ranked = rank(subject.model, best.order, subject.train, loss=subject.loss, seed=seed)
     candidates = candidates_around(best.sparsity) if best.sparsity > 0 else CANDIDATES
     with stage_bars() as show:
@@ -90,15 +139,12 @@ def certify_subject(
         return compute(
             subject.model,
             held_out,
-            max_drop=goal.max_drop,
-            tolerance=goal.tolerance,
-            loss_bound=loss_bound,
-            confidence=confidence,
+            **vars(question),
             order=ranked,
             candidates=candidates,
-            chosen_on=Joined((subject.train, choose)),
+            chosen_on=chosen_on,
             loss=subject.loss,
-            metric=goals.named_metric(),
+            metric=metric,
             seed=seed,
             on_point=lambda step: show("measuring, held-out data", next(steps), len(candidates)),
         )
@@ -121,13 +167,13 @@ def prune_by_order(
     """
     from howsparse.limit.assess import check_mask
     from howsparse.limit.options import Answer
-    from howsparse.pruning.orders import ORDERS, rank
+    from howsparse.pruning.orders import rank
 
     if target in (Answer.PREDICTED, Answer.LIMIT):
         raise InputError(f"--sparsity {target} is for magnitude pruning by loss; leave out --max-drop and --order")
     numbers: dict[str, Any] = {}
     if target == Answer.MEASURED:
-        best = measure_subject(subject, tuple(ORDERS) if order == "best" else (order,), goals, seed).best
+        best = measure_subject(subject, orders_named(order), goals, seed).best
         order, target, numbers = best.order, best.sparsity, measured_summary(subject, best)
     elif order == "best":
         raise InputError("--order best needs a goal to compare the orders; leave out --sparsity, or name an order")
@@ -140,7 +186,9 @@ def prune_by_order(
         print_json(numbers | about)
     else:
         accuracy = "" if after.accuracy is None else f", accuracy {100 * after.accuracy:.2f} %"
-        print(f"{100 * mask.sparsity:.1f} % removed by the {order} order: loss {after.loss:.4g}{accuracy}")
+        what = "test data" if subject.splits else "data"
+        removed = f"{100 * mask.sparsity:.1f} % removed by the {order} order"
+        print(f"{removed}: loss {after.loss:.4g}{accuracy} on the {what}")
     return mask
 
 
@@ -186,15 +234,3 @@ def write_measurement(path: Path | None, numbers: dict[str, Any]) -> None:
     from howsparse.records import Measurement, append_record, provenance
 
     append_record(Measurement(made=provenance(), **numbers), path)
-
-
-def next_command(subject: Subject, measured: "Measured") -> str:
-    """What to do after a measurement."""
-    if measured.sparsity == 0:
-        return "no weight can go; try --order best, or allow more with --max-drop"
-    goal = measured.goal
-    if goal.max_drop is not None:
-        return (
-            f"howsparse certify {subject.name} ... --max-drop {100 * goal.max_drop:g} proves a sparsity for unseen data"
-        )
-    return f"howsparse prune {subject.name} ... --sparsity {measured.sparsity:.4g} --order {measured.order}"

@@ -1,5 +1,6 @@
 """Commands about one network: demo, limit, prune."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -7,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from howsparse.cli.app import app
-from howsparse.cli.measuring import prune_by_order
+from howsparse.cli.following import after_limit
+from howsparse.cli.measuring import orders_named, prune_by_order
 from howsparse.cli.options import (
     DataOption,
     ForceOption,
     JsonOption,
     KeepOption,
     ModelArgument,
-    OrderOption,
     PlotOption,
     RecordOption,
     SeedOption,
@@ -22,7 +23,7 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_subject
-from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_table
+from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_lines, show_table
 from howsparse.errors import InputError
 from howsparse.limit.options import Answer, LimitOptions
 
@@ -63,6 +64,13 @@ def demo(
     answer = subject.assess(LimitOptions(seed=seed))
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     show_answer(answer, after, as_json, {"task": "digits", "seed": seed})
+    if not as_json:
+        show_lines(
+            [
+                "next: howsparse train digits --output digits.safetensors",
+                "next: howsparse measure digits --weights digits.safetensors",
+            ]
+        )
     draw(answer, "Digits, 64-64-32-10 ReLU network trained with l1", output)
 
 
@@ -89,6 +97,8 @@ def limit(
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     write_record("limit", subject, answer, after, seed, parts.images, record)
     show_answer(answer, after, as_json, {"kind": "limit", "model": model, "seed": seed, "images": parts.images})
+    if not as_json:
+        show_lines(after_limit(subject, answer.on_train))
     if plot is not None:
         draw(answer, model, plot)
 
@@ -108,7 +118,9 @@ def prune(
     max_drop: Annotated[
         float | None, typer.Option(help="Measure by this drop of the accuracy, in points, and compute no limit.")
     ] = None,
-    order: OrderOption = "magnitude",
+    order: Annotated[
+        str | None, typer.Option(help="Which weights go first: magnitude, wanda, curvature, ...; best tries all.")
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="Also write the mask to this file.")] = None,
     keep: KeepOption = None,
     seed: SeedOption = 0,
@@ -123,21 +135,29 @@ def prune(
     from howsparse.files import save_tensors
 
     target = parse_target(sparsity)
+    if order is not None:
+        orders_named(order)
+    if max_drop is not None and not isinstance(target, Answer):
+        raise InputError("--sparsity gives the sparsity, --max-drop asks for it to be measured; leave one of them out")
     for path in [output] if mask is None else [output, mask]:
         check_output(path, force)
     subject = load_subject(model, weights, data, parts)
     about = {"kind": "prune", "model": model, "seed": seed, "images": parts.images, "weights": str(output)}
-    if max_drop is None and order == "magnitude":
+    if max_drop is None and order is None:
         answer = subject.assess(replace(options, seed=seed), keep)
         found, after = pruned_to(subject, answer, target)
         write_record("prune", subject, answer, after, seed, parts.images, record, output)
         show_answer(answer, after, as_json, about)
     else:
-        found = prune_by_order(subject, target, GoalOptions(max_drop), order, seed, as_json, about, record)
+        goals = GoalOptions(max_drop, None if options.tolerance is None else str(options.tolerance))
+        order = order or "magnitude"
+        found = prune_by_order(subject, target, goals, order, seed, as_json, about, record)
     found.apply_(subject.model)
     save_tensors(subject.model.state_dict(), output)
     if mask is not None:
         found.save(mask)
+    if not as_json:
+        show_lines([f"next: howsparse audit {subject.typed} --change {shlex.quote(str(output))}"])
     note(f"{found.num_weights - found.num_kept:,} of {found.num_weights:,} weights set to zero; written to {output}")
 
 
@@ -172,15 +192,16 @@ def show_answer(answer: "Assessment", after: "Point", as_json: bool, about: dict
     from howsparse.report.table import answer_table
 
     limit = answer.limit
-    if limit.rank_bound is not None and limit.effective_dimension > limit.rank_bound / 10:
+    kept = (1 - limit.errors.low) * limit.num_weights  # the effective dimension is at most this many weights
+    if limit.rank_bound is not None and kept > limit.rank_bound / 10:
         note(
-            f"the Gauss-Newton matrix of these images has rank {limit.rank_bound:,} at most;"
-            " with more images the limit would be lower"
+            f"the Gauss-Newton matrix of these examples has rank {limit.rank_bound:,} at most;"
+            " with more examples the limit would be lower"
         )
     if as_json:
         print_json(answer.summary(after) | about)
     else:
-        show_table(answer_table(answer, after, command=str(about.get("model", about.get("task", "MODEL")))))
+        show_table(answer_table(answer, after))
 
 
 def write_record(

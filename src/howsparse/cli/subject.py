@@ -1,26 +1,25 @@
 """The network of a command, its data, and what must be kept."""
 
-import time
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from howsparse.cli.terminal import note, resumable, stage_bars
+from howsparse.cli.terminal import resumable, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import LimitOptions
-from howsparse.risk.batches import EveryNth, FirstExamples, Pieces, batch_length
+from howsparse.risk.batches import FirstExamples, Joined, Pieces, batch_length, can_split, examples
 from howsparse.risk.losses import Loss, cross_entropy
 
 if TYPE_CHECKING:
     from howsparse.limit.assess import Assessment
     from howsparse.limit.goal import Goal
 
-__all__ = ["DataOptions", "GoalOptions", "Subject", "load_subject", "say_cost"]
+__all__ = ["DataOptions", "EveryOther", "GoalOptions", "Subject", "load_subject", "typed_options"]
 
 _BATCH = 1000  # examples in a batch of an .npz file
 
@@ -30,13 +29,13 @@ class DataOptions:
     """What of the data a command uses."""
 
     images: int | None = field(
-        default=None, metadata={"help": "Number of training examples to use, the first ones; default: all."}
+        default=None, metadata={"help": "Number of training examples to use: the first ones; default: all."}
     )
     batch_size: int | None = field(
-        default=None, metadata={"help": "Largest number of examples in a batch; default: 1000 for files."}
+        default=None, metadata={"help": "Largest number of examples in a batch; default: 1000 for .npz files."}
     )
     population: int | None = field(
-        default=None, metadata={"help": "Number of examples in the population, if the data are a sample of it."}
+        default=None, metadata={"help": "Number of examples in the population that the data are a sample of."}
     )
     loss: str | None = field(
         default=None, metadata={"help": "package.module:name of a loss(model, batch); default: cross-entropy."}
@@ -104,6 +103,7 @@ class Subject:
         loss: ``loss(model, batch)``, mean over the batch.
         whole: all training batches; ``train`` may be a part of them.
         population: number of examples in the population of ``train``; None if ``train`` are all.
+        typed: the network and its data as they are typed after the name of a command.
         splits: whether ``test`` are other data than ``train``.
     """
 
@@ -114,6 +114,7 @@ class Subject:
     loss: Loss = cross_entropy
     whole: Iterable[Any] | None = None
     population: int | None = None
+    typed: str = ""
 
     @property
     def splits(self) -> bool:
@@ -132,9 +133,42 @@ class Subject:
             return assess(self.model, self.train, self.test, loss=self.loss, options=options, keep=keep, progress=show)
 
     def halves(self) -> tuple[Iterable[Any], Iterable[Any]]:
-        """The test data in two halves: one chooses, the other is held out. Single batches are cut in two."""
-        few = Pieces(self.test, 250)
-        return EveryNth(few, 2), EveryNth(few, 2, start=1)
+        """The test data in two halves: one chooses, the other is held out."""
+        return EveryOther(self.test, 0), EveryOther(self.test, 1)
+
+    def chose(self, choose: Iterable[Any]) -> Iterable[Any]:
+        """All data that chose something: those that trained the network, and those that choose the sparsity."""
+        trained = self.train if self.whole is None else self.whole
+        return trained if choose is trained or choose is self.train else Joined((trained, choose))
+
+
+@dataclass(frozen=True)
+class EveryOther:
+    """Every other example of some batches. A batch that cannot be split counts as one example.
+
+    Attributes:
+        batches: batches that can be read several times.
+        start: 0 for the examples at even positions, 1 for those at odd positions.
+
+    >>> import torch
+    >>> [half.tolist() for half in EveryOther([torch.arange(3), torch.arange(3, 5)], 0)]
+    [[0, 2], [4]]
+    """
+
+    batches: Iterable[Any]
+    start: int
+
+    def __iter__(self) -> Iterator[Any]:
+        position = 0
+        for batch in self.batches:
+            length, first = batch_length(batch), (self.start - position) % 2
+            if not can_split(batch):
+                length = 1
+                if first == 0:
+                    yield batch
+            elif first < length:
+                yield examples(batch, slice(first, None, 2))
+            position += length
 
 
 def load_subject(model: str, weights: Path | None, data: str | None, options: DataOptions) -> Subject:
@@ -161,6 +195,7 @@ def load_subject(model: str, weights: Path | None, data: str | None, options: Da
         raise InputError("no data; give --data an .npz file of inputs and targets, or package.module:batches")
     else:
         subject = _of_batches(made, model, *load_batches(data, options.batch_size or _BATCH), options)
+    subject.typed = shlex.quote(model) + typed_options({"weights": weights, "data": data} | vars(options))
     if weights is not None:
         load_weights(subject.model, weights)
     return subject
@@ -171,8 +206,10 @@ def _of_problem(problem: Any, name: str, options: DataOptions) -> Subject:
     if options.loss is not None:
         raise InputError(f"problem '{name}' has its own loss; leave out --loss")
     whole, population = problem.study_batches(), options.population or problem.num_examples
-    train = problem.study_batches(options.images)
-    return Subject(name, problem.initial(), train, problem.test, problem.loss, whole, population)
+    train, test = problem.study_batches(options.images), problem.test
+    if options.batch_size is not None:
+        train, test = Pieces(train, options.batch_size), Pieces(test, options.batch_size)
+    return Subject(name, problem.initial(), train, test, problem.loss, whole, population)
 
 
 def _of_batches(
@@ -193,16 +230,15 @@ def _of_batches(
     return Subject(name, model, part, test if own else part, loss, train, population)
 
 
-def say_cost(subject: Subject, batches: Iterable[Any], passes: int) -> None:
-    """Print how long evaluations will take, if it is more than ten seconds. One batch is timed."""
-    from howsparse.progress import duration
-    from howsparse.risk.evaluate import evaluate
+def typed_options(values: Mapping[str, Any]) -> str:
+    """Options as they are typed, with a space before each; those that are None are left out.
 
-    examples = sum(batch_length(batch) for batch in batches)
-    first = list(islice(batches, 1))
-    evaluate(subject.model, first, subject.loss)  # the first call is slower
-    began = time.perf_counter()
-    evaluate(subject.model, first, subject.loss)
-    seconds = passes * (time.perf_counter() - began) * examples / batch_length(first[0])
-    if seconds > 10:
-        note(f"about {passes} passes over {examples:,} examples: about {duration(seconds)}")
+    >>> typed_options({"batch_size": 8, "data": "a b.npz", "loss": None})
+    " --batch-size 8 --data 'a b.npz'"
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(_plain(value))}" for name, value in given.items())
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

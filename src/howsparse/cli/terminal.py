@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ __all__ = [
     "print_json",
     "progress_bar",
     "resumable",
+    "show_lines",
     "show_table",
     "stage_bars",
     "ticker",
@@ -98,6 +99,12 @@ def show_table(table: Table) -> None:
     """Print a table on stdout, with a width of 160 characters if stdout is not a terminal."""
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(table)
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Print lines on stdout as they are. A command in one can be pasted, also if the terminal folds it."""
+    for line in lines:
+        typer.echo(line)
 
 
 def note(text: str) -> None:

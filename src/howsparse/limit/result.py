@@ -103,6 +103,8 @@ class PruningLimit(Shown):
         if not self.resolved:
             more = self.outlook()
             advice = "a larger max_products" + (f": {more}" if more else "")
+            if self.stopped == "probe":  # then more products of the same probes change nothing
+                advice = f"probes={4 * len(self.spectrum.tridiagonals)}"
             raise UnsuitableNetwork(
                 f"the limit is not resolved, its bracket is {self.errors}; use the measured sparsity, or {advice}"
             )
@@ -119,7 +121,7 @@ class PruningLimit(Shown):
             An estimate that continues `history`; None if there is no basis for one, or if products do not help:
             the spectrum is exact, memory is full, or the probe or the data make the bracket as wide as it is.
         """
-        if self.stopped in ("exact", "memory"):
+        if self.stopped in ("exact", "memory", "probe"):
             return None
         steps, probes = self.spectrum.num_steps, len(self.spectrum.tridiagonals)
         fixed = max(0.0, self.errors.width - 2 * self.errors.quadrature)

@@ -13,7 +13,7 @@ from howsparse.report.plots import ACCENT, INK, SHADE
 
 __all__ = ["audit_lines", "audit_table", "plot_audit"]
 
-_SHOWN = 12  # layers in a table
+_SHOWN = 7  # layers in a table, so that an answer has at most fifteen lines
 
 
 def audit_table(audit: Audit) -> Table:
@@ -23,13 +23,13 @@ def audit_table(audit: Audit) -> Table:
         audit: the audit of a change.
 
     Returns:
-        A table of at most 12 layers; the lines of `audit_lines` are below it.
+        A table of at most seven layers; the lines of `audit_lines` are below it.
 
     >>> layers = (LayerShare("fc.weight", 4, 4, 0.1, 0.1, 0.3, None),)
     >>> audit_table(Audit(layers, 1.0, 0.5, 0.0, (), "hessian", 0, 1e-6)).row_count  # layer, total, measured
     3
     """
-    table = Table(title="Which layers change the loss?", title_justify="left", caption_justify="left")
+    table = Table(box=None, pad_edge=False, caption_justify="left")
     table.add_column("layer", overflow="fold")
     table.add_column("changed", justify="right")
     table.add_column("change / norm", justify="right")
@@ -42,7 +42,6 @@ def audit_table(audit: Audit) -> Table:
     rest = ordered[_SHOWN:]
     if rest:
         table.add_row(f"{len(rest)} more layer{'s' if len(rest) > 1 else ''}", "", "", *_sums(audit, rest))
-    table.add_section()
     table.add_row("predicted in total" if audit.path is None else "in total", "", "", *_sums(audit, ordered))
     table.add_row("measured", "", "", *[""] * (len(_columns(audit)) - 1), _signed(audit.measured))
     table.caption = "\n".join(audit_lines(audit))

@@ -22,13 +22,12 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def answer_table(assessment: Assessment, after: Point, command: str = "MODEL") -> Table:
-    """The answers for a network in at most fifteen lines: the measured one first, and what to do next.
+def answer_table(assessment: Assessment, after: Point) -> Table:
+    """The answers for a network in a few rows, the measured one first.
 
     Args:
         assessment: the limit of the network, and its measured curves.
         after: point of the pruned network on the test batches.
-        command: the network and its data as they are typed after ``howsparse prune``, for the commands to use next.
     """
     limit, train = assessment.limit, assessment.on_train
     title = f"How sparse can this network be pruned? {limit.num_weights:,} weights, tolerance {limit.tolerance:.3g}"
@@ -38,12 +37,11 @@ def answer_table(assessment: Assessment, after: Point, command: str = "MODEL") -
     table.add_row("now", f"{percent(train.sparsity)} keeps the training loss (measured; this is the answer)")
     if assessment.on_test.sparsity_by_accuracy is not None:
         table.add_row("", f"{percent(assessment.on_test.sparsity_by_accuracy)} keeps the test accuracy (measured)")
-    table.add_row("proven", f"not asked: howsparse certify {command}")
+    table.add_row("proven", "not asked for (certify)")
     table.add_row("at most", _at_most(limit))
     checked = verdict(limit.checked_rise, limit.tolerance, limit.prediction_above_limit)
     table.add_row("predicted", f"{percent(limit.predicted)} {checked}")
     table.add_row("test", _test_change(assessment.on_test.dense, after))
-    table.add_row("next", f"howsparse prune {command} --sparsity measured --output pruned.safetensors")
     return table
 
 
@@ -52,7 +50,10 @@ def _at_most(limit: PruningLimit) -> str:
     if limit.resolved:
         return f"{percent(limit.sparsity)} (limit, bracket {limit.errors})"
     outlook = limit.outlook()
-    return f"not resolved: a bracket of {limit.errors}" + (f"; {outlook}" if outlook else "")
+    more = f"; {outlook}" if outlook else ""
+    if limit.stopped == "probe":
+        more = f"; --probes {4 * len(limit.spectrum.tridiagonals)} would make it narrower"
+    return f"not resolved: a bracket of {limit.errors}{more}"
 
 
 def _test_change(dense: Point, after: Point) -> str:

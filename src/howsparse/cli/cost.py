@@ -1,0 +1,94 @@
+"""How long a measurement will take, said before it starts. One batch is timed."""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from howsparse.cli.subject import Subject
+from howsparse.cli.terminal import note
+from howsparse.progress import duration
+from howsparse.risk.batches import batch_length, move, split_batch
+from howsparse.risk.evaluate import evaluate
+from howsparse.risk.losses import SplitLoss
+from howsparse.risk.modes import device_of, evaluation_mode
+
+__all__ = ["PASSES", "expected_seconds", "say_cost"]
+
+PASSES = 9  # over all data, of one measurement that begins on a part of the data; of a certificate too
+_MANY_PASSES = 17  # of one measurement on few data
+_FEW = 1600  # fewer examples than this are few
+_WORTH_SAYING = 10.0  # seconds
+_BACKWARD = 3  # a gradient takes this many evaluations
+_CURVATURE_EXAMPLES = 256
+_MARGINAL_STEPS, _MARGINAL_EXAMPLES, _MARGINAL_SINGLE = 20, 512, 64
+
+
+def say_cost(subject: Subject, batches: Iterable[Any], orders: Sequence[str], held_out: Iterable[Any] = ()) -> None:
+    """Print how long measuring some orders will take, if it is more than ten seconds.
+
+    Args:
+        subject: the network and its data.
+        batches: the batches to measure on.
+        orders: names of the orders.
+        held_out: batches to certify on afterwards.
+    """
+    seconds = expected_seconds(subject, batches, orders, held_out)
+    if seconds > _WORTH_SAYING:
+        what = f"{len(orders)} orders" if len(orders) > 1 else "one order"
+        note(f"measuring {what} on {_count(batches):,} examples: about {duration(seconds)}")
+
+
+def expected_seconds(
+    subject: Subject, batches: Iterable[Any], orders: Sequence[str], held_out: Iterable[Any] = ()
+) -> float:
+    """Estimated time of measuring some orders, in seconds; usually right within a factor of two.
+
+    Args:
+        subject, batches, orders, held_out: as for `say_cost`.
+    """
+    first = next(iter(batches), None)
+    if first is None:
+        return 0.0
+    each = _seconds(subject, first) / batch_length(first)
+    count = _count(batches)
+    total = each * count * (PASSES if count >= _FEW else _MANY_PASSES) * len(orders) + each * _count(held_out) * PASSES
+    return total + _seconds_of_orders(subject, first, each, orders)
+
+
+def _seconds_of_orders(subject: Subject, batch: Any, each: float, orders: Sequence[str]) -> float:
+    """Time of the orders that read data; ``each`` is the time of evaluating one example of many."""
+    total = (
+        each
+        * _count(subject.train)
+        * sum({"wanda": 1, "wanda-row": 1, "gradient": _BACKWARD}.get(o, 0) for o in orders)
+    )
+    if not {"curvature", "marginal"} & set(orders):
+        return total
+    one = split_batch(batch, 1)[0]
+    single, outputs = _seconds(subject, one) * _BACKWARD, 1
+    if isinstance(subject.loss, SplitLoss):
+        device = device_of(subject.model)
+        with evaluation_mode(subject.model), torch.no_grad():
+            outputs = subject.loss.output(subject.model, move(one, device)).shape[-1]
+    if "curvature" in orders:
+        total += single * outputs * min(_CURVATURE_EXAMPLES, _count(subject.train))
+    if "marginal" in orders:
+        total += _MARGINAL_STEPS * (_MARGINAL_SINGLE * single + _MARGINAL_EXAMPLES * each * _BACKWARD)
+    return total
+
+
+def _seconds(subject: Subject, batch: Any) -> float:
+    """Time of evaluating a batch. The first call can be slower, so a second one is timed if it is short."""
+    for _ in range(2):
+        began = time.perf_counter()
+        evaluate(subject.model, [batch], subject.loss)
+        seconds = time.perf_counter() - began
+        if seconds > 1:
+            break
+    return seconds
+
+
+def _count(batches: Iterable[Any]) -> int:
+    return sum(map(batch_length, batches))
