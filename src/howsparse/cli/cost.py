@@ -9,6 +9,7 @@ import torch
 from howsparse.cli.subject import Subject
 from howsparse.cli.terminal import note
 from howsparse.progress import duration
+from howsparse.pruning.orders.diagonal import EXACT_UP_TO
 from howsparse.risk.batches import batch_length, move, split_batch
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import SplitLoss
@@ -71,7 +72,8 @@ def _seconds_of_orders(subject: Subject, batch: Any, each: float, orders: Sequen
     if isinstance(subject.loss, SplitLoss):
         device = device_of(subject.model)
         with evaluation_mode(subject.model), torch.no_grad():
-            outputs = subject.loss.output(subject.model, move(one, device)).shape[-1]
+            outputs = subject.loss.output(subject.model, move(one, device)).numel()
+        outputs = outputs if outputs <= EXACT_UP_TO else 1  # of more outputs, the order draws one
     if "curvature" in orders:
         total += single * outputs * min(_CURVATURE_EXAMPLES, _count(subject.train))
     if "marginal" in orders:

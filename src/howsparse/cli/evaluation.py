@@ -30,7 +30,7 @@ from howsparse.cli.options import (
     WeightsOption,
     with_dataclass_options,
 )
-from howsparse.cli.subject import DataOptions, GoalOptions, load_subject
+from howsparse.cli.subject import DataOptions, GoalOptions, load_data, load_subject
 from howsparse.cli.terminal import check_output, note, print_json, show_lines, show_table, stage_bars
 from howsparse.errors import InputError
 
@@ -101,7 +101,6 @@ def certify(
     force: ForceOption = False,
 ) -> None:
     """Certify a sparsity: a bound for what the population loses, proven with examples that chose nothing."""
-    from howsparse.loading import load_batches
     from howsparse.report.measured import certificate_table
 
     if output is not None:
@@ -110,7 +109,7 @@ def certify(
     subject = load_subject(model, weights, data, parts)
     question = question_of(subject, goals, loss_bound, confidence)
     if held_out is not None:
-        choose, held = subject.test, load_batches(held_out, parts.batch_size or 1000)[1]
+        choose, held = subject.test, load_data(held_out, model, subject.model, parts)[1]
     elif subject.splits:
         choose, held = subject.halves()
     else:

@@ -28,6 +28,7 @@ __all__ = [
     "orders_summary",
     "prune_by_order",
     "question_of",
+    "show_mask",
     "write_measurement",
 ]
 
@@ -165,7 +166,6 @@ def prune_by_order(
     Raises:
         InputError: the sparsity is the predicted one or the limit, which are for magnitude pruning.
     """
-    from howsparse.limit.assess import check_mask
     from howsparse.limit.options import Answer
     from howsparse.pruning.orders import rank
 
@@ -179,6 +179,22 @@ def prune_by_order(
         raise InputError("--order best needs a goal to compare the orders; leave out --sparsity, or name an order")
     ranked = rank(subject.model, order, subject.train, loss=subject.loss, seed=seed)
     mask = ranked.mask(float(target))
+    show_mask(subject, mask, order, numbers, as_json, about, record)
+    return mask
+
+
+def show_mask(
+    subject: Subject,
+    mask: "Mask",
+    order: str,
+    numbers: dict[str, Any],
+    as_json: bool,
+    about: dict[str, object],
+    record: Path | None,
+) -> None:
+    """Evaluate a mask on the test data, and print and record what it does."""
+    from howsparse.limit.assess import check_mask
+
     after = check_mask(subject.model, mask, subject.test, subject.loss)
     numbers |= {"order": order, "pruned_sparsity": mask.sparsity, "pruned_accuracy": after.accuracy}
     write_measurement(record, about | numbers)
@@ -189,7 +205,6 @@ def prune_by_order(
         what = "test data" if subject.splits else "data"
         removed = f"{100 * mask.sparsity:.1f} % removed by the {order} order"
         print(f"{removed}: loss {after.loss:.4g}{accuracy} on the {what}")
-    return mask
 
 
 def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from howsparse.cli.app import app
 from howsparse.cli.following import after_limit
-from howsparse.cli.measuring import orders_named, prune_by_order
+from howsparse.cli.measuring import orders_named, prune_by_order, show_mask
 from howsparse.cli.options import (
     DataOption,
     ForceOption,
@@ -24,6 +24,7 @@ from howsparse.cli.options import (
 )
 from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_subject
 from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_lines, show_table
+from howsparse.cli.writing import read_certificate, write_pruned
 from howsparse.errors import InputError
 from howsparse.limit.options import Answer, LimitOptions
 
@@ -109,7 +110,9 @@ def prune(
     model: ModelArgument,
     options: LimitOptions,
     parts: DataOptions,
-    output: Annotated[Path, typer.Option(help="File for the pruned weights (safetensors).")],
+    output: Annotated[
+        Path, typer.Option(help="File for the pruned weights (safetensors); for hf:FOLDER, a folder for the model.")
+    ],
     weights: WeightsOption = None,
     data: DataOption = None,
     sparsity: Annotated[
@@ -120,6 +123,9 @@ def prune(
     ] = None,
     order: Annotated[
         str | None, typer.Option(help="Which weights go first: magnitude, wanda, curvature, ...; best tries all.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Apply the mask of this file of `howsparse certify`, and measure nothing else.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Also write the mask to this file.")] = None,
     keep: KeepOption = None,
@@ -132,8 +138,6 @@ def prune(
 
     With --max-drop or --order, the limit is not computed.
     """
-    from howsparse.files import save_tensors
-
     target = parse_target(sparsity)
     if order is not None:
         orders_named(order)
@@ -142,23 +146,41 @@ def prune(
     for path in [output] if mask is None else [output, mask]:
         check_output(path, force)
     subject = load_subject(model, weights, data, parts)
+    proven = None if certificate is None else read_certificate(certificate, subject.model)
     about = {"kind": "prune", "model": model, "seed": seed, "images": parts.images, "weights": str(output)}
-    if max_drop is None and order is None:
-        answer = subject.assess(replace(options, seed=seed), keep)
-        found, after = pruned_to(subject, answer, target)
-        write_record("prune", subject, answer, after, seed, parts.images, record, output)
-        show_answer(answer, after, as_json, about)
+    if proven is not None:
+        found = proven.mask
+        show_mask(subject, found, proven.order, {}, as_json, about, record)
+    elif max_drop is None and order is None:
+        found = prune_by_answer(subject, target, replace(options, seed=seed), keep, as_json, about, record)
     else:
         goals = GoalOptions(max_drop, None if options.tolerance is None else str(options.tolerance))
-        order = order or "magnitude"
-        found = prune_by_order(subject, target, goals, order, seed, as_json, about, record)
-    found.apply_(subject.model)
-    save_tensors(subject.model.state_dict(), output)
+        found = prune_by_order(subject, target, goals, order or "magnitude", seed, as_json, about, record)
+    write_pruned(subject, found, output, None if proven is None else proven.sentence, force)
     if mask is not None:
         found.save(mask)
     if not as_json:
         show_lines([f"next: howsparse audit {subject.typed} --change {shlex.quote(str(output))}"])
     note(f"{found.num_weights - found.num_kept:,} of {found.num_weights:,} weights set to zero; written to {output}")
+
+
+def prune_by_answer(
+    subject: Subject,
+    target: float | Answer,
+    options: LimitOptions,
+    keep: Path | None,
+    as_json: bool,
+    about: dict[str, object],
+    record: Path | None,
+) -> "Mask":
+    """The magnitude mask at a given sparsity or at one of the answers; print all answers."""
+    answer = subject.assess(options, keep)
+    found, after = pruned_to(subject, answer, target)
+    images, weights = about["images"], about["weights"]
+    assert images is None or isinstance(images, int)
+    write_record("prune", subject, answer, after, options.seed, images, record, Path(str(weights)))
+    show_answer(answer, after, as_json, about)
+    return found
 
 
 def parse_target(sparsity: str) -> float | Answer:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from howsparse.limit.assess import Assessment
     from howsparse.limit.goal import Goal
 
-__all__ = ["DataOptions", "EveryOther", "GoalOptions", "Subject", "load_subject", "typed_options"]
+__all__ = ["DataOptions", "EveryOther", "GoalOptions", "Subject", "load_data", "load_subject", "typed_options"]
 
-_BATCH = 1000  # examples in a batch of an .npz file
+_BATCH, _HUB_BATCH = 1000, 32  # examples in a batch of an .npz file, and of a Hugging Face model
 
 
 @dataclass(frozen=True)
@@ -177,15 +177,14 @@ def load_subject(model: str, weights: Path | None, data: str | None, options: Da
     Raises:
         InputError: a file or a name is missing, or has the wrong contents.
     """
-    from howsparse.loading import call_if_function, check_weights, load_batches, load_named, load_problem, load_weights
+    from howsparse.loading import check_weights, load_weights
     from howsparse.problem import Problem
     from howsparse.tasks import load_recipe
 
     if ":" not in model:
         load_recipe(model)
         check_weights(model, weights)
-    made = load_problem(model, data) if ":" not in model else load_named(model)
-    made = made if isinstance(made, nn.Module | Problem) else call_if_function(model, made)
+    made = _load_network(model, data)
     if isinstance(made, Problem):
         check_weights(model, weights)
         subject = _of_problem(made, model, options)
@@ -194,11 +193,39 @@ def load_subject(model: str, weights: Path | None, data: str | None, options: Da
     elif data is None:
         raise InputError("no data; give --data an .npz file of inputs and targets, or package.module:batches")
     else:
-        subject = _of_batches(made, model, *load_batches(data, options.batch_size or _BATCH), options)
+        subject = _of_batches(made, model, *load_data(data, model, made, options), options)
     subject.typed = shlex.quote(model) + typed_options({"weights": weights, "data": data} | vars(options))
     if weights is not None:
         load_weights(subject.model, weights)
     return subject
+
+
+def load_data(spec: str, model: str, network: nn.Module, options: DataOptions) -> tuple[Iterable[Any], Iterable[Any]]:
+    """Training and test batches from ``--data`` or ``--held-out``, for a network of one's own or of Hugging Face.
+
+    Raises:
+        InputError: the data are missing, or have the wrong contents.
+    """
+    from howsparse.integrations.data import load_hub_data
+    from howsparse.integrations.huggingface import hub_folder
+    from howsparse.loading import load_batches
+
+    folder, size = hub_folder(model), options.batch_size
+    if folder is not None:
+        return load_hub_data(spec, network, folder, size or _HUB_BATCH)
+    return load_batches(spec, size or _BATCH)
+
+
+def _load_network(model: str, data: str | None) -> Any:
+    """What MODEL stands for: a task or problem, a folder of Hugging Face, or something that is imported."""
+    from howsparse.integrations.huggingface import hub_folder, load_hub_model
+    from howsparse.loading import call_if_function, load_named, load_problem
+    from howsparse.problem import Problem
+
+    if hub_folder(model) is not None:
+        return load_hub_model(model)
+    made = load_problem(model, data) if ":" not in model else load_named(model)
+    return made if isinstance(made, nn.Module | Problem) else call_if_function(model, made)
 
 
 def _of_problem(problem: Any, name: str, options: DataOptions) -> Subject:

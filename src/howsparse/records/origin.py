@@ -12,6 +12,8 @@ from pathlib import Path, PurePath
 import torch
 from pydantic import BaseModel, ConfigDict
 
+_HUB = "hf:"  # before the folder of a Hugging Face model
+
 __all__ = ["Machine", "Provenance", "portable_command", "provenance"]
 
 
@@ -69,11 +71,15 @@ def portable_command(words: Sequence[str]) -> str:
 
     >>> portable_command(["howsparse", "limit", "--data", "../data/cifar10", "--weights=/home/me/fc5.safetensors"])
     'howsparse limit --data cifar10 --weights=fc5.safetensors'
+    >>> portable_command(["howsparse", "measure", "hf:/home/me/my-bert"])
+    'howsparse measure hf:my-bert'
     """
     return shlex.join(map(_without_folder, words))
 
 
 def _without_folder(word: str) -> str:
+    if word.startswith(_HUB):
+        return _HUB + _without_folder(word.removeprefix(_HUB))
     option, equals, value = word.rpartition("=")
     path = PurePath(value)
     return option + equals + (path.name if path.is_absolute() or path.parts[:1] == ("..",) else value)

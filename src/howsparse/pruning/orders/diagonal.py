@@ -21,7 +21,9 @@ from howsparse.risk.batches import split_batch
 from howsparse.risk.empirical import Caller, EmpiricalRisk
 from howsparse.risk.losses import CrossEntropy, SplitLoss
 
-__all__ = ["Diagonal", "ggn_diagonal"]
+__all__ = ["EXACT_UP_TO", "Diagonal", "ggn_diagonal"]
+
+EXACT_UP_TO = 200  # outputs of one example; of more, labels are drawn
 
 _IGNORED = -100  # torch's label of predictions that do not count
 
@@ -39,7 +41,7 @@ class Diagonal:
     note: str
 
 
-def ggn_diagonal(risk: EmpiricalRisk, *, exact_up_to: int = 200, draws: int = 1, seed: int = 0) -> Diagonal:
+def ggn_diagonal(risk: EmpiricalRisk, *, exact_up_to: int = EXACT_UP_TO, draws: int = 1, seed: int = 0) -> Diagonal:
     r"""Diagonal of the Gauss-Newton matrix of an empirical risk.
 
     An example with at most ``exact_up_to`` outputs gives its exact part: the factor :math:`R_i` is the square root of

@@ -1,0 +1,50 @@
+"""What `howsparse prune` writes, and the certificate that it may read."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from howsparse.cli.subject import Subject
+from howsparse.errors import InputError
+from howsparse.records.origin import portable_command
+
+if TYPE_CHECKING:
+    from howsparse.limit.certificate import Certificate
+    from howsparse.pruning.masks import Mask
+
+__all__ = ["read_certificate", "write_pruned"]
+
+
+def read_certificate(path: Path, model: nn.Module) -> "Certificate":
+    """Read a certificate, and check that it is for this network.
+
+    Raises:
+        InputError: the file is no certificate, certifies nothing, or is for other weights.
+    """
+    from howsparse.limit.certificate import Certificate
+
+    found = Certificate.load(path)
+    if not found.holds:
+        raise InputError(f"{path} certifies nothing; certify again with a larger --max-drop or more held-out data")
+    if not found.matches(model):
+        raise InputError(f"{path} is for other weights than these; certify this network")
+    return found
+
+
+def write_pruned(subject: Subject, mask: "Mask", output: Path, sentence: str | None, force: bool) -> None:
+    """Write the pruned weights: a file, or for a network of Hugging Face a folder with mask and model card."""
+    from howsparse.files import save_tensors
+    from howsparse.integrations.huggingface import hub_folder
+
+    folder = hub_folder(subject.name)
+    if folder is not None:
+        from howsparse.integrations.card import card_block
+        from howsparse.integrations.saving import save_pruned
+
+        card = card_block(mask, certificate=sentence, command=portable_command(["howsparse", *sys.argv[1:]]))
+        save_pruned(subject.model, mask, output, card, source=folder, force=force)
+    mask.apply_(subject.model)
+    if folder is None:
+        save_tensors(subject.model.state_dict(), output)
