@@ -125,6 +125,15 @@ def test_bfloat16_is_studied_in_float32() -> None:
     assert all(torch.equal(p, before[name]) and p.dtype == torch.bfloat16 for name, p in half.named_parameters())
 
 
+def test_the_loss_of_a_bfloat16_model_has_more_digits_than_its_logits() -> None:
+    model, batches = tiny("llama", torch.bfloat16), batches_for("llama")
+    logits = model(batches[0]["input_ids"], batches[0]["attention_mask"]).logits[:, :-1]
+    labels = batches[0]["labels"][:, 1:]
+    exact = nn.functional.cross_entropy(logits.double().reshape(-1, logits.shape[-1]), labels.reshape(-1))
+    assert evaluate(model, batches[:1])[0] == pytest.approx(float(exact.detach()), rel=1e-6)
+    assert outcomes(model, batches[:1]).loss == pytest.approx(float(exact.detach()), rel=1e-6)
+
+
 def fails(match: str, model: nn.Module, batches: object) -> None:
     with pytest.raises(InputError, match=match) as caught:
         EmpiricalRisk(model, batches).gradient()  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.risk.batches import batch_length
+from howsparse.risk.batches import batch_length, is_half
 from howsparse.risk.pretrained import check_single_label, reads_labels, shifts_labels
 
 __all__ = ["Criterion", "CrossEntropy", "Loss", "SplitLoss", "as_loss", "cross_entropy", "weight_of"]
@@ -228,7 +228,7 @@ def _logits(output: Any) -> Tensor:
         raise InputError(
             f"the model returns {type(logits).__name__}, not a tensor of logits; pass a loss(model, batch) for it"
         )
-    return logits
+    return logits.float() if is_half(logits) else logits  # a loss in bfloat16 would have two digits
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
