@@ -126,7 +126,7 @@ def certify(
     else:
         show_lines([certificate.sentence])
         show_table(certificate_table(certificate))
-        show_lines(after_certificate(subject, certificate, goals, loss_bound, held_out))
+        show_lines(after_certificate(subject, certificate, goals, loss_bound, held_out, output))
     if output is not None:
         certificate.save(output)
         note(f"certificate: {output}")

@@ -145,6 +145,8 @@ def prune(
         orders_named(order)
     if max_drop is not None and not isinstance(target, Answer):
         raise InputError("--sparsity gives the sparsity, --max-drop asks for it to be measured; leave one of them out")
+    if certificate is not None and (max_drop is not None or order is not None or target != Answer.MEASURED):
+        raise InputError("--certificate has its own mask; leave out --sparsity, --max-drop and --order")
     for path in [output] if mask is None else [output, mask]:
         check_output(path, force)
     subject = load_subject(model, weights, data, parts)
