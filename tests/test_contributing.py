@@ -1,12 +1,15 @@
-"""The method that CONTRIBUTING shows is run as it stands, and its diagram has the rooms that there are."""
+"""The method and the order that CONTRIBUTING shows are run as they stand, and its diagram has the rooms there are."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch import nn
 
+import howsparse
 from howsparse.methods import METHODS, load_method
 from howsparse.tasks import load_task
 from test_rooms import ROOMS
@@ -22,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_method_shown_works(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     made: dict[str, Any] = {"__name__": "layerwise"}
     exec(code, made)
     monkeypatch.setitem(METHODS, "layerwise", made["layerwise"])
@@ -31,6 +34,23 @@ def test_the_method_shown_works(monkeypatch: pytest.MonkeyPatch, one_thread: Non
     assert all(density == 0.25 for density in ticket.mask.layer_densities().values())
     weights = dict(ticket.model.named_parameters())
     assert all((weights[name][~kept] == 0).all() for name, kept in ticket.mask.items())
+
+
+def test_the_order_shown_works() -> None:
+    _, code = blocks("python")
+    made: dict[str, Any] = {"__name__": "relative"}
+    exec(code, made)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = [(torch.randn(64, 6), torch.randint(3, (64,)))]
+    assert howsparse.measure(model, batches, order=made["relative"], max_drop=0.2).order == "relative"
+    before = howsparse.rank(model, made["relative"]).mask(0.5)
+    scores = howsparse.rank(model, made["relative"]).scores
+    assert all(score.mean() == pytest.approx(1.0) for score in scores.values())
+    with torch.no_grad():
+        model.get_parameter("0.weight").mul_(64)  # a power of two, so that nothing is rounded
+    after = howsparse.rank(model, made["relative"]).mask(0.5)
+    assert all(torch.equal(before[name], kept) for name, kept in after.items())
 
 
 def test_the_diagram_has_the_rooms_from_the_ground_up() -> None:

@@ -173,3 +173,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write to"):
         Store(tmp_path / "file" / "store").get(TEXT, {}, {}, Counted())
+
+
+def test_a_view_has_the_digest_of_its_values() -> None:
+    """Also a view of one value, whose stride is not 1."""
+    pairs = torch.arange(6).reshape(3, 2)
+    for view in (pairs[:, 1], pairs[1:2, 1], pairs[:1].T, pairs[::2]):
+        assert digest(view) == digest(view.clone(memory_format=torch.contiguous_format))
+    assert digest(torch.arange(1, 8, 2)[1:2][:]) == digest(torch.tensor([3]))
+    assert digest(torch.arange(1, 8)[2::7]) == digest(torch.tensor([3]))

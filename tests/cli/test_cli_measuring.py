@@ -250,10 +250,15 @@ def test_a_certificate_on_a_file_of_held_out_data(
     assert chosen.split()[0] == f"{np.floor(1e4 * certificate.sparsity + 1e-6) / 100:.2f}"
     model = network()
     assert certificate.matches(model)
-    command = lines[-1].removeprefix("next: ").split()
-    assert run(*command[1:], monkeypatch=monkeypatch) == 0
-    model.load_state_dict(load_file("pruned.safetensors"))
-    assert certificate.matches(model), "the command that follows must prune to the certified mask"
+    by_file = lines[-1].removeprefix("next: ").split()
+    assert "--certificate" in by_file
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    by_sparsity = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ").split()
+    assert "--sparsity" in by_sparsity
+    for command in (by_file, by_sparsity):
+        assert run(*command[1:], "--force", monkeypatch=monkeypatch) == 0
+        model.load_state_dict(load_file("pruned.safetensors"))
+        assert certificate.matches(model), "the command that follows must prune to the certified mask"
 
 
 def test_a_certificate_for_the_loss(
@@ -380,6 +385,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("audit", *NET, "--change", "dense.safetensors"), "leaves every weight as it is"),
     (("prune", *NET, "--order", "nonsense", "--output", "new.safetensors"), "--order 'nonsense' is not known"),
     (("prune", *NET, "--order", "best", "--sparsity", "0.5", "--output", "new.pt"), "--order best needs a goal"),
+    (("prune", *NET, "--certificate", "other.safetensors", "--output", "new.pt"), "other.safetensors"),
+    (("prune", *NET, "--certificate", "c.safetensors", "--order", "erk", "--output", "new.pt"), "has its own mask"),
     (("prune", *NET, "--max-drop", "1", "--sparsity", "0.5", "--output", "new.safetensors"), "leave one of them out"),
     (("prune", *NET, "--max-drop", "1", "--sparsity", "limit", "--output", "new.pt"), "--sparsity limit is for"),
 ]  # fmt: skip

@@ -203,6 +203,7 @@ BAD = [
     (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "1.0"), "outside [0, 1)"),
     (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "-0.1"), "outside [0, 1)"),
     (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "most"), "neither a fraction nor"),
+    (("prune", "mynets:net", *DATA, "--output", "out.safetensors", "--sparsity", "limit"), "limit is not resolved"),
     (("prune", "mynets:net", *DATA, "--output", "good.safetensors"), "good.safetensors exists"),
     (("train", "digits", "--output", "good.safetensors"), "good.safetensors exists"),
     (("train", "fc5-cifar10", "--output", "new.safetensors", "--data", "no/such/folder"), "no/such/folder"),

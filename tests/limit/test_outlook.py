@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from howsparse import PruningLimit, pruning_limit
+from howsparse import InputError, PruningLimit, pruning_limit
 from networks_for_tests import Batches
 
 
@@ -69,3 +69,18 @@ def test_seconds_are_those_of_the_products() -> None:
     assert limit.seconds_per_product is not None
     assert limit.seconds_per_product > 0
     assert outlook.seconds == outlook.products * limit.seconds_per_product
+
+
+def test_where_the_probe_makes_the_bracket_wide_more_probes_are_advised() -> None:
+    """More products of the same probe change nothing; the advised number of probes makes the bracket narrower."""
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(300, 4)
+    batches = [(inputs, inputs[:, :3].argmax(1))]
+    wide = pruning_limit(model, batches, tolerance=0.015)
+    assert (wide.stopped, wide.resolved) == ("probe", False)
+    assert wide.outlook() is None
+    with pytest.raises(InputError, match=r"use the measured sparsity, or probes=4"):
+        wide.resolved_sparsity()
+    assert pruning_limit(model, batches, tolerance=0.015, max_products=800).bracket == wide.bracket
+    more = pruning_limit(model, batches, tolerance=0.015, probes=4)
+    assert more.errors.width < 0.75 * wide.errors.width

@@ -60,25 +60,31 @@ def expected_seconds(
 
 def _seconds_of_orders(subject: Subject, batch: Any, each: float, orders: Sequence[str]) -> float:
     """Time of the orders that read data; ``each`` is the time of evaluating one example of many."""
-    total = (
-        each
-        * _count(subject.train)
-        * sum({"wanda": 1, "wanda-row": 1, "gradient": _BACKWARD}.get(o, 0) for o in orders)
-    )
+    passes = {"wanda": 1, "wanda-row": 1, "gradient": _BACKWARD}
+    total = each * _count(subject.train) * sum(passes.get(order, 0) for order in orders)
     if not {"curvature", "marginal"} & set(orders):
         return total
-    one = split_batch(batch, 1)[0]
-    single, outputs = _seconds(subject, one) * _BACKWARD, 1
-    if isinstance(subject.loss, SplitLoss):
-        device = device_of(subject.model)
-        with evaluation_mode(subject.model), torch.no_grad():
-            outputs = subject.loss.output(subject.model, move(one, device)).numel()
-        outputs = outputs if outputs <= EXACT_UP_TO else 1  # of more outputs, the order draws one
+    single, outputs = _seconds_of_one(subject, batch)
+    single *= _BACKWARD
     if "curvature" in orders:
         total += single * outputs * min(_CURVATURE_EXAMPLES, _count(subject.train))
     if "marginal" in orders:
         total += _MARGINAL_STEPS * (_MARGINAL_SINGLE * single + _MARGINAL_EXAMPLES * each * _BACKWARD)
     return total
+
+
+def _seconds_of_one(subject: Subject, batch: Any) -> tuple[float, int]:
+    """Time of one forward pass of one example alone, and its number of outputs; 1 if the loss does not tell."""
+    one, outputs = move(split_batch(batch, 1)[0], device_of(subject.model)), 1
+    with evaluation_mode(subject.model), torch.no_grad():
+        for _ in range(2):
+            began = time.perf_counter()
+            if isinstance(subject.loss, SplitLoss):
+                outputs = subject.loss.output(subject.model, one).numel()
+            else:
+                subject.loss(subject.model, one)
+    seconds = time.perf_counter() - began
+    return seconds, outputs if outputs <= EXACT_UP_TO else 1  # of more outputs, the order draws one
 
 
 def _seconds(subject: Subject, batch: Any) -> float:

@@ -39,18 +39,19 @@ from howsparse.errors import InputError
 @with_dataclass_options
 def measure(
     model: ModelArgument,
-    goals: GoalOptions,
-    parts: DataOptions,
+    *,
     weights: WeightsOption = None,
     data: DataOption = None,
+    goals: GoalOptions,
     order: OrderOption = "magnitude",
+    parts: DataOptions,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     plot: PlotOption = None,
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Measure how sparse a trained network can be pruned while it keeps the accuracy. It evaluates pruned networks."""
+    """Measure how many weights can go while the accuracy is kept, by evaluating pruned networks."""
     from howsparse.report.measured import measured_sentence, measured_table, orders_table, plot_measured
     from howsparse.report.plots import save_figure
 
@@ -82,25 +83,26 @@ def measure(
 @with_dataclass_options
 def certify(
     model: ModelArgument,
-    goals: GoalOptions,
-    parts: DataOptions,
+    *,
     weights: WeightsOption = None,
     data: DataOption = None,
+    goals: GoalOptions,
     held_out: Annotated[
-        str | None, typer.Option(help="Held-out data, as for --data; default: one half of the test data of --data.")
+        str | None, typer.Option(help="Held-out data, as for --data; default: half of the test data.")
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Probability with which the certificate holds.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the certificate, in (0.5, 1).")] = 0.95,
     loss_bound: Annotated[
-        float | None, typer.Option(help="With --tolerance: the loss of an example counts as at most this.")
+        float | None, typer.Option(help="With --tolerance: the largest loss that one example counts as.")
     ] = None,
     order: OrderOption = "magnitude",
+    parts: DataOptions,
     output: Annotated[Path | None, typer.Option(help="Write the certificate and its mask to this file.")] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Certify a sparsity: a bound for what the population loses, proven with examples that chose nothing."""
+    """Prove on held-out data how many weights can go: the accuracy on unseen data drops by at most so much."""
     from howsparse.report.measured import certificate_table
 
     if output is not None:
@@ -124,7 +126,7 @@ def certify(
     else:
         show_lines([certificate.sentence])
         show_table(certificate_table(certificate))
-        show_lines(after_certificate(subject, certificate, goals, loss_bound, held_out))
+        show_lines(after_certificate(subject, certificate, goals, loss_bound, held_out, output))
     if output is not None:
         certificate.save(output)
         note(f"certificate: {output}")
@@ -134,22 +136,21 @@ def certify(
 @with_dataclass_options
 def audit(
     model: ModelArgument,
-    change: Annotated[
-        Path, typer.Option(help="File of the changed weights: a state dict, a part of one, or a mask of this package.")
-    ],
-    parts: DataOptions,
+    *,
     weights: WeightsOption = None,
     data: DataOption = None,
+    change: Annotated[Path, typer.Option(help="The changed weights: a state dict, a part of one, or a mask.")],
     points: Annotated[
         int | None,
-        typer.Option(min=0, help="Points of the path to the change; 0: never; default: 8 if the local model fails."),
+        typer.Option(min=0, help="Gradients along the change; default: 8 if the prediction fails, else 0."),
     ] = None,
+    parts: DataOptions,
     as_json: JsonOption = False,
     plot: PlotOption = None,
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Find the layers through which a change of the weights changes the loss."""
+    """Show which layers raise the loss when weights are changed."""
     from howsparse.limit.audit import audit as compute
     from howsparse.loading import read_change
     from howsparse.report.audit import audit_table, plot_audit

@@ -1,5 +1,6 @@
 """What to do after an answer: lines with commands to paste. They have the arguments that were typed."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from howsparse.cli.subject import GoalOptions, Subject, typed_options
@@ -35,7 +36,12 @@ def after_measurement(subject: Subject, measured: "Measured", metric: str | None
 
 
 def after_certificate(
-    subject: Subject, certificate: "Certificate", goals: GoalOptions, loss_bound: float | None, held_out: str | None
+    subject: Subject,
+    certificate: "Certificate",
+    goals: GoalOptions,
+    loss_bound: float | None,
+    held_out: str | None,
+    output: Path | None,
 ) -> list[str]:
     """Lines with commands that follow a certificate: prune to exactly the certified mask, or try other orders.
 
@@ -43,11 +49,15 @@ def after_certificate(
         subject: the network.
         certificate: its certificate.
         goals, loss_bound, held_out: options of the certificate as they were typed.
+        output: file that the certificate is written to.
     """
     if not certificate.holds:
         options = vars(goals) | {"loss_bound": loss_bound, "held_out": held_out}
         return [f"next: howsparse certify {subject.typed}{typed_options(options)} --order best"]
-    return [_prune(subject, certificate.sparsity, certificate.order)]
+    if output is None:
+        return [_prune(subject, certificate.sparsity, certificate.order)]
+    given = typed_options({"certificate": output, "output": "pruned.safetensors"})
+    return [f"next: howsparse prune {subject.typed}{given}"]
 
 
 def after_limit(subject: Subject, measured: "Measured") -> list[str]:

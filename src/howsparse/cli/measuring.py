@@ -70,6 +70,7 @@ def measure_subject(
             metric=metric,
             seed=seed,
             on_order=count,
+            progress=False,  # `count` shows it
         )
 
 
@@ -148,6 +149,7 @@ def certify_subject(
             metric=metric,
             seed=seed,
             on_point=lambda step: show("measuring, held-out data", next(steps), len(candidates)),
+            progress=False,
         )
 
 

@@ -79,10 +79,11 @@ def demo(
 @with_dataclass_options
 def limit(
     model: ModelArgument,
-    options: LimitOptions,
-    parts: DataOptions,
+    *,
     weights: WeightsOption = None,
     data: DataOption = None,
+    parts: DataOptions,
+    options: LimitOptions,
     keep: KeepOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -90,7 +91,7 @@ def limit(
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Compute how sparse a trained network can be pruned, and measure the sparsity that pruning reaches."""
+    """Compute the pruning limit of a trained network by its curvature, and measure what pruning reaches."""
     if plot is not None:
         check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
@@ -108,25 +109,26 @@ def limit(
 @with_dataclass_options
 def prune(
     model: ModelArgument,
-    options: LimitOptions,
-    parts: DataOptions,
+    *,
+    weights: WeightsOption = None,
+    data: DataOption = None,
     output: Annotated[
         Path, typer.Option(help="File for the pruned weights (safetensors); for hf:FOLDER, a folder for the model.")
     ],
-    weights: WeightsOption = None,
-    data: DataOption = None,
     sparsity: Annotated[
         str, typer.Option(help="A fraction such as 0.95, or measured, predicted or limit.")
     ] = Answer.MEASURED.value,
     max_drop: Annotated[
-        float | None, typer.Option(help="Measure by this drop of the accuracy, in points, and compute no limit.")
+        float | None, typer.Option(help="Points of accuracy that may be lost; no limit is computed.")
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="Which weights go first: magnitude, wanda, curvature, ...; best tries all.")
+        str | None, typer.Option(help="Which weights go first: magnitude, wanda, ..., or best; no limit is computed.")
     ] = None,
     certificate: Annotated[
-        Path | None, typer.Option(help="Apply the mask of this file of `howsparse certify`, and measure nothing else.")
+        Path | None, typer.Option(help="Apply the mask of this file of `howsparse certify`; no limit is computed.")
     ] = None,
+    parts: DataOptions,
+    options: LimitOptions,
     mask: Annotated[Path | None, typer.Option(help="Also write the mask to this file.")] = None,
     keep: KeepOption = None,
     seed: SeedOption = 0,
@@ -134,7 +136,7 @@ def prune(
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Prune a trained network to a measured, computed or given sparsity, and measure it.
+    """Prune a trained network to a measured, computed or given sparsity, and write its weights.
 
     With --max-drop or --order, the limit is not computed.
     """
@@ -143,6 +145,8 @@ def prune(
         orders_named(order)
     if max_drop is not None and not isinstance(target, Answer):
         raise InputError("--sparsity gives the sparsity, --max-drop asks for it to be measured; leave one of them out")
+    if certificate is not None and (max_drop is not None or order is not None or target != Answer.MEASURED):
+        raise InputError("--certificate has its own mask; leave out --sparsity, --max-drop and --order")
     for path in [output] if mask is None else [output, mask]:
         check_output(path, force)
     subject = load_subject(model, weights, data, parts)

@@ -53,13 +53,13 @@ class GoalOptions:
     """What pruning must keep; by default, the accuracy drops by at most one point."""
 
     max_drop: float | None = field(
-        default=None, metadata={"help": "Allowed drop of the metric in points; default: 1, one point of accuracy."}
+        default=None, metadata={"help": "Points of accuracy (or --metric) that may be lost; default: 1."}
     )
     tolerance: str | None = field(
-        default=None, metadata={"help": "Instead: allowed rise of the loss, such as 0.02, or 5% of the loss."}
+        default=None, metadata={"help": "Instead: allowed rise of the loss: 0.02, or 5% of the loss."}
     )
     metric: str | None = field(
-        default=None, metadata={"help": "accuracy (default), top5, or package.module:function of output and batch."}
+        default=None, metadata={"help": "accuracy (default), top5, or package.module:function(output, batch)."}
     )
 
     def goal(self, *, has_metric: bool = True) -> "Goal":
