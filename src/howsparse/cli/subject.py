@@ -144,31 +144,34 @@ class Subject:
 
 @dataclass(frozen=True)
 class EveryOther:
-    """Every other example of some batches. A batch that cannot be split counts as one example.
+    """Every other example of some batches. Examples of equal content are in the same half.
+
+    A batch that cannot be split counts as one example.
 
     Attributes:
         batches: batches that can be read several times.
-        start: 0 for the examples at even positions, 1 for those at odd positions.
+        start: 0 for the first, third, ... example of new content, 1 for the second, fourth, ...
 
     >>> import torch
-    >>> [half.tolist() for half in EveryOther([torch.arange(3), torch.arange(3, 5)], 0)]
-    [[0, 2], [4]]
+    >>> [half.tolist() for half in EveryOther([torch.tensor([5, 6, 5]), torch.tensor([7, 8])], 0)]
+    [[5, 5], [7]]
     """
 
     batches: Iterable[Any]
     start: int
 
     def __iter__(self) -> Iterator[Any]:
-        position = 0
+        from howsparse.limit.overlap import example_digests
+
+        place: dict[str, int] = {}
         for batch in self.batches:
-            length, first = batch_length(batch), (self.start - position) % 2
-            if not can_split(batch):
-                length = 1
-                if first == 0:
-                    yield batch
-            elif first < length:
-                yield examples(batch, slice(first, None, 2))
-            position += length
+            mine = [
+                i
+                for i, key in enumerate(example_digests([batch]))
+                if place.setdefault(key, len(place)) % 2 == self.start
+            ]
+            if mine:
+                yield examples(batch, mine) if can_split(batch) else batch
 
 
 def load_subject(model: str, weights: Path | None, data: str | None, options: DataOptions) -> Subject:

@@ -67,7 +67,7 @@ def _study(problem: Problem, model: nn.Module, stages: Stages, seed: int, run: R
     began = time.perf_counter()
     limit = limit_of(problem, model, None, seed, run)
     train, test = measure_both(
-        model, limit, problem.study_batches(run.examples), problem.test, problem.loss, run.on_limit
+        model, limit, problem.study_batches(run.examples), problem.test, problem.loss, run.on_limit, fine=True
     )
     seconds = round(time.perf_counter() - began, 3)
     return Study(

@@ -126,6 +126,7 @@ class Watch:
             max_drop=self.max_drop,
             tolerance=self.tolerance,
             max_rise=self.max_rise,
+            progress=False,
             order=self.order,
             loss=self.loss,
         )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -110,19 +111,26 @@ def measure_both(
     test: Iterable[Any],
     loss: Loss = cross_entropy,
     progress: Progress = lambda stage, done, total: None,
+    *,
+    fine: bool = False,
 ) -> tuple[Measured, Measured]:
-    """Measure magnitude masks of the limit's weights on ``train`` and on ``test``."""
+    """Measure magnitude masks of the limit's weights on ``train`` and on ``test``.
+
+    Args:
+        model, limit, train, test, loss, progress: as for `assess`.
+        fine: whether to evaluate the 21 sparsities of `FINE`, as the paper's figures show them.
+    """
+    options: dict[str, Any] = {"scan": FINE, "precision": 0.001} if fine else {"precision": 0.002}
+    options |= {"loss": loss, "names": limit.names, "progress": False}
 
     def counted(stage: str, batches: Iterable[Any], goal: Goal) -> Measured:
-        points: list[Point] = []
+        done = count(1)
 
         def show(point: Point) -> None:
-            points.append(point)
-            progress(stage, len(points), 35)
+            made = next(done)
+            progress(stage, made, max(35 if fine else 20, made))
 
-        return measure(
-            model, batches, **vars(goal), loss=loss, names=limit.names, scan=FINE, precision=0.001, on_point=show
-        )
+        return measure(model, batches, **vars(goal), on_point=show, **options)
 
     scored = as_metric(None, as_loss(loss, model)) is not None
     by_loss = Goal(tolerance=limit.tolerance)

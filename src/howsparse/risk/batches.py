@@ -197,7 +197,7 @@ def can_split(batch: Any) -> bool:
     return all(tensor.ndim > 0 and len(tensor) == length for tensor in _tensors(batch))
 
 
-def examples(batch: Any, index: slice) -> Any:
+def examples(batch: Any, index: slice | list[int]) -> Any:
     """The examples at ``index``: every tensor of the batch is indexed, and other values are unchanged.
 
     >>> examples({"x": torch.arange(5), "name": "a"}, slice(1, None, 2))
