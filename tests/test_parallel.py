@@ -54,7 +54,7 @@ def answers(folder: Path) -> dict[str, object]:
     remembered = [Remembered(Hessian(risk), Store(folder / str(rank())), "mlp") @ vector for _ in range(2)]
     default = pruning_limit(model, [(x[:100], y[:100]) for x, y in batches], max_products=32)
     return {
-        "limit": [*limit.bracket, limit.upper_bound, limit.predicted, limit.errors.data],
+        "limit": [*limit.bracket, float(limit.checked_rise or 0), limit.predicted, limit.errors.data],
         "ggn": [*ggn.bracket, float(ggn.rank_bound or 0)],
         "tolerance": [default.tolerance],
         "losses": [point.loss for point in curve],

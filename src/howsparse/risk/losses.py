@@ -60,8 +60,11 @@ class CrossEntropy:
     tensor(0.6931)
     """
 
+    shift = False
+
     def __init__(self, shift: bool = False) -> None:
-        self.shift = shift
+        if shift:  # without it, the loss has no attributes and is described as in earlier records
+            self.shift = True
 
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         loss = self.for_model(model)
