@@ -14,10 +14,20 @@ from howsparse import InputError, magnitude_mask, random_mask
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import prune
 from howsparse.pruning.repair import repair_layers
-from howsparse.pruning.repair.layers import as_groups, input_rows, output_rows
+from howsparse.pruning.repair.layers import as_groups, input_columns, output_columns
 from howsparse.risk.batches import split_batch
 
 RIDGE = 1e-3
+
+
+def input_rows(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's inputs, ``(groups, positions, features)``."""
+    return input_columns(layer, x).transpose(2, 3).flatten(1, 2)
+
+
+def output_rows(layer: nn.Module, y: Tensor) -> Tensor:
+    """The layer's outputs, ``(groups, positions, outputs)``."""
+    return output_columns(layer, y).transpose(2, 3).flatten(1, 2)
 
 
 def batches_of(x: Tensor, size: int = 16) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Layers that multiply their inputs by a weight matrix, in one form: rows of inputs, weights and outputs.
+"""Layers that multiply their inputs by a weight matrix, in one form: columns of inputs and outputs.
 
 A layer has groups (of a convolution; else one group). Each group multiplies its own inputs by its own matrix.
 """
@@ -13,9 +13,9 @@ from torch.nn import functional
 from howsparse.pruning.masks import Mask
 from howsparse.risk.weights import is_conv1d, select_weights
 
-__all__ = ["Repairable", "as_groups", "input_rows", "output_rows", "pieces", "repairable", "set_groups"]
+__all__ = ["Repairable", "as_groups", "input_columns", "output_columns", "pieces", "repairable", "set_groups"]
 
-_PIECE_NUMBERS = 1 << 24  # numbers of the input rows that are in memory at a time
+_PIECE_NUMBERS = 1 << 24  # numbers of the input columns that are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def _is_matrix(layer: nn.Module) -> bool:
 
 
 def pieces(layer: nn.Module, inputs: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Split the examples of a layer's inputs, and of other tensors, so that the input rows of a piece fit in memory.
+    """Split the examples of a layer's inputs, and of other tensors, so that the columns of a piece fit in memory.
 
     Args:
         layer: the layer that gets the inputs.
@@ -80,42 +80,42 @@ def pieces(layer: nn.Module, inputs: Tensor, *others: Tensor) -> Iterator[tuple[
     yield from zip(*(tensor.split(size) for tensor in (inputs, *others)), strict=True)
 
 
-def input_rows(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """What the weights of a layer multiply, ``(groups, positions, features)``.
+def input_columns(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """What the weights of a layer multiply, ``(groups, parts, features, positions)``.
 
-    A position is a token of a sequence, or a place of a convolution's kernel in an image, with padding.
+    A position is a token of a sequence, or a place of a convolution's kernel in an image, with padding. A part is an
+    image; all tokens are one part.
 
     Args:
         layer: a linear layer or convolution.
         inputs: its first argument.
 
-    >>> input_rows(nn.Conv2d(4, 2, 3, padding=1, groups=2), torch.zeros(5, 4, 6, 6)).shape
-    torch.Size([2, 180, 18])
+    >>> input_columns(nn.Conv2d(4, 2, 3, padding=1, groups=2), torch.zeros(5, 4, 6, 6)).shape
+    torch.Size([2, 5, 18, 36])
     """
     if not isinstance(layer, nn.Conv1d | nn.Conv2d):
-        return inputs.reshape(1, -1, inputs.shape[-1])
+        return inputs.reshape(1, 1, -1, inputs.shape[-1]).mT
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
     shape: list[tuple[int, ...]] = [layer.kernel_size, layer.dilation, layer.stride]
     if isinstance(layer, nn.Conv1d):
         padded, shape = padded.unsqueeze(2), [(1, *each) for each in shape]
     kernel, dilation, stride = shape
-    patches = functional.unfold(padded, kernel, dilation=dilation, stride=stride)  # (examples, features, positions)
-    grouped = patches.view(len(patches), layer.groups, -1, patches.shape[-1])
-    return grouped.permute(1, 0, 3, 2).reshape(layer.groups, -1, grouped.shape[2])
+    patches = functional.unfold(padded, kernel, dilation=dilation, stride=stride)
+    return patches.view(len(patches), layer.groups, -1, patches.shape[-1]).transpose(0, 1)
 
 
-def output_rows(layer: nn.Module, outputs: Tensor) -> Tensor:
-    """The outputs of a layer, ``(groups, positions, outputs of a group)``.
+def output_columns(layer: nn.Module, outputs: Tensor) -> Tensor:
+    """The outputs of a layer, ``(groups, parts, outputs of a group, positions)``.
 
     Args:
         layer: a linear layer or convolution.
         outputs: what it returned.
     """
     if not isinstance(layer, nn.Conv1d | nn.Conv2d):
-        return outputs.reshape(1, -1, outputs.shape[-1])
-    grouped = outputs.reshape(len(outputs), layer.groups, layer.out_channels // layer.groups, -1)
-    return grouped.permute(1, 0, 3, 2).reshape(layer.groups, -1, grouped.shape[2])
+        return outputs.reshape(1, 1, -1, outputs.shape[-1]).mT
+    size = layer.out_channels // layer.groups
+    return outputs.reshape(len(outputs), layer.groups, size, -1).transpose(0, 1)
 
 
 def as_groups(layer: nn.Module, values: Tensor) -> Tensor:

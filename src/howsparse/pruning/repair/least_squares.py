@@ -21,8 +21,8 @@ from howsparse.pruning.masks import Mask
 from howsparse.pruning.repair.layers import (
     Repairable,
     as_groups,
-    input_rows,
-    output_rows,
+    input_columns,
+    output_columns,
     pieces,
     repairable,
     set_groups,
@@ -233,10 +233,10 @@ def _fit(target: Repairable, pairs: Pairs, job: _Job, shift: _Shift | None) -> N
         if job.inputs == "dense":
             given, output = whole.input, pruned.layer.forward(whole.input)
         for x, y, wanted in pieces(pruned.layer, given, output, whole.output):
-            missing = output_rows(pruned.layer, precise(wanted) - precise(y))
+            missing = output_columns(pruned.layer, precise(wanted) - precise(y))
             if shift is not None:
-                missing = missing + (shift.now - shift.dense).view(groups, 1, outputs)
-            equations.add(precise(input_rows(pruned.layer, x)), missing)
+                missing = missing + (shift.now - shift.dense).view(groups, 1, outputs, 1)
+            equations.add(precise(input_columns(pruned.layer, x)), missing)
     kept = as_groups(first, job.mask[target.name].to(target.weight.device))
     change = equations.solve(kept, job.ridge)
     set_groups(first, target.weight, now.double() + change[..., :features])

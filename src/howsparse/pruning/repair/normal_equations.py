@@ -28,7 +28,7 @@ class NormalEquations:
         like: a tensor on the device of the computation, which is in float64.
 
     >>> equations = NormalEquations(1, 2, 1, False, torch.zeros(1))
-    >>> equations.add(torch.eye(2)[None], torch.tensor([[[4.0], [6.0]]]))
+    >>> equations.add(torch.eye(2)[None, None], torch.tensor([[[[4.0, 6.0]]]]))
     >>> equations.solve(torch.tensor([[[True, False]]]), ridge=1.0).round(decimals=6).tolist()
     [[[2.0, 0.0]]]
     """
@@ -39,17 +39,22 @@ class NormalEquations:
         self.gram = torch.zeros(groups, size, size, dtype=torch.float64, device=like.device)
         self.right = torch.zeros(groups, outputs, size, dtype=torch.float64, device=like.device)
 
-    def add(self, rows: Tensor, missing: Tensor) -> None:
-        """Add positions.
+    def add(self, inputs: Tensor, missing: Tensor) -> None:
+        """Add positions. A position belongs to one part; parts are there so that no data need be copied.
 
         Args:
-            rows: inputs, ``(groups, positions, features)``.
-            missing: what is missing in the outputs, ``(groups, positions, outputs)``.
+            inputs: ``(groups, parts, features, positions)``.
+            missing: what is missing in the outputs, ``(groups, parts, outputs, positions)``.
         """
+        size = inputs.shape[2]
+        self.gram[:, :size, :size] += _products(inputs, inputs)
+        self.right[..., :size] += _products(missing, inputs)
         if self._bias:
-            rows = torch.cat([rows, torch.ones_like(rows[..., :1])], dim=-1)
-        self.gram += rows.mT @ rows
-        self.right += missing.mT @ rows
+            sums = inputs.sum((1, 3))
+            self.gram[:, -1, :size] += sums
+            self.gram[:, :size, -1] += sums
+            self.gram[:, -1, -1] += inputs.shape[1] * inputs.shape[3]
+            self.right[..., -1] += missing.sum((1, 3))
 
     def solve(self, kept: Tensor, ridge: float) -> Tensor:
         """The change of each weight that stays; 0 for the others.
@@ -72,6 +77,15 @@ class NormalEquations:
             seen = kept[g] & (diagonal + shift > 0)  # an input that is always 0 says nothing about its weight
             _solve_rows(gram + shift.diag(), self.right[g], seen, change[g])
         return change
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products over parts and positions, ``(groups, rows of left, rows of right)``."""
+    if len(left) == 1:  # without a copy
+        empty = left.new_zeros(left.shape[2], right.shape[2])
+        return torch.addbmm(empty, left[0], right[0].mT)[None]
+    rows = [each.transpose(1, 2).flatten(2) for each in (left, right)]
+    return rows[0] @ rows[1].mT
 
 
 def _solve_rows(gram: Tensor, right: Tensor, kept: Tensor, change: Tensor) -> None:
