@@ -28,7 +28,7 @@ from howsparse.pruning.repair.layers import (
     set_groups,
 )
 from howsparse.pruning.repair.normal_equations import NormalEquations
-from howsparse.pruning.repair.passes import Pass, Stop, call, calls, passes, stopping, undisturbed
+from howsparse.pruning.repair.passes import Pass, Stop, call, calls, first_argument, passes, stopping, undisturbed
 from howsparse.pruning.repair.survey import survey
 from howsparse.risk.batches import move, precise
 from howsparse.risk.losses import Loss, cross_entropy
@@ -163,8 +163,7 @@ def _in_step(model: nn.Module, dense: nn.Module, targets: list[Repairable], job:
         stack.enter_context(undisturbed(model))  # it restores the buffers, so the means are set again at the end
         uses = survey(model, owners, job.batches[0], job.loss)
         several = [target for target in targets if sum(uses[layer].calls for layer in target.layers) > 1]
-        for target in several:
-            _fit_together(dense, twins, target, job)
+        _fit_together(dense, twins, several, job)
         ordered = {layer: target for layer, target in owners.items() if target not in several}
         stack.enter_context(stopping(list(ordered), again=True))
         stack.enter_context(stopping([twins[layer] for layer in ordered], again=False))
@@ -204,42 +203,66 @@ def _next_stops(pruned: list[Pass], dense: list[Pass], twins: dict[nn.Module, nn
     return pairs
 
 
-def _fit_together(dense: nn.Module, twins: dict[nn.Module, nn.Module], target: Repairable, job: _Job) -> None:
-    """Fit a weight to all its uses in the dense network."""
-    layers = {twins[layer]: layer for layer in target.layers}
-    pairs: Pairs = []
+def _fit_together(dense: nn.Module, twins: dict[nn.Module, nn.Module], targets: list[Repairable], job: _Job) -> None:
+    """Fit weights to all their uses in the dense network. One pass over the data is enough for all of them."""
+    equations = {target: _equations(target, None) for target in targets}
+    layers = {twins[layer]: (layer, target) for target in targets for layer in target.layers}
 
-    def see(twin: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        layer = layers[twin]
-        pairs.append((Stop(layer, args[0], layer.forward(args[0])), Stop(twin, args[0], output)))
+    def see(twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        layer, target = layers[twin]
+        given = first_argument(args, kwargs)
+        _add(equations[target], layer, given, layer.forward(given), output)
 
     with ExitStack() as stack:
         for twin in layers:
-            stack.callback(twin.register_forward_hook(see).remove)
-        for batch in job.batches:
+            stack.callback(twin.register_forward_hook(see, with_kwargs=True).remove)
+        for batch in job.batches if targets else []:
             call(dense, batch, job.loss)
-    _fit(target, pairs, job, None)
+    for target in targets:
+        _change(target, equations[target], job, None)
 
 
 def _fit(target: Repairable, pairs: Pairs, job: _Job, shift: _Shift | None) -> None:
     """Refit a weight, and its bias or the mean of the BatchNorm layer after it, to the dense outputs."""
-    first = target.layers[0]
-    now = as_groups(first, target.weight.detach())
-    groups, outputs, features = now.shape
-    free = target.bias is not None or shift is not None
-    equations = NormalEquations(groups, features, outputs, free, target.weight)
+    equations = _equations(target, shift)
+    beside = None if shift is None else shift.now - shift.dense
     for pruned, whole in pairs:
         given, output = pruned.input, pruned.output
         if job.inputs == "dense":
             given, output = whole.input, pruned.layer.forward(whole.input)
-        for x, y, wanted in pieces(pruned.layer, given, output, whole.output):
-            missing = output_columns(pruned.layer, precise(wanted) - precise(y))
-            if shift is not None:
-                missing = missing + (shift.now - shift.dense).view(groups, 1, outputs, 1)
-            equations.add(precise(input_columns(pruned.layer, x)), missing)
+        _add(equations, pruned.layer, given, output, whole.output, beside)
+    _change(target, equations, job, shift)
+
+
+def _equations(target: Repairable, shift: _Shift | None) -> NormalEquations:
+    groups, outputs, features = as_groups(target.layers[0], target.weight).shape
+    free = target.bias is not None or shift is not None
+    return NormalEquations(groups, features, outputs, free, target.weight)
+
+
+def _add(
+    equations: NormalEquations,
+    layer: nn.Module,
+    given: Tensor,
+    output: Tensor,
+    wanted: Tensor,
+    beside: Tensor | None = None,
+) -> None:
+    """Add the inputs of a layer, and what its output misses; ``beside`` is missing in each output at all positions."""
+    for x, now, goal in pieces(layer, given, output, wanted):
+        missing = output_columns(layer, precise(goal) - precise(now))
+        if beside is not None:
+            missing = missing + beside.view(len(missing), 1, -1, 1)
+        equations.add(precise(input_columns(layer, x)), missing)
+
+
+def _change(target: Repairable, equations: NormalEquations, job: _Job, shift: _Shift | None) -> None:
+    """Set the weight, and the bias or the mean, to the solution."""
+    first = target.layers[0]
+    now = as_groups(first, target.weight.detach()).double()
     kept = as_groups(first, job.mask[target.name].to(target.weight.device))
     change = equations.solve(kept, job.ridge)
-    set_groups(first, target.weight, now.double() + change[..., :features])
+    set_groups(first, target.weight, now + change[..., : now.shape[2]])
     if target.bias is not None:
         target.bias.add_(change[..., -1].flatten().to(target.bias))
     elif shift is not None:

@@ -21,7 +21,7 @@ from howsparse.matmul import fast_matmul
 from howsparse.risk.losses import Loss, SplitLoss, as_loss
 from howsparse.risk.modes import attributes_kept, device_of, evaluation_mode
 
-__all__ = ["Pass", "Stop", "call", "calls", "passes", "stopping", "undisturbed"]
+__all__ = ["Pass", "Stop", "call", "calls", "first_argument", "passes", "stopping", "undisturbed"]
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,7 @@ def stopping(layers: Sequence[nn.Module], again: bool) -> Iterator[None]:
     """
 
     def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-        first = args[0] if args else next(iter(kwargs.values()))
-        _current.get().wait(Stop(layer, first, output))
+        _current.get().wait(Stop(layer, first_argument(args, kwargs), output))
         changed: Tensor | None = layer.forward(*args, **kwargs) if again else None
         return changed
 
@@ -150,6 +149,17 @@ def stopping(layers: Sequence[nn.Module], again: bool) -> Iterator[None]:
         for layer in layers:
             stack.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
         yield
+
+
+def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The first argument of a call, given by position or by name.
+
+    Args:
+        args: arguments by position.
+        kwargs: arguments by name.
+    """
+    first: Tensor = args[0] if args else next(iter(kwargs.values()))
+    return first
 
 
 @contextmanager
