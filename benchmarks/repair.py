@@ -66,7 +66,7 @@ REPAIRS: dict[str, tuple[Prune, int]] = {  # with the number of training images
     "layers, 1,000 images": (with_layers, 1000),
     "layers, then BatchNorm, 1,000 images": (layers_then_statistics, 1000),
     "5 rounds, 500 images": (in_rounds(5), 500),
-    "10 rounds, 1,000 images": (in_rounds(10), 1000),
+    "10 rounds, 500 images": (in_rounds(10), 500),
 }
 
 

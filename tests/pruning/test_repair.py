@@ -279,6 +279,17 @@ def test_a_layer_that_is_called_several_times_is_refitted_to_all_calls() -> None
         assert np.allclose(model.block.weight[i].detach(), expected[:6], atol=1e-9)
 
 
+def test_half_precision_is_refitted_in_float64() -> None:
+    exact, x = seeded(lambda: nn.Linear(30, 10)), normal(200, 30)
+    half, mask = copy.deepcopy(exact).bfloat16(), random_mask(exact, 0.5)
+    exact.load_state_dict(half.state_dict())  # the same rounded weights
+    repair_layers(exact, mask, batches_of(x.bfloat16().double(), 100))
+    repair_layers(half, mask, batches_of(x.bfloat16(), 100))
+    assert half.weight.dtype == torch.bfloat16
+    assert float((half.weight - exact.weight).detach().abs().max()) < 0.01
+    assert not half.weight[~mask["weight"]].any()
+
+
 def test_other_layers_are_only_pruned() -> None:
     model = seeded(lambda: nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9, bias=False)))
     model[2].weight = model[0].weight  # tied: the embedding reads it too
