@@ -77,23 +77,19 @@ def solve(
     _check(operator, rhs, floor, max_steps)
     x, residual, direction = torch.zeros_like(rhs), rhs.clone(), rhs.clone()
     squares = _dot(residual, residual)
-    low, error_step = 0.0, 1 / floor  # error_step times squares bounds what is missing in low
-    high = error_step * squares
-    steps = 0
+    low, high, steps = 0.0, squares / floor, 0
+    error_step = 1 / floor  # times squares it bounds what is missing in low
     while steps < max_steps and high - low > tol * low:
-        product = operator @ direction + shift * direction
+        product = (operator @ direction).add(direction, alpha=shift)
         curvature, length = _dot(direction, product), _dot(direction, direction)
         if curvature < floor * length * (1 - 1e-3):
-            raise InputError(
-                f"the matrix has an eigenvalue of at most {curvature / length - shift:.3g}, below {smallest:g};"
-                " pass a smaller bound as smallest, and a larger shift"
-            )
+            raise InputError(_below(curvature / length - shift, smallest))
         step = squares / curvature
         x.add_(direction, alpha=step)
         residual.sub_(product, alpha=step)
         low += step * squares
-        before, squares = squares, _dot(residual, residual)
-        ratio = squares / before
+        ratio = _dot(residual, residual) / squares
+        squares *= ratio
         beyond = max(error_step - step, 0.0)
         error_step = beyond / (floor * beyond + ratio) if ratio > 0 else 0.0
         high = max(low, min(high, low + error_step * squares))
@@ -112,6 +108,13 @@ def _check(operator: Operator, rhs: Tensor, floor: float, max_steps: int) -> Non
         raise InputError(f"shift plus smallest is {floor:g}, not above 0; use a larger shift")
     if max_steps < 1:
         raise InputError(f"max_steps is {max_steps}; use at least 1")
+
+
+def _below(eigenvalue: float, smallest: float) -> str:
+    return (
+        f"the matrix has an eigenvalue of at most {eigenvalue:.3g}, below {smallest:g};"
+        " pass a smaller bound as smallest, and a larger shift"
+    )
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

@@ -87,9 +87,8 @@ def repair_layers(
     with the dense network's inputs.
 
     A few hundred to a few thousand examples are enough. All batches stay in memory, each with the tensors that its
-    forward pass needs at one layer; pass few large batches rather than many small ones.
-
-    Do not re-estimate BatchNorm's statistics (`repair_batchnorm`) afterwards: the repaired layers fit the old ones.
+    forward pass needs at one layer; pass few large batches rather than many small ones. Do not re-estimate BatchNorm's
+    statistics (`repair_batchnorm`) afterwards: the repaired layers fit the old ones.
 
     Args:
         model: any module; it is changed in place.
@@ -108,7 +107,6 @@ def repair_layers(
     Source: Hassibi and Stork (1993); Hubara et al. (2021); Frantar and Alistarh (2023).
 
     >>> from howsparse import magnitude_mask
-    >>> _ = torch.manual_seed(0)
     >>> model, x = nn.Linear(4, 1), torch.randn(50, 4) + 1
     >>> y, mask = model(x), magnitude_mask(model, 0.5)
     >>> repair_layers(model, mask, [(x, torch.zeros(50, dtype=torch.long))])
@@ -116,16 +114,19 @@ def repair_layers(
     (True, 2)
     """
     _check(model, dense, ridge, inputs)
-    targets = repairable(model, mask)
-    if not targets:
-        raise InputError("the mask has no weight of a linear layer or convolution; use a mask of such layers")
     given = [move(batch, device_of(model)) for batch in batches]
     if not given:
         raise InputError("there are no batches; pass at least one, of a few hundred examples")
-    dense = copy.deepcopy(model) if dense is None else dense
+    _prune(model, copy.deepcopy(model) if dense is None else dense, _Job(mask, given, ridge, inputs, loss))
+
+
+def _prune(model: nn.Module, dense: nn.Module, job: _Job) -> None:
+    targets = repairable(model, job.mask)
+    if not targets:
+        raise InputError("the mask has no weight of a linear layer or convolution; use a mask of such layers")
     with _unchanged_after_error(model):
-        mask.apply_(model)
-        _in_step(model, dense, targets, _Job(mask, given, ridge, inputs, loss))
+        job.mask.apply_(model)
+        _in_step(model, dense, targets, job)
 
 
 def _check(model: nn.Module, dense: nn.Module | None, ridge: float, inputs: str) -> None:

@@ -66,21 +66,22 @@ def repair_rounds(
     """
     if isinstance(order, Order):
         raise InputError("an order that is already made stays the same in all rounds; give its name or its function")
-    steps = round_sparsities(sparsity, rounds)
     dense = copy.deepcopy(model) if dense is None else dense
     chosen = None if names is None else list(names)
     given = list(batches)
     kept: Mask | None = None
-    for step in steps:
+    for step in round_sparsities(sparsity, rounds):
         ranked = rank(model, order, given, loss=loss, names=chosen, seed=seed)
-        if kept is not None:  # whatever the order says, what is removed goes first
-            removed = {name: ~k for name, k in kept.items()}
-            scores = {name: s.masked_fill(removed[name], -torch.inf) for name, s in ranked.scores.items()}
-            ranked = Order(ranked.name, scores, ranked.note)
-        kept = ranked.mask(step)
+        kept = ranked.mask(step) if kept is None else _within(kept, ranked).mask(step)
         repair_layers(model, kept, given, dense=dense, ridge=ridge, inputs=inputs, loss=loss)
     assert kept is not None
     return kept
+
+
+def _within(kept: Mask, order: Order) -> Order:
+    """The order under which the weights that are removed already go first."""
+    scores = {name: s.masked_fill(~kept[name].to(s.device), -torch.inf) for name, s in order.scores.items()}
+    return Order(order.name, scores, order.note)
 
 
 def round_sparsities(sparsity: float, rounds: int) -> list[float]:
