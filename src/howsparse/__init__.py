@@ -18,6 +18,7 @@ from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random
 from howsparse.pruning.orders import Order, rank
 from howsparse.pruning.patterns import n_of_m_mask
 from howsparse.pruning.prune import prune
+from howsparse.pruning.repair import repair_batchnorm, repair_layers, repair_rounds
 from howsparse.risk.batches import SamePasses
 from howsparse.risk.losses import CrossEntropy, cross_entropy
 from howsparse.risk.outcomes import Outcomes, outcomes
@@ -63,6 +64,9 @@ __all__ = [
     "pruning_limit",
     "random_mask",
     "rank",
+    "repair_batchnorm",
+    "repair_layers",
+    "repair_rounds",
 ]
 
 
