@@ -24,7 +24,8 @@ pruning, and BatchNorm is not re-estimated.
 
 Made by `python -m benchmarks.real_networks`; the records with command, commit and machine are in
 `results/real_networks.jsonl`. The weights and the data are not part of the repository; the benchmark's docstring says
-what it reads. All percentages are shares of the prunable weights that are removed, unless they are accuracies.
+what it reads. All percentages are shares of the prunable weights that are removed, unless they are accuracies. The
+seconds are those of one thread, on two cores that did other work at the same time.
 """
 WORDS = """
 - *Measured*: the accuracy drops by at most one point on the data that choose, by global magnitude and by the order
@@ -82,11 +83,12 @@ def network(title: str, each: Studies) -> str:
     lines = [f"## {title}", "", f"Data: {each['network']['split']}.", ""]
     orders = {name.removeprefix("order "): line for name, line in each.items() if name.startswith("order ")}
     rows = [order_row(name, line) for name, line in sorted(orders.items(), key=lambda pair: -(at(pair[1], 1) or 0.0))]
-    lines += [table(("order", "drop 0.5", "drop 1", "drop 2", "seconds", "how"), rows), ""]
-    for name in ("certificate magnitude", "certificate best"):
-        if name in each:
-            line = each[name]
-            lines.append(f"- {line['order']} order, measured {percent(line['measured'])}: {line['sentence']}")
+    lines += [table(("order", "0.5 points", "1 point", "2 points", "seconds", "how"), rows), ""]
+    certificates = {
+        each[name]["order"]: each[name] for name in ("certificate magnitude", "certificate best") if name in each
+    }
+    for order, line in certificates.items():
+        lines.append(f"- {order} order, measured {percent(line['measured'])}: {line['sentence']}")
     if "prediction" in each:
         line = each["prediction"]
         lines.append(
