@@ -68,7 +68,7 @@ def summary(found: dict[str, Studies]) -> str:
                 percent(about["accuracy"], 2),
                 percent(at(each.get("order magnitude"), 1)),
                 "-" if best is None else f"{percent(each[f'order {best}']['measured'][1])} ({best})",
-                certified(each.get("certificate best")),
+                certified(each.get("certificate best" if best != "magnitude" else "certificate magnitude")),
                 predicted(each.get("prediction")),
                 percent(each.get("prediction", {}).get("measured")),
                 bracket(each.get("limit")),
