@@ -90,9 +90,8 @@ INTRODUCTION = """# The true cone and Eq. 16
 Made by `python -m benchmarks.cones`; the records are in `results/cones.jsonl`. The sublevel set is an ellipsoid in 300
 dimensions, seen from a point outside it. *Cone* is the statistical dimension of the cone over it: the mean of
 $\\lVert\\Pi_C(g)\\rVert^2$ over normal vectors, with its standard error (`geometry.cone_dimension`). *Drawn* is 300
-less the mean number of dimensions at which random nested subspaces begin to meet the set, plus one half, because the
-probability that k dimensions meet it changes between whole numbers. *Eq. 16* is the paper's proxy
-(`geometry.statistical_dimension`). [The theory](theory.md) says what follows.
+less the mean number of dimensions at which random nested subspaces begin to meet the set, plus one half: by the conic
+Crofton formula this is the cone's dimension too. *Eq. 16* is the paper's proxy (`geometry.statistical_dimension`). [The theory](theory.md) says what follows.
 """
 
 
