@@ -91,7 +91,8 @@ Made by `python -m benchmarks.cones`; the records are in `results/cones.jsonl`. 
 dimensions, seen from a point outside it. *Cone* is the statistical dimension of the cone over it: the mean of
 $\\lVert\\Pi_C(g)\\rVert^2$ over normal vectors, with its standard error (`geometry.cone_dimension`). *Drawn* is 300
 less the mean number of dimensions at which random nested subspaces begin to meet the set, plus one half: by the conic
-Crofton formula this is the cone's dimension too. *Eq. 16* is the paper's proxy (`geometry.statistical_dimension`). [The theory](theory.md) says what follows.
+Crofton formula this is the cone's dimension too. *Eq. 16* is the paper's proxy (`geometry.statistical_dimension`).
+[The theory](theory.md) says what follows.
 """
 
 
