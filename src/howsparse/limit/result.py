@@ -12,7 +12,7 @@ from howsparse.geometry import Magnitudes, curvature_scale
 from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, Sampling, existence_bracket, solve_bracket
 from howsparse.limit.layers import LayerCost
 from howsparse.limit.options import FILTERS, Curvature, Negative
-from howsparse.limit.outlook import Look, Outlook, history, look_ahead
+from howsparse.limit.outlook import Look, Outlook, history, outlook_after
 from howsparse.limit.predict import failure, num_kept, rise_holds
 from howsparse.limit.prediction import LossCurve
 from howsparse.limit.saved import pack, unpack
@@ -126,27 +126,18 @@ class PruningLimit(Shown):
         steps, probes = self.spectrum.num_steps, len(self.spectrum.tridiagonals)
         fixed = max(0.0, self.errors.width - 2 * self.errors.quadrature)
         wanted = None if self.resolved else RESOLVED_WIDTH
-        ahead = look_ahead(self._width_after, steps, fixed, wanted)
-        if ahead is None:
-            return None
-        products = (ahead.steps - steps) * probes
-        seconds = None if self.seconds_per_product is None else products * self.seconds_per_product
-        return Outlook(products, ahead.width, seconds)
+        return outlook_after(self._width_after, steps, fixed, wanted, probes, self.seconds_per_product)
 
     @property
     def predicted(self) -> float:
-        """Largest sparsity whose magnitude mask has a predicted increase g'd + 1/2 d'Hd of at most the tolerance.
-
-        `prediction_holds` says whether the mask has been found to do so.
-        """
+        """Largest sparsity whose magnitude mask has a predicted increase g'd + 1/2 d'Hd of at most the tolerance."""
         return self.losses.largest_within(self.tolerance)
 
     @property
     def prediction_holds(self) -> bool | None:
-        """Whether the prediction held when it was checked; None if it was not checked.
+        """Whether the mask at `predicted` raises the measured loss by at most two tolerances; None if not checked.
 
-        It holds if its mask raises the measured loss by at most two tolerances. Two, because a quadratic model is exact
-        only for small changes, and the loss rises steeply there. See also `prediction_above_limit`.
+        Two, because a quadratic model is exact only for small changes, and the loss rises steeply there.
         """
         return None if self.checked_rise is None else rise_holds(self.checked_rise, self.tolerance)
 
