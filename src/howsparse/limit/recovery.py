@@ -97,7 +97,7 @@ def recoverable(
     loss: Loss = cross_entropy,
     curvature: Curvature | None = None,
     names: Iterable[str] | None = None,
-    max_products: int = 100,
+    max_products: int = 200,
     seed: int = 0,
     memory: int | None = None,
     progress: Progress | bool | None = None,
@@ -132,7 +132,7 @@ def recoverable(
     >>> import torch
     >>> examples = torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32)
     >>> found = recoverable(nn.Linear(8, 8), [examples], tolerance=0.05)
-    >>> found.bracket[0] < found.bracket[1], found.num_products <= 100
+    >>> found.bracket[0] < found.bracket[1], found.num_products <= 200
     (True, True)
     """
     if tolerance is not None and not tolerance > 0:
@@ -161,7 +161,7 @@ def recovered_loss(
     *,
     loss: Loss = cross_entropy,
     curvature: Curvature | None = None,
-    max_products: int = 100,
+    max_products: int = 200,
     memory: int | None = None,
     progress: Progress | bool | None = None,
 ) -> Recovery:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -51,6 +52,8 @@ class PruningLimit(Shown):
             measured, as after `at` with another tolerance.
         layers: sparsity and predicted cost of each layer in the mask at `predicted`; empty if they were not computed.
         seconds_per_product: measured time of one product; None if it was not measured.
+        recoverable: two sparsities between which the predicted loss meets the tolerance once the kept weights have
+            adapted, as in `howsparse.recoverable`; None if this was not computed, as after `at` with another tolerance.
     """
 
     tolerance: float
@@ -70,6 +73,7 @@ class PruningLimit(Shown):
     checked_rise: float | None = None
     layers: tuple[LayerCost, ...] = field(repr=False, default=())
     seconds_per_product: float | None = field(repr=False, default=None)
+    recoverable: tuple[float, float] | None = None
 
     @property
     def num_weights(self) -> int:
@@ -225,17 +229,15 @@ class PruningLimit(Shown):
         """Compute the limit for another ``tolerance`` or ``negative`` from the same spectrum, without new products.
 
         The result has no upper bound, because that needs products with the block of weights that the new limit removes.
-        Its prediction is not checked if the tolerance is another one.
+        If the tolerance is another one, its prediction is not checked, and ``recoverable`` is None.
         """
         tolerance = self.tolerance if tolerance is None else tolerance
         negative = self.negative if negative is None else negative
         if (tolerance, negative) == (self.tolerance, self.negative):
             return self
         errors = solve_bracket(self.spectrum, self.magnitudes, tolerance, FILTERS[negative], self.sampling)
-        rise = self.checked_rise if tolerance == self.tolerance else None
-        return replace(
-            self, tolerance=tolerance, negative=negative, errors=errors, removed_spectrum=None, checked_rise=rise
-        )
+        known: dict[str, Any] = {} if tolerance == self.tolerance else {"checked_rise": None, "recoverable": None}
+        return replace(self, tolerance=tolerance, negative=negative, errors=errors, removed_spectrum=None, **known)
 
     def mask(self, model: nn.Module, sparsity: float | None = None) -> Mask:
         """The magnitude mask over the weights under study; other weights are not pruned.

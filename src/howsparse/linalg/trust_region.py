@@ -51,7 +51,7 @@ def trust_region_bounds(
     ...     _ = run.step()
     ...     low, high = trust_region_bounds(run.tridiagonal, slope=32**0.5, radius=5.0, positive=True)
     ...     print(f"{low:.3f} {high:.3f}")
-    -16.238 -8.000
+    -16.886 -8.000
     -10.667 -10.667
     """
     high = least_in_ball(gauss(tridiagonal), slope, radius, positive=positive)
