@@ -40,6 +40,8 @@ class LimitSummary:
         predicted_rise: measured loss increase of the predicted mask.
         predicted_holds: whether the prediction held when its mask was measured, as in `PruningLimit`.
         predicted_above_limit: whether the prediction is above the limit's bracket.
+        recoverable_low, recoverable_high: the bracket of the sparsity that is predicted to be recoverable, as in
+            `PruningLimit`.
     """
 
     limit: float | None
@@ -66,6 +68,8 @@ class LimitSummary:
     predicted_rise: float | None = None
     predicted_holds: bool | None = None
     predicted_above_limit: bool | None = None
+    recoverable_low: float | None = None
+    recoverable_high: float | None = None
 
 
 def summarized(limit: "PruningLimit") -> LimitSummary:
@@ -97,6 +101,8 @@ def summarized(limit: "PruningLimit") -> LimitSummary:
         predicted_rise=limit.checked_rise,
         predicted_holds=limit.prediction_holds,
         predicted_above_limit=limit.prediction_above_limit,
+        recoverable_low=None if limit.recoverable is None else limit.recoverable[0],
+        recoverable_high=None if limit.recoverable is None else limit.recoverable[1],
     )
 
 
@@ -121,6 +127,9 @@ def limit_card(answer: LimitSummary, outlook: Outlook | None = None) -> Card:
         limit = f"{_percent(answer.limit)}, bracket {bracket}"
     checked = verdict(answer.predicted_rise, answer.tolerance or 1.0, answer.predicted_above_limit)
     rows = [("limit", limit), ("predicted", f"{_percent(answer.predicted)}, {checked}")]
+    if answer.recoverable_low is not None and answer.recoverable_high is not None:
+        between = f"{_percent(answer.recoverable_low)} to {_percent(answer.recoverable_high)}"
+        rows.append(("recoverable", f"{between}, if the kept weights adapt (predicted)"))
     if answer.upper_bound is not None:
         rows.append(("upper bound", _percent(answer.upper_bound)))
     if answer.tolerance is not None:
