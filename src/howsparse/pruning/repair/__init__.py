@@ -9,13 +9,14 @@
 
 from howsparse.pruning.repair.batchnorm import repair_batchnorm
 from howsparse.pruning.repair.least_squares import Inputs, repair_layers
-from howsparse.pruning.repair.registry import REPAIRS, Repair, prune_and_repair
+from howsparse.pruning.repair.registry import REPAIRS, Repair, as_repair, prune_and_repair
 from howsparse.pruning.repair.rounds import repair_path, repair_rounds, round_sparsities
 
 __all__ = [
     "REPAIRS",
     "Inputs",
     "Repair",
+    "as_repair",
     "prune_and_repair",
     "repair_batchnorm",
     "repair_layers",

@@ -15,7 +15,7 @@ from howsparse.pruning.repair.rounds import repair_rounds
 from howsparse.pruning.repair.unchanged import unchanged_after_error
 from howsparse.risk.losses import Loss, cross_entropy
 
-__all__ = ["REPAIRS", "Repair", "prune_and_repair"]
+__all__ = ["REPAIRS", "Repair", "as_repair", "prune_and_repair"]
 
 
 class Repair(Protocol):
@@ -105,6 +105,25 @@ REPAIRS: dict[str, Repair] = {
 }
 
 
+def as_repair(repair: str | Repair) -> Repair:
+    """The repair with a name, or the function that is given.
+
+    Args:
+        repair: a name in `REPAIRS`, or a function with the same signature as those.
+
+    Raises:
+        InputError: the name is unknown.
+
+    >>> as_repair("layers") is REPAIRS["layers"]
+    True
+    """
+    if not isinstance(repair, str):
+        return repair
+    if repair not in REPAIRS:
+        raise InputError(f"repair '{repair}' is not known; use one of {', '.join(REPAIRS)}")
+    return REPAIRS[repair]
+
+
 def prune_and_repair(
     model: nn.Module,
     sparsity: float,
@@ -148,9 +167,6 @@ def prune_and_repair(
     >>> prune_and_repair(model, 0.75, batches, repair="layers").num_kept
     10
     """
-    if isinstance(repair, str):
-        if repair not in REPAIRS:
-            raise InputError(f"repair '{repair}' is not known; use one of {', '.join(REPAIRS)}")
-        repair = REPAIRS[repair]
+    chosen = as_repair(repair)
     with unchanged_after_error(model):
-        return repair(model, sparsity, batches, order=order, names=names, loss=loss, seed=seed)
+        return chosen(model, sparsity, batches, order=order, names=names, loss=loss, seed=seed)
