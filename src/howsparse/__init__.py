@@ -13,6 +13,7 @@ from howsparse.limit.interaction import Interaction, interaction
 from howsparse.limit.measure import Measured, measure
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import Prediction, predict
+from howsparse.limit.recovery import Recoverable, Recovery, recoverable, recovered_loss
 from howsparse.limit.result import PruningLimit
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
@@ -45,6 +46,8 @@ __all__ = [
     "Prediction",
     "Problem",
     "PruningLimit",
+    "Recoverable",
+    "Recovery",
     "SamePasses",
     "Training",
     "attach_l1",
@@ -67,6 +70,8 @@ __all__ = [
     "pruning_limit",
     "random_mask",
     "rank",
+    "recoverable",
+    "recovered_loss",
     "repair_batchnorm",
     "repair_layers",
     "repair_rounds",

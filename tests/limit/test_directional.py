@@ -155,7 +155,7 @@ def test_it_is_at_least_what_the_mask_reaches_by_itself() -> None:
 def test_few_products_give_a_wide_bracket_and_no_number() -> None:
     model, batches = trained(0)
     found = directional_limit(model, batches, tolerance=0.05, max_products=64)
-    assert found.num_products == 64
+    assert 60 < found.num_products <= 64
     assert found.low <= Exact(0).transition(0.05) <= found.high
     assert math.isnan(found.sparsity) == (found.high - found.low > 0.1)
 
