@@ -201,6 +201,8 @@ def block_numbers(spectrum: Spectrum, scale: float, density: float) -> Line:
     """U(p) - p of the block of removed weights, as a bracket and by the paper's rule."""
     low, high = existence_bracket(spectrum, scale, density, absolute_filter)
     rule = spectrum.first(PAPERS_STEPS).gauss()
+    needed = rule.integrate(lambda x: absolute_filter(x, scale))
+    probe = spectrum.probe_interval(needed, needed, 0.99)
     return {
         "zero_rows": spectrum.num_zero,
         "steps": spectrum.num_steps,
@@ -208,7 +210,8 @@ def block_numbers(spectrum: Spectrum, scale: float, density: float) -> Line:
         "existence_high": 1 - low - density,
         "trivial": low <= 1 - 2 * density,
         "by_gauss": existence_density(rule.nodes, scale, density, rule.masses) - density,
-        "deviation": (1 - density) * spectrum.probe_deviation(lambda x: absolute_filter(x, scale), rule),
+        "probe_low": (1 - density) * probe[0],
+        "probe_high": (1 - density) * probe[1],
     }
 
 
