@@ -7,6 +7,7 @@ from howsparse.limit.best import OrderComparison, measure_orders
 from howsparse.limit.certificate import Certificate
 from howsparse.limit.certify import certify
 from howsparse.limit.compute import pruning_limit
+from howsparse.limit.directional import DirectionalLimit, directional_limit
 from howsparse.limit.goal import Goal
 from howsparse.limit.interaction import Interaction, interaction
 from howsparse.limit.measure import Measured, measure
@@ -32,6 +33,7 @@ __all__ = [
     "Audit",
     "Certificate",
     "CrossEntropy",
+    "DirectionalLimit",
     "Goal",
     "InputError",
     "Interaction",
@@ -52,6 +54,7 @@ __all__ = [
     "audit",
     "certify",
     "cross_entropy",
+    "directional_limit",
     "interaction",
     "layerwise_mask",
     "load_task",

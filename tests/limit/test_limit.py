@@ -85,7 +85,7 @@ def test_bracket_holds_the_exact_limit(seed: int, kind: tuple[str, str], toleran
 
 def test_numbers_fit_together() -> None:
     model, batches = trained_case(0)
-    limit = pruning_limit(model, batches, probes=8, max_products=8 * 64)  # many probes for a resolved limit
+    limit = pruning_limit(model, batches, probes=24, max_products=24 * 64)  # many probes for a resolved limit
     assert limit.resolved
     weights = EmpiricalRisk(model, batches).flat_weights().abs().sort().values.numpy()
     assert limit.num_weights == weights.size == 56
@@ -164,7 +164,7 @@ def test_another_tolerance_needs_no_new_work() -> None:
 
 def test_upper_bound_is_that_of_the_removed_block() -> None:
     model, batches = trained_case(2)
-    limit = pruning_limit(model, batches, tolerance=0.02, probes=8, max_products=400)
+    limit = pruning_limit(model, batches, tolerance=0.02, probes=24, max_products=1200)
     assert limit.resolved
     mask = magnitude_mask(model, limit.sparsity)
     removed = ~torch.cat([kept.flatten() for kept in mask.values()])

@@ -63,7 +63,8 @@ def test_no_basis_for_an_estimate() -> None:
 
 
 def test_seconds_are_those_of_the_products() -> None:
-    limit = long_limit(0, 0.0)
+    model, batches = case(0, 0.0)
+    limit = pruning_limit(model, batches, tolerance=0.02, max_products=56, precision=0.0)
     outlook = limit.outlook()
     assert outlook is not None
     assert limit.seconds_per_product is not None

@@ -134,7 +134,7 @@ def test_a_wide_bracket_has_no_middle(tmp_path: Path) -> None:
 
 
 def test_a_narrow_bracket_has_one() -> None:
-    model, _, limit = limit_of(probes=8, max_products=320)
+    model, _, limit = limit_of(probes=24, max_products=960)
     assert limit.resolved
     low, high = limit.bracket
     assert high - low <= 0.1

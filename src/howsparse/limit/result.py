@@ -187,12 +187,14 @@ class PruningLimit(Shown):
     def upper_bound(self) -> float:
         """1 - U at the limit (Eq. 19): the middle of `upper_bracket`. According to the paper, a solution exists there.
 
-        It is NaN if the limit is not `resolved`.
+        It is NaN if that bracket is more than ten points wide, or if its lower end is only 1 - 2 T, which always holds.
 
         Raises:
             InputError: as for `upper_bracket`.
         """
-        return sum(self.upper_bracket) / 2
+        low, high = self.upper_bracket
+        found = low > 1 - 2 * (1 - self.sparsity) and high - low <= RESOLVED_WIDTH
+        return (low + high) / 2 if found else math.nan
 
     @property
     def upper_bracket(self) -> tuple[float, float]:

@@ -69,8 +69,9 @@ def unpack(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
 def _write_spectrum(name: str, spectrum: Spectrum, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Add a spectrum's coefficients to ``tensors``; return its other fields."""
     for i, tridiagonal in enumerate(spectrum.tridiagonals):
-        both = np.stack([tridiagonal.diagonal, tridiagonal.off_diagonal])
-        tensors[f"{name}.{i}"] = torch.from_numpy(both)
+        rows = [tridiagonal.diagonal, tridiagonal.off_diagonal]
+        rows += [] if tridiagonal.residuals is None else [tridiagonal.residuals]
+        tensors[f"{name}.{i}"] = torch.from_numpy(np.stack(rows))
     return {
         "probes": len(spectrum.tridiagonals),
         "size": spectrum.size,
@@ -82,4 +83,4 @@ def _write_spectrum(name: str, spectrum: Spectrum, tensors: dict[str, Tensor]) -
 def _read_spectrum(name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spectrum:
     """The spectrum that `_write_spectrum` wrote under ``name``."""
     found = (tensors[f"{name}.{i}"].numpy() for i in range(about["probes"]))
-    return Spectrum(tuple(Tridiagonal(*both) for both in found), about["size"], about["num_zero"], about["positive"])
+    return Spectrum(tuple(Tridiagonal(*rows) for rows in found), about["size"], about["num_zero"], about["positive"])

@@ -1,5 +1,6 @@
 """`LimitSummary`, the numbers of a limit without its spectra, and the table that shows them."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class LimitSummary:
         predicted: largest sparsity whose magnitude mask has a predicted loss increase of at most the tolerance.
         products: number of curvature products.
         upper_bound, upper_low, upper_high: 1 - U at the limit: the middle and the ends of its bracket; None if the
-            limit is not resolved.
+            limit is not resolved. The middle is also None if `PruningLimit.upper_bound` is NaN.
         num_weights: number of weights under study.
         tolerance: allowed loss increase.
         curvature, negative: as in `LimitOptions`.
@@ -76,13 +77,14 @@ def summarized(limit: "PruningLimit") -> LimitSummary:
     """The numbers of a limit. Those that need a resolved bracket are None if it is not."""
     known = limit.resolved and limit.removed_spectrum is not None
     upper = limit.upper_bracket if known else (None, None)
+    upper_bound = limit.upper_bound if known else math.nan
     return LimitSummary(
         limit=limit.sparsity if limit.resolved else None,
         limit_low=limit.errors.low,
         limit_high=limit.errors.high,
         predicted=limit.predicted,
         products=limit.num_products,
-        upper_bound=limit.upper_bound if known else None,
+        upper_bound=None if math.isnan(upper_bound) else upper_bound,
         upper_low=upper[0],
         upper_high=upper[1],
         num_weights=limit.num_weights,
@@ -132,6 +134,8 @@ def limit_card(answer: LimitSummary, outlook: Outlook | None = None) -> Card:
         rows.append(("recoverable", f"{between}, if the kept weights adapt (predicted)"))
     if answer.upper_bound is not None:
         rows.append(("upper bound", _percent(answer.upper_bound)))
+    elif answer.upper_low is not None and answer.upper_high is not None:
+        rows.append(("upper bound", f"{_percent(answer.upper_low)} to {_percent(answer.upper_high)}"))
     if answer.tolerance is not None:
         rows.append(("tolerance", f"{answer.tolerance:.4g}"))
     if answer.num_weights is not None:
