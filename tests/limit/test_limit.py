@@ -85,7 +85,7 @@ def test_bracket_holds_the_exact_limit(seed: int, kind: tuple[str, str], toleran
 
 def test_numbers_fit_together() -> None:
     model, batches = trained_case(0)
-    limit = pruning_limit(model, batches, probes=8, max_products=8 * 64)  # many probes for a resolved limit
+    limit = pruning_limit(model, batches, probes=24, max_products=24 * 64)  # many probes for a resolved limit
     assert limit.resolved
     weights = EmpiricalRisk(model, batches).flat_weights().abs().sort().values.numpy()
     assert limit.num_weights == weights.size == 56
@@ -164,7 +164,7 @@ def test_another_tolerance_needs_no_new_work() -> None:
 
 def test_upper_bound_is_that_of_the_removed_block() -> None:
     model, batches = trained_case(2)
-    limit = pruning_limit(model, batches, tolerance=0.02, probes=8, max_products=400)
+    limit = pruning_limit(model, batches, tolerance=0.02, probes=24, max_products=1200)
     assert limit.resolved
     mask = magnitude_mask(model, limit.sparsity)
     removed = ~torch.cat([kept.flatten() for kept in mask.values()])
@@ -219,7 +219,7 @@ def test_stops_at_the_precision_asked_for() -> None:
     model, batches = trained_case(4)
     easy = pruning_limit(model, batches, precision=0.9, max_products=160)
     assert easy.stopped == "precision"
-    assert easy.num_products < 40
+    assert easy.num_products < 48
     resolved = pruning_limit(model, batches, precision=0.0)
     assert resolved.stopped == "probe"
     assert resolved.errors.quadrature <= resolved.errors.probe / 5

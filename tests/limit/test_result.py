@@ -134,7 +134,7 @@ def test_a_wide_bracket_has_no_middle(tmp_path: Path) -> None:
 
 
 def test_a_narrow_bracket_has_one() -> None:
-    model, _, limit = limit_of(probes=8, max_products=320)
+    model, _, limit = limit_of(probes=24, max_products=960)
     assert limit.resolved
     low, high = limit.bracket
     assert high - low <= 0.1
@@ -162,7 +162,7 @@ def test_a_limit_prints_in_a_few_words() -> None:
     assert "\n" not in repr(limit)
     assert str(limit).splitlines()[0] == "Pruning limit"
     assert "held: its mask lowers the loss by" in str(limit)
-    assert limit._repr_html_().count("<tr>") == 5
+    assert limit._repr_html_().count("<tr>") == 6
     assert limit == limit
     assert len({limit, replace(limit)}) == 2
 

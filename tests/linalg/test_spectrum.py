@@ -5,11 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 from torch import Tensor
 
 from howsparse import InputError
 from howsparse.geometry import absolute_filter
 from howsparse.linalg.operators import Operator
+from howsparse.linalg.quadrature import Tridiagonal
 from howsparse.linalg.rows import sample_rows
 from howsparse.linalg.spectrum import Spectrum, grow_spectrum
 
@@ -71,16 +73,53 @@ def test_a_matrix_of_zeros_is_resolved_at_once() -> None:
     assert spectrum.highest(partial(absolute_filter, scale=1.0)).integrate(partial(absolute_filter, scale=1.0)) == 0.0
 
 
-def test_probe_deviation_bounds_what_is_seen() -> None:
-    """Over 200 probes of a resolved spectrum, the scatter is under the bound and not far from it."""
-    matrix = hessian_like(40, zero_rows=10, seed=1)
-    f = partial(absolute_filter, scale=0.05)
-    values = [spectrum_of(matrix, 40, seed=seed).gauss().integrate(f) for seed in range(200)]
-    exact = float(np.mean(f(torch.linalg.eigvalsh(matrix).numpy())))
-    true_rule = spectrum_of(matrix, 40, probes=40)
-    bound = spectrum_of(matrix, 40).probe_deviation(f, true_rule.gauss())
-    assert np.mean(values) == pytest.approx(exact, abs=4 * bound / np.sqrt(200))
-    assert 0.5 * bound < np.std(values) < 1.1 * bound
+def test_variance_of_a_probe_is_under_the_bound_and_reaches_it() -> None:
+    """Over 400 probes of a resolved spectrum; where f is 0 or 1 everywhere the bound is sharp but for n / (n + 2)."""
+    matrix, size = hessian_like(40, zero_rows=0, seed=1), 40
+    sharp = torch.diag((torch.arange(size) < 12).double()) * 1e12 + 1e-12 * torch.eye(size, dtype=torch.float64)
+    for values, scale, least in ((matrix, 0.05, 0.2), (sharp, 1.0, 0.8)):
+        f = partial(absolute_filter, scale=scale)
+        exact = float(np.mean(f(torch.linalg.eigvalsh(values).numpy())))
+        seen = [spectrum_of(values, size, seed=seed).gauss().integrate(f) for seed in range(400)]
+        bound = 2 * exact * (1 - exact) / size
+        assert np.mean(seen) == pytest.approx(exact, abs=4 * np.sqrt(bound / 400))
+        assert least * bound < np.var(seen) < 1.1 * bound
+
+
+def of_size(size: int, probes: int = 1, num_zero: int = 0) -> Spectrum:
+    one = Tridiagonal(np.zeros(1), np.zeros(1))
+    return Spectrum((one,) * probes, size, num_zero)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99, 0.9999])
+@pytest.mark.parametrize(("size", "ones"), [(2, 1), (4, 1), (10, 9), (50, 1), (50, 25), (1000, 20), (10**6, 20_000)])
+def test_probe_interval_covers_as_often_as_it_says(size: int, ones: int, confidence: float) -> None:
+    """Exactly: if f is 1 in some directions and 0 in the others, a probe's mean has a beta distribution."""
+    mean, spectrum = ones / size, of_size(size)
+
+    def excluded_from(side: int) -> float:
+        """The observation nearest to the mean on this side whose interval does not hold the mean."""
+        inside, outside = mean, (0.0, 1.0)[side]
+        for _ in range(80):
+            here = (inside + outside) / 2
+            low, high = spectrum.probe_interval(here, here, confidence)
+            inside, outside = (here, outside) if low <= mean <= high else (inside, here)
+        return outside
+
+    seen = beta(ones / 2, (size - ones) / 2)
+    missed = float(seen.cdf(excluded_from(0)) + seen.sf(excluded_from(1)))
+    assert missed <= 1 - confidence
+    assert missed > (1 - confidence) ** 2 / 100 or excluded_from(0) < 1e-12  # and not by being wide
+
+
+def test_probe_interval_covers_for_several_probes_and_zero_rows() -> None:
+    rng = np.random.default_rng(0)
+    seen = 0.75 * rng.beta(3 / 2, 27 / 2, size=(20_000, 3)).mean(axis=1)  # 30 of 40 rows, f is 1 in 3 directions
+    ends = np.array([of_size(40, probes=3, num_zero=10).probe_interval(x, x, 0.95) for x in seen])
+    held = float(np.mean((ends[:, 0] <= 3 / 40) & (ends[:, 1] >= 3 / 40)))
+    assert 0.95 <= held < 0.999
+    assert of_size(40, num_zero=10).probe_interval(0.0, 0.75, 0.95) == (0.0, 0.75)
+    assert of_size(5, num_zero=5).probe_interval(0.0, 0.0, 0.95) == (0.0, 0.0)
 
 
 @settings(deadline=None, max_examples=40)
@@ -89,10 +128,9 @@ def test_bracket_with_probe_error_holds_the_trace(seed: int, steps: int, scale: 
     matrix = hessian_like(50, zero_rows=seed % 20, seed=seed)
     f = partial(absolute_filter, scale=scale)
     spectrum = spectrum_of(matrix, steps, probes, seed=seed + 1)
-    low, high = spectrum.lowest(), spectrum.highest(f)
+    low, high = spectrum.probe_interval(spectrum.lowest().integrate(f), spectrum.highest(f).integrate(f), 1 - 1e-4)
     exact = float(np.mean(f(torch.linalg.eigvalsh(matrix).numpy())))
-    assert low.integrate(f) - 4 * spectrum.probe_deviation(f, low) <= exact
-    assert exact <= high.integrate(f) + 4 * spectrum.probe_deviation(f, high)
+    assert low <= exact <= high
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:

@@ -29,7 +29,12 @@ from howsparse.geometry.spectra import (
     generic_density,
     minimal_density,
     statistical_dimension,
+)
+from howsparse.geometry.subspaces import (
     subspace_loss,
+    subspace_stiffness,
+    trust_region_density,
+    trust_region_loss,
 )
 from howsparse.geometry.widths import (
     ellipsoid_width,
@@ -55,4 +60,7 @@ __all__ = [
     "projected_width",
     "statistical_dimension",
     "subspace_loss",
+    "subspace_stiffness",
+    "trust_region_density",
+    "trust_region_loss",
 ]

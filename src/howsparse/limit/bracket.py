@@ -1,4 +1,4 @@
-"""The bracket of the fixed point of T, and the sources of its width: quadrature, probes and data."""
+"""The bracket of the fixed point of T, and the sources of its width: quadrature, rounding, probes, data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ __all__ = ["RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_
 # A bracket that is wider has no single number in it: at 90 %, ten points are between half and all of what stays.
 RESOLVED_WIDTH = 0.1
 
-_CONFIDENCE = 2.58  # half-width of the bracket in standard deviations of the probe error, for 99 %
+_CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class Bracket:
     Attributes:
         low, high: lower and upper end, as sparsities.
         quadrature: half-width due to the limited number of Lanczos steps; a proven bound.
-        probe: half-width due to the random probes, at 99 %.
+        probe: half-width due to the random probes; it is enough with a probability of 99 %, however few weights.
         data: estimated half-width due to sampled data; 0 if the batches are the whole population.
+        rounding: half-width due to the rounding of products and Lanczos vectors, from its measured size; 0 if it was
+            not measured, as in files of earlier versions.
     """
 
     low: float
@@ -54,6 +56,7 @@ class Bracket:
     quadrature: float
     probe: float
     data: float
+    rounding: float = 0.0
 
     def __str__(self) -> str:
         return f"{100 * self.low:.1f} % to {100 * self.high:.1f} %"
@@ -90,7 +93,7 @@ def solve_bracket(
     r"""The bracket of the fixed point.
 
     Many spectra have the moments that Lanczos computed. The bracket covers the fixed points of all of them, and is then
-    widened by the probe error and the data error.
+    widened by the rounding error, the probe error and the data error.
 
     Args:
         spectrum: spectrum of the curvature, after any number of Lanczos steps.
@@ -121,12 +124,18 @@ def solve_bracket(
     0.125
     """
     extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
-    low, high = extremes(spectrum, tolerance=tolerance, confidence=_CONFIDENCE, search=search)
     inner = extremes(spectrum, tolerance=tolerance, search=search)
-    quadrature = (inner[1] - inner[0]) / 2
+    rounded = extremes(spectrum, tolerance=tolerance, rounded=True, search=search) if spectrum.rounding else inner
+    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=_CONFIDENCE, search=search)
+    halves = [(ends[1] - ends[0]) / 2 for ends in (inner, rounded, (low, high))]
     data = 0.0 if sampling is None else _data_error(spectrum, tolerance, sampling, extremes)
     return Bracket(
-        max(0.0, low - data), min(1.0, high + data), quadrature, max(0.0, (high - low) / 2 - quadrature), data
+        low=max(0.0, low - data),
+        high=min(1.0, high + data),
+        quadrature=halves[0],
+        probe=max(0.0, halves[2] - halves[1]),
+        data=data,
+        rounding=max(0.0, halves[1] - halves[0]),
     )
 
 
@@ -140,7 +149,16 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
         factor: the filter factor.
 
     Returns:
-        Lower and upper end, as sparsities.
+        Lower and upper end, as sparsities; the first is never above the second. If the products with the block are too
+        few for a lower end, it is 1 - 2 ``density``, which always holds.
+
+    >>> import numpy as np
+    >>> from howsparse.geometry import absolute_filter
+    >>> from howsparse.linalg import Tridiagonal
+    >>> one_step = Spectrum((Tridiagonal(np.array([0.1]), np.array([1.0])),), size=90)
+    >>> low, high = existence_bracket(one_step, 1.0, 0.1, absolute_filter)
+    >>> low == 1 - 2 * 0.1, round(high, 3)
+    (True, 0.892)
     """
 
     def existence(rule: Rule) -> float:
@@ -148,7 +166,7 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
 
     low, high = existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))
     # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
-    return 1 - min(high, 2 * density), 1 - low
+    return 1 - min(high, 2 * density), 1 - min(low, 2 * density)
 
 
 def _extremes(
@@ -157,26 +175,33 @@ def _extremes(
     magnitudes: Magnitudes,
     tolerance: float,
     factor: FilterFactor,
+    rounded: bool = False,
     confidence: float = 0.0,
     search: bool = True,
     width_factor: float = 1.0,
 ) -> tuple[float, float]:
     narrowing = width_factor**2
+    alive = 1 - spectrum.num_zero / spectrum.size
 
-    def density(rule: Rule, sign: float) -> float:
+    def density(rule: Rule, upper: bool) -> float:
         def density_at(scale: float) -> float:
-            deviation = spectrum.probe_deviation(lambda x: factor(x, scale), rule) if confidence else 0.0
-            needed = minimal_density(rule.nodes, scale, rule.masses, factor) + sign * confidence * deviation
+            needed = minimal_density(rule.nodes, scale, rule.masses, factor)
+            if rounded:
+                # |f(x) - f(y)| <= f(|x - y|), and f is concave on the right, so f moves by f(mean shift) at most.
+                moved = alive * float(factor(spectrum.rounding, scale))
+                needed = min(needed + moved, alive) if upper else max(needed - moved, 0.0)
+            if confidence:
+                needed = spectrum.probe_interval(needed, needed, confidence)[upper]
             return min(max(narrowing * needed + (1 - narrowing), 0.0), 1.0)
 
         return fixed_point(density_at, magnitudes, tolerance)
 
-    least = density(spectrum.lowest(), -1)
-    most = density(spectrum.gauss(), +1)
+    least = density(spectrum.lowest(), upper=False)
+    most = density(spectrum.gauss(), upper=True)
     # The highest rule at this scale needs a higher density. That changes the scale, so the search is repeated.
     for _ in range(8 if search else 0):
         here = partial(factor, scale=curvature_scale(tolerance, magnitudes.radius(most)))
-        before, most = most, max(most, density(spectrum.highest(here), +1))
+        before, most = most, max(most, density(spectrum.highest(here), upper=True))
         if most - before < 1e-7:
             break
     return 1 - most, 1 - least

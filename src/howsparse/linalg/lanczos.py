@@ -3,6 +3,7 @@
 References:
     Golub and Meurant (2010), Matrices, Moments and Quadrature with Applications.
     Daniel, Gragg, Kaufman and Stewart (1976), Reorthogonalization and stable algorithms.
+    Hutchinson (1990), A stochastic estimator of the trace of the influence matrix, for the norm of the residuals.
 """
 
 import math
@@ -22,17 +23,24 @@ _PIECE_NUMBERS = 1 << 24  # numbers of a half-precision chunk that a GPU convert
 
 
 class Lanczos:
-    """The Lanczos method for a symmetric operator, with one product for each step and full reorthogonalisation.
+    r"""The Lanczos method for a symmetric operator, with one product for each step and full reorthogonalisation.
 
     Vectors have the start vector's dtype and device; coefficients are computed in float64. The basis takes
     ``steps * start.numel()`` numbers, and at most 256 MiB more. If memory is too small for that, ``storage`` selects a
     smaller dtype for the basis. The rounding errors of different entries are independent, so the inner products of
     different basis vectors are about the dtype's precision divided by the square root of the vector length.
 
+    Rounding leaves a residual :math:`r_j = Aq_j - \beta_{j-1}q_{j-1} - \alpha_jq_j - \beta_jq_{j+1}` in every step. Its
+    component along a Gaussian vector g has the expected square :math:`\lVert r_j\rVert^2`, and :math:`Ag` is the only
+    product that it needs: it is :math:`(Ag)'q_j - \beta_{j-1}g'q_{j-1} - \alpha_jg'q_j - \beta_jg'q_{j+1}`. What
+    reorthogonalisation removes is a part of the residual that is known, and it is added.
+
     Args:
         matvec: the product of the operator with a vector ``(n,)``.
         start: start vector ``(n,)``, not zero.
         storage: dtype of the stored basis; by default that of the start vector.
+        check: a Gaussian vector that is independent of the start vector, and its product, each ``(n,)``. Without it,
+            the residuals are only the parts that reorthogonalisation removes.
 
     >>> lanczos = Lanczos(lambda v: torch.tensor([1.0, 2.0, 3.0]) * v, torch.ones(3))
     >>> while lanczos.step(): pass
@@ -41,16 +49,25 @@ class Lanczos:
     array([1., 2., 3.])
     """
 
-    def __init__(self, matvec: Callable[[Tensor], Tensor], start: Tensor, storage: torch.dtype | None = None) -> None:
-        self._matvec = matvec
+    def __init__(
+        self,
+        matvec: Callable[[Tensor], Tensor],
+        start: Tensor,
+        storage: torch.dtype | None = None,
+        check: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self._matvec, self._check = matvec, check
         self._last = self._next = start / _norm(start)
+        self._along = [0.0 if check is None else _dot(check[0], self._next)]  # of each vector along the Gaussian one
         self._basis = _Basis(start, storage or start.dtype)
         self._diagonal: list[float] = []
         self._off_diagonal: list[float] = []
+        self._residuals: list[float] = []
 
     @property
     def tridiagonal(self) -> Tridiagonal:
-        return Tridiagonal(np.array(self._diagonal), np.array(self._off_diagonal))
+        """The tridiagonal matrix so far, with the norms of the residuals."""
+        return Tridiagonal(np.array(self._diagonal), np.array(self._off_diagonal), np.array(self._residuals))
 
     @property
     def basis(self) -> Tensor:
@@ -61,26 +78,42 @@ class Lanczos:
         """Take one step. Return False if no further step is possible."""
         if self._off_diagonal and self._off_diagonal[-1] == 0.0:
             return False
-        q = self._next
+        q, coupling = self._next, self._off_diagonal[-1] if self._off_diagonal else 0.0
         self._basis.append(q)
         w = self._matvec(q)
         size = _norm(w)
         alpha = _dot(q, w)
         w = torch.sub(w, q, alpha=alpha)  # not in place: an operator may return its argument
-        if self._off_diagonal:
-            w.sub_(self._last, alpha=self._off_diagonal[-1])
-        before = _norm(w)
-        self._basis.remove_from(w)
+        if coupling:
+            w.sub_(self._last, alpha=coupling)
+        removed = self._remove_basis(w)
         beta = _norm(w)
-        if beta < 0.7 * before:  # cancellation lost digits, so a second pass is needed (Daniel et al., 1976)
-            self._basis.remove_from(w)
-            beta = _norm(w)
-        exhausted = len(self._basis) == q.numel() or beta <= 10 * torch.finfo(q.dtype).eps * max(size, abs(alpha))
+        # What is removed is rounding. A direction that is no longer than that is made of rounding only.
+        least = max(removed, 10 * torch.finfo(q.dtype).eps * max(size, abs(alpha)))
+        exhausted = len(self._basis) == q.numel() or beta <= least
         self._diagonal.append(alpha)
         self._off_diagonal.append(0.0 if exhausted else beta)
         if not exhausted:
             self._last, self._next = q, w.div_(beta)
+        self._residuals.append(math.hypot(removed, self._seen(q, coupling)))
         return not exhausted
+
+    def _remove_basis(self, w: Tensor) -> float:
+        """Make ``w`` orthogonal to the basis, in place. Return the norm of what was removed."""
+        before = _norm(w)
+        removed = self._basis.remove_from(w)
+        if _norm(w) < 0.7 * before:  # cancellation lost digits, so a second pass is needed (Daniel et al., 1976)
+            removed = math.hypot(removed, self._basis.remove_from(w))
+        return removed
+
+    def _seen(self, q: Tensor, coupling: float) -> float:
+        """The component along the Gaussian vector of the residual of the last step, which was taken from ``q``."""
+        if self._check is None:
+            return 0.0
+        gaussian, product = self._check
+        self._along.append(_dot(gaussian, self._next))
+        before, here, after = (0.0, *self._along)[-3:]
+        return _dot(product, q) - coupling * before - self._diagonal[-1] * here - self._off_diagonal[-1] * after
 
 
 class _Basis:
@@ -105,8 +138,13 @@ class _Basis:
     def rows(self) -> Tensor:
         return torch.cat(self._chunks)[: self._length]
 
-    def remove_from(self, w: Tensor) -> None:
-        """Subtract from ``w``, in place, its components along these vectors (classical Gram-Schmidt in each chunk)."""
+    def remove_from(self, w: Tensor) -> float:
+        """Subtract from ``w``, in place, its components along these vectors (classical Gram-Schmidt in each chunk).
+
+        Returns:
+            The norm of what was subtracted, for an orthonormal basis.
+        """
+        squared = 0.0
         for i, chunk in enumerate(self._chunks):
             rows = chunk[: self._length - i * self._chunk_rows]
             along = torch.zeros(len(rows), dtype=torch.float64, device=w.device)
@@ -115,6 +153,8 @@ class _Basis:
             amounts = along.to(w.dtype)
             for part, of_w in _pieces(rows, w):
                 of_w.addmv_(part.T, amounts, alpha=-1)
+            squared += float(along @ along)
+        return math.sqrt(squared)
 
 
 def _pieces(rows: Tensor, w: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -42,10 +42,13 @@ class Tridiagonal:
     Attributes:
         diagonal: ``(m,)``.
         off_diagonal: ``(m,)``; the last entry belongs to the next step, and is 0 if no further step is possible.
+        residuals: ``(m,)``, the estimated norm of the residual that rounding left in each step, as `Lanczos` measures
+            it; None if it was not measured, or if the matrix is exact.
     """
 
     diagonal: Array
     off_diagonal: Array
+    residuals: Array | None = None
 
     @property
     def size(self) -> int:
@@ -58,7 +61,8 @@ class Tridiagonal:
 
     def first(self, steps: int) -> "Tridiagonal":
         """The tridiagonal matrix after the first ``steps`` steps."""
-        return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps])
+        residuals = None if self.residuals is None else self.residuals[:steps]
+        return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps], residuals)
 
     def extended(self, corner: float) -> "Tridiagonal":
         """The matrix with one more row and column, and ``corner`` as its last diagonal entry."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from howsparse.errors import InputError
@@ -58,21 +59,45 @@ class Spectrum:
         """The rule that gives the largest integral of ``f``, a filter factor at a fixed scale."""
         return self.gauss() if self.positive else self._mean(lambda tridiagonal: steepest_rule(tridiagonal, f))
 
-    def probe_deviation(self, f: Integrand, rule: Rule) -> float:
-        r"""Bound on the standard deviation of the integral of ``f`` over the random choice of the probes.
+    def probe_interval(self, low: float, high: float, confidence: float) -> tuple[float, float]:
+        r"""Interval for the mean of f over all eigenvalues, from its means over the probes' measures.
 
-        For a Rademacher probe z and :math:`A = f(H)` of n rows, :math:`\mathrm{Var}(z'Az/n)` is
-        :math:`\tfrac{2}{n^2}(\|A\|_F^2 - \sum A_{ii}^2) \le \tfrac2n \bigl(\int f^2 - (\int f)^2\bigr)`, by the
-        Cauchy-Schwarz inequality for the diagonal. The integrals are those of ``rule``. The term 1/n covers one
-        direction that the probes may not contain.
+        Let X be the mean of :math:`\int f\,d\nu` over N probes that are uniform on the sphere of n rows, T the mean of
+        f over the eigenvalues, and :math:`0 \le f \le 1`. For every n, the probability that X is beyond t, on either
+        side of T, is at most :math:`\exp(-\tfrac{Nn}2\,\mathrm{KL}(T, t))`, with the relative entropy
+        :math:`\mathrm{KL}(T, t) = T\log\frac Tt + (1-T)\log\frac{1-T}{1-t}`. The proof is in docs/theory.md. The
+        variance of one probe is at most :math:`2T(1-T)/n`.
+
+        Args:
+            low, high: bounds on X, in [0, 1]; the rows that are zero count.
+            confidence: probability with which the interval holds T, in (0, 1).
+
+        Returns:
+            Lower and upper end, in [0, 1].
+
+        >>> half = Tridiagonal(np.array([1.0]), np.array([0.0]))
+        >>> low, high = Spectrum((half,), size=20_000).probe_interval(0.5, 0.5, 0.99)
+        >>> round(low, 4), round(high, 4)
+        (0.4837, 0.5163)
         """
         alive = self.size - self.num_zero
         if alive == 0:
-            return 0.0
+            return low, high
         share = alive / self.size
-        mean, square = rule.integrate(f) / share, rule.integrate(lambda x: f(x) ** 2) / share
-        variance = max(0.0, square - mean**2) + 1 / alive
-        return share * math.sqrt(2 * variance / (alive * len(self.tridiagonals)))
+        entropy = 2 * math.log(2 / (1 - confidence)) / (alive * len(self.tridiagonals))
+        return share * _least_mean(low / share, entropy), share * (1 - _least_mean(1 - high / share, entropy))
+
+    @property
+    def rounding(self) -> float:
+        r"""Estimated root mean square by which rounding moves the eigenvalues; 0 if it was not measured.
+
+        Lanczos with the residuals :math:`r_j` is exact for a matrix A + E with
+        :math:`\lVert E\rVert_F^2 \le 2\sum_j \lVert r_j\rVert^2`. By the inequality of Hoffman and Wielandt,
+        :math:`\lVert E\rVert_F^2` is at least the sum of the squared differences of the eigenvalues of both matrices.
+        """
+        alive = self.size - self.num_zero
+        found = [0.0 if t.residuals is None else float(np.linalg.norm(t.residuals)) for t in self.tridiagonals]
+        return math.sqrt(2 / alive) * sum(found) / len(found) if alive else 0.0
 
     def with_zero_share(self, share: float) -> Rule:
         """The paper's correction of the Gauss rule: move the fraction ``share`` of the mass from the nodes near 0 to 0.
@@ -106,7 +131,8 @@ def grow_spectrum(
     """Yield the spectrum after each further step of every probe, until no probe can take a further step.
 
     One product first finds the rows that are exactly zero, for example those of dead units: the product with a Gaussian
-    vector is zero in these rows and, with probability 1, in no others. Probes are Rademacher vectors on the other rows.
+    vector is zero in these rows and, with probability 1, in no others. The same product measures the rounding of every
+    further step, see `Lanczos`. Probes are uniform on the sphere of the other rows.
 
     Args:
         operator: the matrix, ``(n, n)``.
@@ -120,7 +146,10 @@ def grow_spectrum(
     """
     generator = torch.Generator().manual_seed(seed)
     size = operator.shape[0]
-    nonzero = (operator @ torch.randn(size, generator=generator).to(like)) != 0
+    gaussian = torch.randn(size, generator=generator).to(like)
+    product = operator @ gaussian
+    nonzero = product != 0
+    check = gaussian[nonzero], product[nonzero]
     alive = Block(operator, nonzero)
     num_zero = size - alive.shape[0]
     if num_zero == size:
@@ -128,11 +157,24 @@ def grow_spectrum(
         return
 
     def draw() -> Tensor:
-        signs = torch.randint(0, 2, (size,), generator=generator, dtype=torch.int8)
-        return signs.mul_(2).sub_(1).to(like)[nonzero]
+        return torch.randn(size, generator=generator).to(like)[nonzero]
 
-    runs = [Lanczos(alive.__matmul__, draw(), storage) for _ in range(probes)]
+    runs = [Lanczos(alive.__matmul__, draw(), storage, check) for _ in range(probes)]
     going = True
     while going:
         going = sum(run.step() for run in runs) > 0
         yield Spectrum(tuple(run.tridiagonal for run in runs), size, num_zero, operator.positive)
+
+
+def _least_mean(seen: float, entropy: float) -> float:
+    """The smallest T <= ``seen`` in [0, 1] whose relative entropy KL(T, seen) is at most ``entropy``."""
+
+    def excess(mean: float) -> float:
+        into = mean * math.log(mean / seen) if mean > 0 else 0.0
+        return into + (1 - mean) * math.log((1 - mean) / (1 - seen)) - entropy
+
+    if seen >= 1:
+        return 1.0
+    if seen <= 0 or -math.log1p(-seen) <= entropy:
+        return 0.0
+    return float(brentq(excess, 0.0, seen, xtol=1e-14, rtol=1e-12))
