@@ -19,7 +19,7 @@ __all__ = ["SubspaceLoss", "stiffness_bounds"]
 Array = np.typing.NDArray[np.float64]
 
 _CONFIDENCE = 0.99  # with which the bounds cover the choice of the random probes
-_POWERS = 80  # powers of e below the largest stiffness in which a root is looked for
+_POWERS = 100  # powers of e below the largest stiffness in which a root is looked for
 _SETTLED = 0.02  # a run has settled if its bounds differ by at most this fraction of the tolerance
 
 
@@ -102,7 +102,6 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
     >>> low < 1 < high, round(low, 3), round(high, 3)
     (True, 1.0, 1.0)
     """
-
     alive = 1 - spectrum.num_zero / spectrum.size
 
     def root(rule: Rule, upper: bool) -> float:
@@ -117,7 +116,7 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
 
         if most <= 0 or density == 0:
             return math.inf if density == 0 else 0.0
-        high = math.log(most / density) + 1  # the density of a higher stiffness is below this one
+        high = math.log(most / density) + 20  # far above the root: a stiffness k has a density below most / k
         if excess(high) >= 0:
             return math.inf
         # Where the stiffness is below the rounding, the lower bound falls to 0 again, so the highest root counts.
