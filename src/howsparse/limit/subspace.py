@@ -116,12 +116,12 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
 
         if most <= 0 or density == 0:
             return math.inf if density == 0 else 0.0
-        high = math.log(most / density) + 20  # far above the root: a stiffness k has a density below most / k
+        high = math.log(most / density) + 12  # far above the root: a stiffness k has a density below most / k
         if excess(high) >= 0:
             return math.inf
         # Where the stiffness is below the rounding, the lower bound falls to 0 again, so the highest root counts.
-        low = next((high - n for n in range(1, _POWERS) if excess(high - n) > 0), None)
-        return 0.0 if low is None else math.exp(brentq(excess, low, low + 1))
+        low = next((high - n for n in range(4, _POWERS, 4) if excess(high - n) > 0), None)
+        return 0.0 if low is None else math.exp(brentq(excess, low, low + 4, xtol=1e-11))
 
     return root(spectrum.lowest(), upper=False), root(spectrum.gauss(), upper=True)
 
