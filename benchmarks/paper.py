@@ -26,10 +26,10 @@ not in their figures.
 
 These numbers differ from the paper's for the following reasons:
 
-- **Table 1.** The two bounds are further apart than in the paper. U needs the spectrum of the block of removed
-  weights. A limit spends only a sixteenth of its products on this block, and the table shows the middle of the bracket
-  of U. The paper's value for FC5 lies in that bracket; its value for FC12 lies just below it. The paper gives no
-  bracket.
+- **Table 1.** U needs the spectrum of the block of removed weights. A limit spends only a sixteenth of its products on
+  this block, so the difference of the bounds is known only as an interval, over the seeds that have one. "T itself" is
+  no result of these products: no difference can exceed T. "unknown" stands where the limit is not resolved. The paper
+  gives no interval. [table-1.md](table-1.md) has more products, exact spectra, and another reading of the paper.
 - **Table 3.** "dense" is a network without l1, as in the paper. The accuracy of one_shot's network before pruning is
   in its record.
 

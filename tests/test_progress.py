@@ -39,7 +39,7 @@ def test_a_function_gets_every_step() -> None:
     steps: list[tuple[str, int, int]] = []
     model, batches = mlp_case()
     pruning_limit(model, batches, tolerance=0.05, max_products=32, progress=lambda *step: steps.append(step))
-    assert {stage for stage, *_ in steps} == {"bracket", "upper bound", "prediction"}
+    assert {stage for stage, *_ in steps} == {"recoverable", "bracket", "upper bound", "prediction"}
     assert [done for stage, done, _ in steps if stage == "bracket"] == list(
         range(1, 1 + sum(stage == "bracket" for stage, *_ in steps))
     )

@@ -7,18 +7,27 @@ from howsparse.limit.best import OrderComparison, measure_orders
 from howsparse.limit.certificate import Certificate
 from howsparse.limit.certify import certify
 from howsparse.limit.compute import pruning_limit
+from howsparse.limit.directional import DirectionalLimit, directional_limit
 from howsparse.limit.goal import Goal
 from howsparse.limit.interaction import Interaction, interaction
 from howsparse.limit.measure import Measured, measure
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import Prediction, predict
+from howsparse.limit.recovery import Recoverable, Recovery, recoverable, recovered_loss
 from howsparse.limit.result import PruningLimit
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
 from howsparse.pruning.orders import Order, rank
 from howsparse.pruning.patterns import n_of_m_mask
 from howsparse.pruning.prune import prune
-from howsparse.pruning.repair import repair_batchnorm, repair_layers, repair_rounds
+from howsparse.pruning.repair import (
+    prune_and_repair,
+    repair_batchnorm,
+    repair_globally,
+    repair_layers,
+    repair_path,
+    repair_rounds,
+)
 from howsparse.risk.batches import SamePasses
 from howsparse.risk.losses import CrossEntropy, cross_entropy
 from howsparse.risk.outcomes import Outcomes, outcomes
@@ -31,6 +40,7 @@ __all__ = [
     "Audit",
     "Certificate",
     "CrossEntropy",
+    "DirectionalLimit",
     "Goal",
     "InputError",
     "Interaction",
@@ -43,12 +53,15 @@ __all__ = [
     "Prediction",
     "Problem",
     "PruningLimit",
+    "Recoverable",
+    "Recovery",
     "SamePasses",
     "Training",
     "attach_l1",
     "audit",
     "certify",
     "cross_entropy",
+    "directional_limit",
     "interaction",
     "layerwise_mask",
     "load_task",
@@ -61,11 +74,16 @@ __all__ = [
     "predict",
     "prunable_weights",
     "prune",
+    "prune_and_repair",
     "pruning_limit",
     "random_mask",
     "rank",
+    "recoverable",
+    "recovered_loss",
     "repair_batchnorm",
+    "repair_globally",
     "repair_layers",
+    "repair_path",
     "repair_rounds",
 ]
 

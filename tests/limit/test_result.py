@@ -162,7 +162,7 @@ def test_a_limit_prints_in_a_few_words() -> None:
     assert "\n" not in repr(limit)
     assert str(limit).splitlines()[0] == "Pruning limit"
     assert "held: its mask lowers the loss by" in str(limit)
-    assert limit._repr_html_().count("<tr>") == 5
+    assert limit._repr_html_().count("<tr>") == 6
     assert limit == limit
     assert len({limit, replace(limit)}) == 2
 

@@ -9,7 +9,7 @@ import torch
 from howsparse import pruning_limit
 from howsparse.limit.result import PruningLimit
 from howsparse.linalg.remembered import Remembered
-from howsparse.risk.curvature import Hessian
+from howsparse.risk.curvature import GGN, Hessian
 from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.store import Store
 from networks_for_tests import mlp_case
@@ -23,13 +23,14 @@ class Stopped(Exception):
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Products that are really computed, by how many batches they are over."""
     counts: list[int] = []
-    compute = Hessian.over_first
+    compute = Hessian.over_first  # the GGN's is the same
 
     def counting(self: Hessian, count: int, vector: torch.Tensor) -> torch.Tensor:
         counts.append(count)
         return compute(self, count, vector)
 
-    monkeypatch.setattr(Hessian, "over_first", counting)
+    for kind in (Hessian, GGN):
+        monkeypatch.setattr(kind, "over_first", counting)
     return counts
 
 
@@ -47,7 +48,8 @@ def products(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "after"), [("bracket", 7), ("half the data", 2), ("upper bound", 2), ("prediction", 3)]
+    ("stage", "after"),
+    [("recoverable", 2), ("bracket", 7), ("half the data", 2), ("upper bound", 2), ("prediction", 3)],
 )
 def test_a_limit_that_was_stopped_goes_on(stage: str, after: int, taken: list[int], tmp_path: Path) -> None:
     whole = limit(None)
@@ -71,7 +73,8 @@ def test_another_network_or_option_takes_its_own(taken: list[int], tmp_path: Pat
         limit(tmp_path / "kept", "bracket", 5, seed=0)
     other = limit(tmp_path / "kept", seed=1)
     assert other.bracket == limit(None, seed=1).bracket
-    assert len(products(tmp_path)) == 6  # the first network's are still there: five steps, and the look for zero rows
+    # the first network's are still there: three of the recovery, five steps, and the look for zero rows
+    assert len(products(tmp_path)) == 9
     model, batches = mlp_case(0)
     options: list[dict[str, Any]] = [
         {},

@@ -15,6 +15,7 @@ from howsparse.limit.result import LimitSummary
 from howsparse.methods import Run, Sparsity, Stage, Ticket, load_method
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import prune
+from howsparse.pruning.repair import repair_layers
 from howsparse.risk.weights import torch_masks
 from methods_for_tests import WEIGHTS, Kept, all_kept, always, largest_kept, same, small, state, train_by_hand, zero
 
@@ -44,6 +45,17 @@ def test_one_shot(fine_tune: int) -> None:
     zero(model, kept)
     train_by_hand(task, model, always(kept), range(fine_tune))
     check(load_method(f"one_shot:fine_tune={fine_tune}")(task, 0.9), model, kept)
+
+
+def test_surgeon() -> None:
+    task = small()
+    model = task.initial(0)
+    train_by_hand(task, model, always(all_kept(model)), range(5))
+    kept = largest_kept(model, 646)
+    repair_layers(model, Mask(kept), list(task.study_batches(200)))
+    ticket = load_method("surgeon:repair=layers,examples=200")(task, 0.9)
+    check(ticket, model, kept)
+    assert [stage.name for stage in ticket.history] == ["dense"]
 
 
 @pytest.mark.parametrize(

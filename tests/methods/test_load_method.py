@@ -12,6 +12,7 @@ OPTIONS = {
     "lottery_ticket: fraction=1e-1, rewind=0": {"fraction": 0.1, "rewind": 0},
     "one_shot:fine_tune=3": {"fine_tune": 3},
     "random:layers=erk": {"layers": "erk"},
+    "surgeon:repair=layers,order=erk,examples=50": {"repair": "layers", "order": "erk", "examples": 50},
     "rare_gems:l2=0,learning_rate=1,period=2": {"l2": 0.0, "learning_rate": 1.0, "period": 2},
 }
 
@@ -69,6 +70,9 @@ OUT_OF_RANGE = {
     "rare_gems:learning_rate=-1": "learning_rate -1 and l2 1e-05 must be at least 0",
     "rare_gems:l2=nan": "learning_rate 0.1 and l2 nan must be at least 0",
     "smart_ratio": "smart_ratio is for networks with convolutions, and this one has none",
+    "surgeon:repair=best": "repair 'best' is not known; use one of none, ",
+    "surgeon:order=best": "order 'best' is not known; use one of magnitude, ",
+    "surgeon:examples=0": "0 examples are not enough",
 }
 
 

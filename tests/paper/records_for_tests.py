@@ -24,7 +24,7 @@ MADE = Provenance(
 )
 
 
-def study(limit: float, upper: tuple[float, float | None, float | None]) -> Study:
+def study(limit: float, upper: tuple[float | None, float | None, float | None]) -> Study:
     """A dense network's study; ``upper`` is the upper bound and the two ends of its bracket."""
     bound, low, high = upper
     return Study(
@@ -65,7 +65,7 @@ def run_record(
     task: str = "fc5-cifar10",
     seed: int = 0,
     limit: float = 0.97,
-    upper: tuple[float, float | None, float | None] | None = None,
+    upper: tuple[float | None, float | None, float | None] | None = None,
     epochs: int = 200,
     images: int = 50_000,
     method: str = "one_shot",

@@ -1,6 +1,7 @@
 """The paper's tables from records, against means worked out by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,63 @@ def test_prediction_against_measured() -> None:
 
 
 def test_two_bounds() -> None:
-    (row,) = table(1, [run_record(limit=0.97, upper=(0.968, 0.966, 0.969))])
+    narrow = [
+        run_record(seed=seed, limit=0.97, upper=(None, 0.967 + seed / 1000, 0.9675 + seed / 1000)) for seed in (0, 1)
+    ]
+    (row,) = table(1, narrow)
     assert isinstance(row, BoundsRow)
-    assert near(row.difference, 0.2, None)
-    assert row.bracket == pytest.approx((0.1, 0.4))
+    assert near(row.difference, 0.225, 0.1 / 2**0.5)
+    assert row.bracket == pytest.approx((0.15, 0.3))
+    assert not row.trivial
     assert row.paper == "0.25 ± 0.09"
-    (first,) = table(1, [run_record(limit=0.97, upper=(0.968, None, None))])
-    assert isinstance(first, BoundsRow)
-    assert first.bracket is None
+
+
+def known(row: BoundsRow) -> str:
+    """The cell of the difference as it is printed."""
+    return markdown_table(paper_table(1, [row])).splitlines()[2].split("|")[4].strip()
+
+
+@pytest.mark.parametrize(
+    ("upper", "bracket", "trivial", "shown"),
+    [
+        # 1 - 2 T = 0.94: the end that always holds
+        ((0.955, 0.94, 0.9687), (0.13, 3.0), True, "0.13 to 3.00 (paper: 0.25 ± 0.09)"),
+        ((0.955, 0.94, 0.97), (0.0, 3.0), True, "at most 3.00 (paper: 0.25 ± 0.09)"),
+        ((0.966, 0.963, 0.969), (0.1, 0.7), False, "0.10 to 0.70 (paper: 0.25 ± 0.09)"),
+        ((0.968, None, None), None, False, "unknown (paper: 0.25 ± 0.09)"),
+    ],
+)
+def test_a_wide_bracket_of_the_bounds_has_no_mean(
+    upper: tuple[float, float | None, float | None],
+    bracket: tuple[float, float] | None,
+    trivial: bool,
+    shown: str,
+) -> None:
+    (row,) = table(1, [run_record(limit=0.97, upper=upper)])
+    assert isinstance(row, BoundsRow)
+    assert row.difference is None
+    assert row.bracket == (bracket if bracket is None else pytest.approx(bracket))
+    assert row.trivial == trivial
+    assert known(row) == shown
+
+
+def test_one_seed_with_a_wide_bracket_leaves_no_mean() -> None:
+    narrow, wide = (0.9675, 0.967, 0.968), (0.955, 0.94, 0.969)
+    (row,) = table(1, [run_record(seed=0, limit=0.97, upper=narrow), run_record(seed=1, limit=0.97, upper=wide)])
+    assert isinstance(row, BoundsRow)
+    assert row.difference is None
+    assert row.bracket == pytest.approx((0.1, 3.0))
+
+
+def test_bounds_of_a_limit_that_is_not_resolved_are_unknown() -> None:
+    record = run_record(limit=0.7, upper=(0.55, 0.4, 0.7))
+    assert record.study is not None
+    wide = replace(record.study.answer, limit_low=0.4, limit_high=0.99)
+    study = record.study.model_copy(update={"answer": wide})
+    (row,) = table(1, [record.model_copy(update={"study": study})])
+    assert isinstance(row, BoundsRow)
+    assert (row.difference, row.bracket) == (None, None)
+    assert known(row) == "unknown (paper: 0.25 ± 0.09)"
 
 
 def test_methods_with_their_options_count_as_the_method() -> None:
@@ -99,7 +149,7 @@ def test_records_of_other_kinds_and_tasks_are_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("number", "key", "mean", "shown"),
-    [(1, "difference", 0.2, "0.20"), (2, "limit", 97.5, "97.50 ± 0.71"), (3, "one_shot", 59.0, "59.00")],
+    [(1, "difference", 0.2, "0.20 ± 0.00"), (2, "limit", 97.5, "97.50 ± 0.71"), (3, "one_shot", 59.0, "59.00")],
 )
 def test_on_the_command_line(
     number: int,
@@ -110,7 +160,8 @@ def test_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    runs = [run_record(seed=0, limit=0.97), run_record(seed=1, limit=0.98, upper=(0.978, None, None))]
+    uppers = (0.968, 0.9677, 0.9683), (0.978, 0.9777, 0.9783)
+    runs = [run_record(seed=seed, limit=0.97 + seed / 100, upper=uppers[seed]) for seed in (0, 1)]
     file = tmp_path / "runs.jsonl"
     file.write_text("".join(run.model_dump_json() + "\n" for run in runs))
     for json_option in ([], ["--json"]):

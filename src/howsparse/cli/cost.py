@@ -15,12 +15,13 @@ from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import SplitLoss
 from howsparse.risk.modes import device_of, evaluation_mode
 
-__all__ = ["PASSES", "expected_seconds", "say_cost"]
+__all__ = ["FOLLOWED", "PASSES", "expected_seconds", "say_cost", "say_repairs"]
 
 PASSES = 9  # over all data, of one measurement that begins on a part of the data; of a certificate too
 _MANY_PASSES = 17  # of one measurement on few data
 _FEW = 1600  # fewer examples than this are few
 _WORTH_SAYING = 10.0  # seconds
+FOLLOWED = 7  # networks that are made to follow the best combinations to their largest sparsity
 _BACKWARD = 3  # a gradient takes this many evaluations
 _CURVATURE_EXAMPLES = 256
 _MARGINAL_STEPS, _MARGINAL_EXAMPLES, _MARGINAL_SINGLE = 20, 512, 64
@@ -39,6 +40,18 @@ def say_cost(subject: Subject, batches: Iterable[Any], orders: Sequence[str], he
     if seconds > _WORTH_SAYING:
         what = f"{len(orders)} orders" if len(orders) > 1 else "one order"
         note(f"measuring {what} on {_count(batches):,} examples: about {duration(seconds)}")
+
+
+def say_repairs(seconds: float, networks: int) -> None:
+    """Print how long some repairs will take, once the first one was timed, if it is more than ten seconds.
+
+    Args:
+        seconds: time of the first repair and its evaluation.
+        networks: number of networks to repair.
+    """
+    if seconds * networks > _WORTH_SAYING:
+        whole = duration(seconds * networks)
+        note(f"one repaired network takes {duration(seconds)}; up to {networks} are made: {whole}; rounds take longer")
 
 
 def expected_seconds(

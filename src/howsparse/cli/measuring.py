@@ -117,40 +117,26 @@ def certify_subject(
 
     The held-out data are checked first: a mistake is reported before the long part of the work.
     """
-    from howsparse.limit.certify import CANDIDATES, candidates_around
-    from howsparse.limit.certify import certify as compute
-    from howsparse.limit.overlap import overlapping
-    from howsparse.limit.sequence import held_values
+    from howsparse.limit.certify import CANDIDATES, candidates_around, certify_sequence
+    from howsparse.limit.held_out import check_held_out
     from howsparse.pruning.orders import rank
-    from howsparse.risk.outcomes import outcomes
 
-    chosen_on, metric = subject.chose(choose), goals.named_metric()
-    shared = overlapping(held_out, chosen_on)
-    if shared:
-        raise InputError(
-            f"{shared:,} held-out examples are also among the data that trained the network or choose the sparsity;"
-            " remove them"
-        )
-    held_values(outcomes(subject.model, held_out, subject.loss, metric), question)  # refuses too few examples
+    data: dict[str, Any] = {"chosen_on": subject.chose(choose), "loss": subject.loss, "metric": goals.named_metric()}
+    held = check_held_out(subject.model, held_out, question, **data)
     best = measure_subject(subject, orders_named(order), goals, seed, choose, held_out).best
     note(f"measured on the data that choose: {100 * best.sparsity:.1f} % ({best.order})")
     ranked = rank(subject.model, best.order, subject.train, loss=subject.loss, seed=seed)
     candidates = candidates_around(best.sparsity) if best.sparsity > 0 else CANDIDATES
     with stage_bars() as show:
         steps = iter(range(1, 1000))
-        return compute(
+        return certify_sequence(
             subject.model,
-            held_out,
-            **vars(question),
-            order=ranked,
-            candidates=candidates,
-            chosen_on=chosen_on,
-            loss=subject.loss,
-            metric=metric,
-            seed=seed,
+            held,
+            map(ranked.mask, candidates),
+            order=ranked.name,
             on_point=lambda step: show("measuring, held-out data", next(steps), len(candidates)),
             progress=False,
-        )
+        )[0]
 
 
 def prune_by_order(

@@ -22,16 +22,19 @@ from howsparse.cli.options import (
     WeightsOption,
     with_dataclass_options,
 )
-from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_subject
+from howsparse.cli.repairing import RepairOptions, check_repair_options, prune_by_repair, show_repaired
+from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_data, load_subject
 from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_lines, show_table
 from howsparse.cli.writing import read_certificate, write_pruned
 from howsparse.errors import InputError
 from howsparse.limit.options import Answer, LimitOptions
+from howsparse.limit.sequence import as_mask
 
 if TYPE_CHECKING:
     from howsparse.limit.assess import Assessment
     from howsparse.limit.measure import Point
     from howsparse.pruning.masks import Mask
+    from howsparse.pruning.network import PrunedNetwork
 
 
 @app.command()
@@ -129,6 +132,7 @@ def prune(
     ] = None,
     parts: DataOptions,
     options: LimitOptions,
+    repairs: RepairOptions,
     mask: Annotated[Path | None, typer.Option(help="Also write the mask to this file.")] = None,
     keep: KeepOption = None,
     seed: SeedOption = 0,
@@ -138,31 +142,55 @@ def prune(
 ) -> None:
     """Prune a trained network to a measured, computed or given sparsity, and write its weights.
 
-    With --max-drop or --order, the limit is not computed.
+    With --max-drop, --order or --repair, the limit is not computed.
     """
     target = parse_target(sparsity)
+    check_prune_options(target, max_drop, order, certificate, repairs)
+    for path in [output] if mask is None else [output, mask]:
+        check_output(path, force)
+    subject = load_subject(model, weights, data, parts)
+    about = {"kind": "prune", "model": model, "seed": seed, "images": parts.images, "weights": str(output)}
+    goals = GoalOptions(max_drop, None if options.tolerance is None else str(options.tolerance))
+    found: Mask | PrunedNetwork
+    sentence = None
+    if repairs.repair is not None:
+        held = None if repairs.held_out is None else load_data(repairs.held_out, model, subject.model, parts)[1]
+        repaired = prune_by_repair(subject, target, goals, order, repairs, held, seed)
+        show_repaired(subject, repaired, as_json, about, record)
+        found, sentence = repaired.network, repaired.sentence
+    elif certificate is not None:
+        proven = read_certificate(certificate, subject.model)
+        found, sentence = proven.mask, proven.sentence
+        show_mask(subject, proven.mask, proven.order, {}, as_json, about, record)
+    elif max_drop is None and order is None:
+        found = prune_by_answer(subject, target, replace(options, seed=seed), keep, as_json, about, record)
+    else:
+        found = prune_by_order(subject, target, goals, order or "magnitude", seed, as_json, about, record)
+    write_pruned(subject, found, output, sentence, force)
+    if mask is not None:
+        as_mask(found).save(mask)
+    say_written(subject, as_mask(found), output, as_json)
+
+
+def check_prune_options(
+    target: float | Answer, max_drop: float | None, order: str | None, certificate: Path | None, repairs: RepairOptions
+) -> None:
+    """Refuse options of prune that do not fit together.
+
+    Raises:
+        InputError: they do not fit, or a name is unknown.
+    """
     if order is not None:
         orders_named(order)
     if max_drop is not None and not isinstance(target, Answer):
         raise InputError("--sparsity gives the sparsity, --max-drop asks for it to be measured; leave one of them out")
     if certificate is not None and (max_drop is not None or order is not None or target != Answer.MEASURED):
         raise InputError("--certificate has its own mask; leave out --sparsity, --max-drop and --order")
-    for path in [output] if mask is None else [output, mask]:
-        check_output(path, force)
-    subject = load_subject(model, weights, data, parts)
-    proven = None if certificate is None else read_certificate(certificate, subject.model)
-    about = {"kind": "prune", "model": model, "seed": seed, "images": parts.images, "weights": str(output)}
-    if proven is not None:
-        found = proven.mask
-        show_mask(subject, found, proven.order, {}, as_json, about, record)
-    elif max_drop is None and order is None:
-        found = prune_by_answer(subject, target, replace(options, seed=seed), keep, as_json, about, record)
-    else:
-        goals = GoalOptions(max_drop, None if options.tolerance is None else str(options.tolerance))
-        found = prune_by_order(subject, target, goals, order or "magnitude", seed, as_json, about, record)
-    write_pruned(subject, found, output, None if proven is None else proven.sentence, force)
-    if mask is not None:
-        found.save(mask)
+    check_repair_options(repairs, target, certificate)
+
+
+def say_written(subject: Subject, found: "Mask", output: Path, as_json: bool) -> None:
+    """Say what was written, and which command shows what it changes."""
     if not as_json:
         show_lines([f"next: howsparse audit {subject.typed} --change {shlex.quote(str(output))}"])
     note(f"{found.num_weights - found.num_kept:,} of {found.num_weights:,} weights set to zero; written to {output}")

@@ -13,6 +13,7 @@ from howsparse.records.origin import portable_command
 if TYPE_CHECKING:
     from howsparse.limit.certificate import Certificate
     from howsparse.pruning.masks import Mask
+    from howsparse.pruning.network import PrunedNetwork
 
 __all__ = ["read_certificate", "write_pruned"]
 
@@ -33,11 +34,19 @@ def read_certificate(path: Path, model: nn.Module) -> "Certificate":
     return found
 
 
-def write_pruned(subject: Subject, mask: "Mask", output: Path, sentence: str | None, force: bool) -> None:
-    """Write the pruned weights: a file, or for a network of Hugging Face a folder with mask and model card."""
+def write_pruned(
+    subject: Subject, pruned: "Mask | PrunedNetwork", output: Path, sentence: str | None, force: bool
+) -> None:
+    """Write the pruned weights: a file, or for a network of Hugging Face a folder with mask and model card.
+
+    A repaired network is written with the weights, biases and buffers that the repair changed.
+    """
     from howsparse.files import save_tensors
     from howsparse.integrations.huggingface import hub_folder
+    from howsparse.limit.sequence import as_mask
 
+    mask = as_mask(pruned)
+    pruned.apply_(subject.model)
     folder = hub_folder(subject.name)
     if folder is not None:
         from howsparse.integrations.card import card_block
@@ -45,6 +54,5 @@ def write_pruned(subject: Subject, mask: "Mask", output: Path, sentence: str | N
 
         card = card_block(mask, certificate=sentence, command=portable_command(["howsparse", *sys.argv[1:]]))
         save_pruned(subject.model, mask, output, card, source=folder, force=force)
-    mask.apply_(subject.model)
-    if folder is None:
+    else:
         save_tensors(subject.model.state_dict(), output)

@@ -13,6 +13,7 @@ References:
     Amelunxen et al. (2014), Living on the edge: phase transitions in convex programs with random data.
 """
 
+from howsparse.geometry.cones import cone_dimension, project_on_cone
 from howsparse.geometry.magnitudes import (
     Magnitudes,
     effective_sparsity,
@@ -29,7 +30,12 @@ from howsparse.geometry.spectra import (
     generic_density,
     minimal_density,
     statistical_dimension,
+)
+from howsparse.geometry.subspaces import (
     subspace_loss,
+    subspace_stiffness,
+    trust_region_density,
+    trust_region_loss,
 )
 from howsparse.geometry.widths import (
     ellipsoid_width,
@@ -42,6 +48,7 @@ __all__ = [
     "Magnitudes",
     "absolute_filter",
     "clipped_filter",
+    "cone_dimension",
     "curvature_scale",
     "effective_dimension",
     "effective_sparsity",
@@ -52,7 +59,11 @@ __all__ = [
     "generic_density",
     "larsen_interval",
     "minimal_density",
+    "project_on_cone",
     "projected_width",
     "statistical_dimension",
     "subspace_loss",
+    "subspace_stiffness",
+    "trust_region_density",
+    "trust_region_loss",
 ]

@@ -111,13 +111,15 @@ def fixed_point(density_at: Callable[[float], float], magnitudes: Magnitudes, to
 def existence_fixed_point(existence_at: Callable[[float], float], num_weights: int, dimensions: float = 1.0) -> float:
     """Smallest density p with U(p) - p at most ``dimensions / num_weights``, found by bisection.
 
-    The equation U(p) = p has a root below 1 only if the rows of the removed block are exactly zero. A subspace has a
-    whole number of dimensions, so this function accepts a density at which U(p) asks for at most one dimension more.
+    The equation U(p) = p asks that the removed weights' block of the Hessian is exactly zero, or that these weights
+    are. Other than p = 1, it has roots in networks with dead units, whose rows of the Hessian are exactly zero, and in
+    networks with weights that are exactly zero. A subspace has a whole number of dimensions, so this function accepts a
+    density at which U(p) asks for at most one dimension more. U(p) - p must not increase with p; Eq. 19 does not.
 
     Args:
         existence_at: U as a function of p.
         num_weights: number of weights :math:`D`.
-        dimensions: largest accepted difference, in dimensions.
+        dimensions: largest accepted difference, in dimensions; 0 for the equation itself.
 
     Returns:
         A density in [0, 1], a multiple of ``1 / num_weights``.

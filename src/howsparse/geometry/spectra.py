@@ -12,6 +12,7 @@ from howsparse.errors import InputError
 __all__ = [
     "FilterFactor",
     "absolute_filter",
+    "check_scale",
     "clipped_filter",
     "curvature_scale",
     "effective_dimension",
@@ -19,7 +20,6 @@ __all__ = [
     "generic_density",
     "minimal_density",
     "statistical_dimension",
-    "subspace_loss",
 ]
 
 Array = NDArray[np.float64]
@@ -88,18 +88,20 @@ def effective_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFact
     >>> effective_dimension([1.0, 1.0, 0.0], 1.0)
     1.0
     """
-    _check_scale(scale)
+    check_scale(scale)
     return float(np.sum(factor(eigenvalues, scale)))
 
 
 def statistical_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFactor = absolute_filter) -> float:
-    r"""Statistical dimension of the cone over the sublevel set: the squared projected width of Eq. 16.
+    r"""Eq. 16's proxy for the statistical dimension of the cone over the sublevel set: the squared projected width.
 
     .. math:: \sum_i \mu / (|\lambda_i| + \mu) = D - \text{effective dimension}
 
     The cone's statistical dimension differs from its squared Gaussian width by at most 1 (Theorem 2). Eq. 16
-    approximates that width. For a ball of radius r with its centre at distance R, Eq. 16 gives
-    :math:`D r^2/(R^2+r^2)` and the cone has :math:`D r^2/R^2`; both agree for small r.
+    approximates that width. It does so well if the removed weights lie in directions with much more curvature than
+    :math:`\mu`, and is too small if they do not. For a ball of radius r with its centre at distance R, Eq. 16 gives
+    :math:`D r^2/(R^2+r^2)` and the cone has :math:`D r^2/R^2`; both agree for small r. `cone_dimension` computes the
+    true cone's dimension.
 
     Args:
         eigenvalues: shape ``(n,)``, loss per squared weight.
@@ -147,7 +149,7 @@ def minimal_density(
     >>> minimal_density([1.0, 0.0, 0.0, 0.0], 1.0)
     0.125
     """
-    _check_scale(scale)
+    check_scale(scale)
     factors = factor(eigenvalues, scale)
     return float(factors.mean() if masses is None else np.average(factors, weights=np.asarray(masses)))
 
@@ -178,51 +180,13 @@ def generic_density(
     >>> round(generic_density([1.0] * 8, 0.25), 12)  # a ball of radius r: its cone has dimension D r^2 / R^2
     0.75
     """
-    _check_scale(scale)
+    check_scale(scale)
 
     def excess(density: float) -> float:
         return minimal_density(eigenvalues, scale / density, masses, factor) - density
 
     smallest = 1e-12
     return float(brentq(excess, smallest, 1.0, xtol=1e-14)) if excess(smallest) > 0 else 0.0
-
-
-def subspace_loss(eigenvalues: ArrayLike, displacement: ArrayLike, gradient: ArrayLike, density: float) -> float:
-    r"""Least loss increase on a random subspace through the pruned weights.
-
-    .. math:: \tfrac12\kappa\, d'H(H+\kappa)^{-1}d + \kappa\, d'(H+\kappa)^{-1}g - \tfrac12\, g'(H+\kappa)^{-1}g
-              \qquad\text{with}\qquad \frac1D\sum_i \frac{\lambda_i}{\lambda_i+\kappa} = \text{density}
-
-    The subspace meets the sublevel set if this loss increase is at most the tolerance. Unlike T, the formula uses the
-    direction of the displacement and the gradient. As the density goes to 0, it becomes the predicted loss increase
-    :math:`g'd + \tfrac12 d'Hd` of the pruned network.
-
-    Args:
-        eigenvalues: shape ``(n,)``, loss per squared weight, all positive.
-        displacement: the step d from the trained to the pruned weights in the eigenvectors' basis, ``(n,)``.
-        gradient: the gradient g of the loss in the same basis, ``(n,)``.
-        density: dimensions of the subspace divided by n, in (0, 1).
-
-    Returns:
-        The least loss minus the trained network's loss. It can be negative if the gradient is not zero.
-
-    Raises:
-        InputError: an eigenvalue is not positive, so the quadratic model has no unique minimum.
-
-    Source: docs/theory.md.
-
-    >>> round(subspace_loss([2.0, 2.0], [1.0, 1.0], [0.0, 0.0], density=0.5), 9)  # half the displacement is undone
-    1.0
-    """
-    values = np.asarray(eigenvalues, dtype=np.float64)
-    d, g = np.asarray(displacement, dtype=np.float64), np.asarray(gradient, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
-    if not low > 0:
-        raise InputError(f"eigenvalue {low:g} is not positive; the least loss exists for positive eigenvalues only")
-    odds = (1 - density) / density
-    kappa = float(brentq(lambda k: minimal_density(values, k) - density, low * odds / 2, high * odds * 2, rtol=1e-12))
-    resolvent = 1 / (values + kappa)
-    return float(np.sum(resolvent * (kappa * values * d**2 / 2 + kappa * d * g - g**2 / 2)))
 
 
 def existence_density(
@@ -257,6 +221,6 @@ def existence_density(
     return density + (1 - density) * needed
 
 
-def _check_scale(scale: float) -> None:
+def check_scale(scale: float) -> None:
     if not scale > 0:
         raise InputError(f"scale {scale:g} is not positive; compute it as 2 tolerance / radius^2")

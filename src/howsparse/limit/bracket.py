@@ -149,7 +149,16 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
         factor: the filter factor.
 
     Returns:
-        Lower and upper end, as sparsities.
+        Lower and upper end, as sparsities; the first is never above the second. If the products with the block are too
+        few for a lower end, it is 1 - 2 ``density``, which always holds.
+
+    >>> import numpy as np
+    >>> from howsparse.geometry import absolute_filter
+    >>> from howsparse.linalg import Tridiagonal
+    >>> one_step = Spectrum((Tridiagonal(np.array([0.1]), np.array([1.0])),), size=90)
+    >>> low, high = existence_bracket(one_step, 1.0, 0.1, absolute_filter)
+    >>> low == 1 - 2 * 0.1, round(high, 3)
+    (True, 0.892)
     """
 
     def existence(rule: Rule) -> float:
@@ -157,7 +166,7 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
 
     low, high = existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))
     # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
-    return 1 - min(high, 2 * density), 1 - low
+    return 1 - min(high, 2 * density), 1 - min(low, 2 * density)
 
 
 def _extremes(

@@ -14,6 +14,7 @@ __all__ = ["Budget", "basis_room", "plan_budget"]
 # _PART: one product in this many is reserved. _STEPS: the part takes one step for this many steps of the bracket.
 _UPPER_BOUND_PART, _UPPER_BOUND_STEPS = 16, 10
 _HALF_SAMPLE_PART, _HALF_SAMPLE_STEPS = 8, 5
+_RECOVERY_PART = 6
 _LEAST_STEPS = 6
 _ZERO_ROWS = 1  # products per spectrum that find the rows that are exactly zero
 _RANDOM_MASKS = 1  # products for the prediction of random masks
@@ -28,11 +29,13 @@ class Budget:
         bracket: steps of each probe, over all data.
         upper_bound: steps on the block of removed weights.
         half_sample: steps of each probe, over the first half of the data.
+        recovery: products for the recoverable sparsity.
     """
 
     bracket: int
     upper_bound: int
     half_sample: int
+    recovery: int
 
     def upper_bound_after(self, steps: int) -> int:
         """Steps for the upper bound if the bracket has taken ``steps``."""
@@ -44,7 +47,9 @@ class Budget:
 
 
 def plan_budget(max_products: int, probes: int, sampled: bool) -> Budget:
-    """Divide ``max_products`` between bracket, upper bound, half sample and prediction.
+    """Divide ``max_products`` between bracket, upper bound, half sample, recovery and prediction.
+
+    A sixth is for the recoverable sparsity.
 
     Args:
         max_products: largest number of products over all data.
@@ -52,14 +57,16 @@ def plan_budget(max_products: int, probes: int, sampled: bool) -> Budget:
         sampled: whether the spectrum is also computed over half of the data; two such products cost as much as one.
 
     >>> plan_budget(400, 1, sampled=False)
-    Budget(bracket=359, upper_bound=25, half_sample=0)
+    Budget(bracket=293, upper_bound=25, half_sample=0, recovery=66)
     """
     upper = max_products // _UPPER_BOUND_PART
     half = max_products // _HALF_SAMPLE_PART // probes if sampled else 0
+    recovery = max_products // _RECOVERY_PART
     left = max_products - (PREDICTION_PRODUCTS + _RANDOM_MASKS + _LAYERS) - (upper + _ZERO_ROWS) - _ZERO_ROWS
+    left -= recovery
     if sampled:
         left -= (half * probes + 2 * _ZERO_ROWS) // 2
-    return Budget(left // probes, upper, half)
+    return Budget(left // probes, upper, half, recovery)
 
 
 def basis_room(flat: Tensor, steps: int, probes: int) -> tuple[int, torch.dtype]:

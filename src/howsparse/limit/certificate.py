@@ -17,7 +17,7 @@ from howsparse.store import digest
 
 __all__ = ["Certificate", "Step", "network_digest"]
 
-_VERSION = 1
+_VERSION = 2  # version 1 has no repair
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Certificate(Shown):
         digest: digest of the certified mask and of all weights that stay; see `matches`.
         overlap_checked: whether the held-out examples were compared with those that chose the order or the sparsities.
         mask: the certified mask; it removes nothing if nothing could be certified.
+        repair: name of the repair that changed the weights that stay; "none" if they are those of before.
     """
 
     sparsity: float
@@ -74,6 +75,7 @@ class Certificate(Shown):
     digest: str
     overlap_checked: bool
     mask: Mask = field(repr=False)
+    repair: str = "none"
 
     @property
     def holds(self) -> bool:
@@ -109,7 +111,8 @@ class Certificate(Shown):
     @property
     def sentence(self) -> str:
         """The certificate in words."""
-        how = f"{self.order} order; {self.num_examples:,} held-out examples, {self.test} test"
+        repair = "" if self.repair == "none" else f", {self.repair} repair"
+        how = f"{self.order} order{repair}; {self.num_examples:,} held-out examples, {self.test} test"
         if not self.holds:
             first = self.steps[0]
             return (
@@ -159,6 +162,8 @@ class Certificate(Shown):
 
     def matches(self, model: nn.Module) -> bool:
         """Whether this certificate is for ``model``, before or after the mask is applied: the mask and all weights.
+
+        After a repair, it is for the repaired network only.
 
         Raises:
             InputError: the mask does not fit the model.

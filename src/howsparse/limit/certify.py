@@ -7,7 +7,7 @@ example has one prediction with a score of 0 or 1, as for a classifier, the test
 scores and for losses it is `betting_p_value`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count, pairwise
 from typing import Any
 
@@ -16,20 +16,24 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.limit.certificate import Certificate, Step, network_digest
-from howsparse.limit.overlap import overlapping
+from howsparse.limit.held_out import HeldOut, check_held_out
 from howsparse.limit.paired import Test, smallest_sample
-from howsparse.limit.sequence import Held, Question, check_confidence, check_drop, held_values, run_tests
+from howsparse.limit.sequence import Candidate, Question, as_mask, check_confidence, check_drop, run_tests
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
+from howsparse.pruning.network import PrunedNetwork, restored
 from howsparse.pruning.orders import Order, OrderFunction, rank
-from howsparse.risk.batches import same_content
-from howsparse.risk.fast import fast_convolutions
-from howsparse.risk.losses import Loss, as_loss, cross_entropy
-from howsparse.risk.metrics import Metric, as_metric
-from howsparse.risk.outcomes import Outcomes, outcomes
+from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.risk.metrics import Metric
 from howsparse.risk.weights import select_weights
 
-__all__ = ["CANDIDATES", "candidates_around", "certify", "examples_needed"]
+__all__ = [
+    "CANDIDATES",
+    "candidates_around",
+    "certify",
+    "certify_sequence",
+    "examples_needed",
+]
 
 CANDIDATES = (*(round(0.05 * step, 2) for step in range(1, 19)), 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 
@@ -44,7 +48,7 @@ def certify(
     confidence: float = 0.95,
     order: str | Order | OrderFunction = "magnitude",
     candidates: Sequence[float] | None = None,
-    masks: Sequence[Mask] | None = None,
+    masks: Sequence[Candidate] | None = None,
     chosen_on: Iterable[Any] | None = None,
     loss: Loss = cross_entropy,
     metric: "str | Metric | Callable[[Tensor, Any], Tensor] | None" = None,
@@ -67,7 +71,8 @@ def certify(
         confidence: probability with which the certificate holds, in (0.5, 1).
         order: name of an order, or an order. An order that needs data gets ``chosen_on``.
         candidates: sparsities in the order of the tests, rising; `CANDIDATES` or `candidates_around` a measured one.
-        masks: masks in the order of the tests, instead of ``order`` and ``candidates``.
+        masks: masks in the order of the tests, or networks that were pruned and repaired (`PrunedNetwork`), instead of
+            ``order`` and ``candidates``.
         chosen_on: the batches that chose the order, the candidates or the masks. No held-out example may be among them.
         on_point, progress: called with each test; as for `measure`.
 
@@ -83,14 +88,58 @@ def certify(
     0.5
     """
     question = Question(max_drop, tolerance, loss_bound, confidence)
-    loss, names = as_loss(loss, model), list(select_weights(model, names))
-    scored = _metric(metric, loss, question)
-    _check_data(held_out, chosen_on)
+    chosen, names = _chosen(order, candidates, masks), list(select_weights(model, names))
+    held = check_held_out(model, held_out, question, chosen_on=chosen_on, loss=loss, metric=metric)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        name, sequence = _sequence(model, order, candidates, masks, chosen_on, loss, names, seed)
-        held, steps, mask = _tested(model, sequence, held_out, loss, scored, question, on_point, progress)
-    mask = _whole_mask(model, names) if mask is None else mask
-    return _certificate(question, held, steps, name, mask, scored, network_digest(model, mask), chosen_on is not None)
+        name, repair, sequence = "given", "given" if isinstance(chosen[0], PrunedNetwork) else "none", iter(chosen)
+        if masks is None:
+            ranked = rank(model, order, chosen_on, loss=held.loss, names=names, seed=seed)
+            name, sequence = ranked.name, map(ranked.mask, chosen)
+        told: dict[str, Any] = {"names": names, "on_point": on_point, "progress": progress}
+        return certify_sequence(model, held, sequence, order=name, repair=repair, **told)[0]
+
+
+def certify_sequence(
+    model: nn.Module,
+    held: HeldOut,
+    sequence: Iterable[Candidate],
+    *,
+    order: str,
+    repair: str = "none",
+    names: Iterable[str] | None = None,
+    on_point: Callable[[Step], None] = lambda step: None,
+    progress: Progress | bool | None = None,
+) -> tuple[Certificate, Candidate | None]:
+    """Test masks or repaired networks one after the other on held-out data that were checked before.
+
+    Args:
+        model: the network before pruning; it comes back as it was.
+        held: the held-out data, of `check_held_out`.
+        sequence: what is tested, in this order. It must not depend on the held-out data. It may be made as it is read.
+        order, repair: names of the order and the repair.
+        names: as for `measure`.
+        on_point, progress: as for `certify`.
+
+    Returns:
+        The certificate, and the mask or network that it is for; None if nothing could be certified.
+
+    Raises:
+        InputError: the held-out data differ from pass to pass, or a value does not fit.
+    """
+    done = count(1)
+    with reporting(progress) as report, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+
+        def told(step: Step) -> None:
+            made = next(done)
+            report("measuring held-out data", made, max(len(CANDIDATES), made))
+            on_point(step)
+
+        steps, certified = run_tests(model, sequence, lambda: held.look(model), held.before, held.question, told)
+    mask = _whole_mask(model, names) if certified is None else as_mask(certified)
+    with restored(model):
+        (mask if certified is None else certified).apply_(model)
+        digest = network_digest(model, mask)
+    return _certificate(held, steps, order, repair, mask, digest), certified
 
 
 def candidates_around(measured: float) -> tuple[float, ...]:
@@ -136,133 +185,46 @@ def examples_needed(max_drop: float, confidence: float = 0.95, test: Test = "exa
     return smallest_sample(max_drop, round(1 - confidence, 12), test)
 
 
-def _metric(metric: Any, loss: Loss, question: Question) -> Metric | None:
-    scored = as_metric(metric, loss)
-    if question.max_drop is not None and scored is None:
-        raise InputError("the loss cannot tell which predictions are correct; pass a metric, or tolerance")
-    return scored
-
-
-def _sequence(
-    model: nn.Module,
-    order: str | Order | OrderFunction,
-    candidates: Sequence[float] | None,
-    masks: Sequence[Mask] | None,
-    chosen_on: Iterable[Any] | None,
-    loss: Loss,
-    names: list[str],
-    seed: int,
-) -> tuple[str, Iterator[Mask]]:
-    """The name of the order, and its masks in the order of the tests."""
-    if masks is not None:
-        _check_masks(masks, order, candidates)
-        return "given", iter(masks)
-    sparsities = _sparsities(candidates)
-    ranked = rank(model, order, chosen_on, loss=loss, names=names, seed=seed)
-    return ranked.name, map(ranked.mask, sparsities)
-
-
-def _tested(
-    model: nn.Module,
-    sequence: Iterator[Mask],
-    held_out: Iterable[Any],
-    loss: Loss,
-    scored: Metric | None,
-    question: Question,
-    on_point: Callable[[Step], None],
-    progress: Progress | bool | None,
-) -> tuple[Held, list[Step], Mask | None]:
-    """Test the masks; return the held-out values before pruning, the tests, and the certified mask."""
-    with fast_convolutions(model, held_out, loss) as pieces, reporting(progress) as report:
-        done = count(1)
-
-        def look() -> Outcomes:
-            return outcomes(model, pieces, loss, scored)
-
-        def told(step: Step) -> None:
-            made = next(done)
-            report("measuring held-out data", made, max(len(CANDIDATES), made))
-            on_point(step)
-
-        held = held_values(look(), question)
-        steps, mask = run_tests(model, sequence, look, held, question, told)
-    return held, steps, mask
-
-
-def _whole_mask(model: nn.Module, names: list[str]) -> Mask:
+def _whole_mask(model: nn.Module, names: Iterable[str] | None) -> Mask:
     """The mask that removes nothing."""
     weights = select_weights(model, names)
     return Mask({name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()})
 
 
-def _certificate(
-    question: Question,
-    held: Held,
-    steps: list[Step],
-    order: str,
-    mask: Mask,
-    scored: Metric | None,
-    digest: str,
-    overlap_checked: bool,
-) -> Certificate:
+def _certificate(held: HeldOut, steps: list[Step], order: str, repair: str, mask: Mask, digest: str) -> Certificate:
+    question, before = held.question, held.before
     return Certificate(
         sparsity=mask.sparsity,
         max_drop=question.max_drop,
         tolerance=question.tolerance,
         loss_bound=question.loss_bound,
         confidence=question.confidence,
-        metric="loss" if question.max_drop is None or scored is None else scored.name,
-        num_examples=len(held.values),
-        dense_score=float(held.values.mean()),
-        test=held.test,
+        metric="loss" if question.max_drop is None or held.metric is None else held.metric.name,
+        num_examples=len(before.values),
+        dense_score=float(before.values.mean()),
+        test=before.test,
         steps=tuple(steps),
         order=order,
         digest=digest,
-        overlap_checked=overlap_checked,
+        overlap_checked=held.overlap_checked,
         mask=mask,
+        repair=repair,
     )
 
 
-def _check_data(held_out: Iterable[Any], chosen_on: Iterable[Any] | None) -> None:
-    _check_passes(held_out)
-    if chosen_on is not None:
-        _check_overlap(held_out, chosen_on)
-
-
-def _check_passes(held_out: Iterable[Any]) -> None:
-    """Check that the batches can be read twice, and that the first one is the same in both passes."""
-    if isinstance(held_out, Iterator):
-        raise InputError("held_out can be read only once; pass a list or a DataLoader, not an iterator")
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        first, again = next(iter(held_out), None), next(iter(held_out), None)
-    if first is None:
-        raise InputError("held_out has no batches; pass at least one")
-    if not same_content(first, again):
-        raise InputError("held_out differs from pass to pass; turn shuffling and augmentation off, or pass a list")
-
-
-def _check_overlap(held_out: Iterable[Any], chosen_on: Iterable[Any]) -> None:
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        shared = overlapping(held_out, chosen_on)
-    if shared:
-        raise InputError(
-            f"{shared:,} held-out examples are also in chosen_on; remove them, because a certificate needs examples"
-            " that chose nothing"
-        )
-
-
-def _sparsities(candidates: Sequence[float] | None) -> tuple[float, ...]:
-    """The sparsities of the tests, checked."""
+def _chosen(
+    order: str | Order | OrderFunction, candidates: Sequence[float] | None, masks: Sequence[Candidate] | None
+) -> Sequence[Any]:
+    """The masks or the sparsities of the tests, checked."""
+    if masks is not None:
+        if candidates is not None or not isinstance(order, str) or order != "magnitude":
+            raise InputError("masks stand for an order and candidates; give masks alone, or none")
+        if not masks:
+            raise InputError("the list of masks is empty; give at least one mask")
+        return masks
     sparsities = CANDIDATES if candidates is None else tuple(candidates)
     if not sparsities or not all(0 < sparsity < 1 for sparsity in sparsities):
         raise InputError("candidates must be fractions of weights to remove, in (0, 1); give at least one")
     if any(one >= other for one, other in pairwise(sparsities)):
         raise InputError("candidates must rise: the tests go from the smallest sparsity to the largest; sort them")
     return sparsities
-
-
-def _check_masks(masks: Sequence[Mask], order: str | Order | OrderFunction, candidates: Sequence[float] | None) -> None:
-    if candidates is not None or not isinstance(order, str) or order != "magnitude":
-        raise InputError("masks stand for an order and candidates; give masks alone, or none")
-    if not masks:
-        raise InputError("the list of masks is empty; give at least one mask")

@@ -13,6 +13,7 @@ from torch import nn
 
 from howsparse.errors import InputError
 from howsparse.geometry import Magnitudes
+from howsparse.limit.adapting import recovery_bracket, search_recoverable
 from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
 from howsparse.limit.budget import basis_room, plan_budget
 from howsparse.limit.layers import layer_costs, layer_sizes
@@ -24,7 +25,7 @@ from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Block, Operator, Remembered, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk, Hessian, Sample
-from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.store import Store
 
@@ -89,7 +90,7 @@ class _Case:
     """The quantities that several phases of a limit need. Each is computed once."""
 
     def __init__(self, risk: EmpiricalRisk, options: LimitOptions, memory: int | None, progress: Progress) -> None:
-        self.risk, self.options, self.progress = risk, options, progress
+        self.risk, self.options, self.memory, self.progress = risk, options, memory, progress
         self.matrix = Hessian(risk, memory) if options.curvature == "hessian" else GGN(risk, memory)
         self.tolerance, self.tolerance_error = (
             default_tolerance(risk) if options.tolerance is None else (options.tolerance, 0.0)
@@ -120,9 +121,10 @@ class _Case:
 
 
 def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
-    """Compute the phases one after the other: bracket, half of the data, upper bound, prediction."""
+    """Compute the phases one after the other: recovery, bracket, half of the data, upper bound, prediction."""
     store, matrix = Store(workspace), case.matrix
     whole = Remembered(matrix, store, "whole")
+    recoverable, other_products = _recoverable(case, whole, store)
     half = Remembered(Sample(matrix, len(case.risk.lengths) // 2), store, "half")
     clock = _Clock(matrix)
     spectrum, stopped = _resolve(case, whole, clock)
@@ -139,7 +141,7 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
         negative=case.options.negative,
         names=tuple(case.risk.names),
         errors=errors,
-        num_products=whole.num_products + (half.num_products + 1) // 2,
+        num_products=whole.num_products + other_products + (half.num_products + 1) // 2,
         stopped=stopped,
         spectrum=spectrum,
         removed_spectrum=removed,
@@ -151,6 +153,7 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
         checked_rise=rise,
         layers=layers,
         seconds_per_product=clock.seconds_per_product,
+        recoverable=recoverable,
     )
 
 
@@ -175,6 +178,27 @@ class _Clock:
     def seconds_per_product(self) -> float | None:
         """The median; None if no product was computed."""
         return statistics.median(self._times) if self._times else None
+
+
+def _recoverable(case: _Case, whole: Remembered, store: Store) -> tuple[tuple[float, float], int]:
+    """The bracket of the recoverable sparsity, and the number of products that are not ``whole``'s.
+
+    It needs a matrix without negative eigenvalues, so it takes the GGN where the loss has one. It is the first phase:
+    the GGN's stored graphs then go before the Hessian's come.
+    """
+    risk, other = case.risk, None
+    if isinstance(case.matrix, Hessian) and isinstance(risk.loss, SplitLoss):
+        other = Remembered(GGN(risk, case.memory), store, "recovery")
+    points = search_recoverable(
+        other or whole,
+        case.flat,
+        case.gradient,
+        case.flat.abs(),
+        case.tolerance,
+        case.budget.recovery,
+        case.watch("recoverable"),
+    )
+    return recovery_bracket(points, case.tolerance), 0 if other is None else other.num_products
 
 
 def _resolve(case: _Case, operator: Operator, clock: _Clock) -> tuple[Spectrum, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from howsparse.progress import duration
 
-__all__ = ["Look", "Outlook", "history", "look_ahead"]
+__all__ = ["Look", "Outlook", "history", "look_ahead", "outlook_after"]
 
 _FARTHEST = 4.0  # more steps than this times those taken are not estimated
 _LEAST_STEPS = 16  # fewer steps show no trend
@@ -101,3 +101,28 @@ def look_ahead(
     ratios = [2.0] if wanted is None else [1 + i / 16 for i in range(1, round(16 * (_FARTHEST - 1)) + 1)]
     ratio = next((r for r in ratios if wanted is not None and width(r) <= wanted), ratios[-1])
     return Look(round(ratio * steps), width(ratio)) if width(ratio) <= _LEAST_GAIN * (fixed + now) else None
+
+
+def outlook_after(
+    width_after: Callable[[int], float],
+    steps: int,
+    fixed: float,
+    wanted: float | None,
+    probes: int,
+    seconds_per_product: float | None,
+) -> Outlook | None:
+    """What more products would give, as `look_ahead` estimates it.
+
+    Args:
+        width_after, steps, fixed, wanted: as for `look_ahead`.
+        probes: products for each step.
+        seconds_per_product: measured time of one product; None if it was not measured.
+
+    >>> outlook_after(lambda steps: 12.8 / steps, 64, 0.0, None, probes=2, seconds_per_product=1.0)
+    Outlook(products=128, width=0.07..., seconds=128.0)
+    """
+    ahead = look_ahead(width_after, steps, fixed, wanted)
+    if ahead is None:
+        return None
+    products = (ahead.steps - steps) * probes
+    return Outlook(products, ahead.width, None if seconds_per_product is None else products * seconds_per_product)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from howsparse.geometry import Magnitudes, curvature_scale
 from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, Sampling, existence_bracket, solve_bracket
 from howsparse.limit.layers import LayerCost
 from howsparse.limit.options import FILTERS, Curvature, Negative
-from howsparse.limit.outlook import Look, Outlook, history, look_ahead
+from howsparse.limit.outlook import Look, Outlook, history, outlook_after
 from howsparse.limit.predict import failure, num_kept, rise_holds
 from howsparse.limit.prediction import LossCurve
 from howsparse.limit.saved import pack, unpack
@@ -51,6 +52,8 @@ class PruningLimit(Shown):
             measured, as after `at` with another tolerance.
         layers: sparsity and predicted cost of each layer in the mask at `predicted`; empty if they were not computed.
         seconds_per_product: measured time of one product; None if it was not measured.
+        recoverable: two sparsities between which the predicted loss meets the tolerance once the kept weights have
+            adapted, as in `howsparse.recoverable`; None if this was not computed, as after `at` with another tolerance.
     """
 
     tolerance: float
@@ -70,6 +73,7 @@ class PruningLimit(Shown):
     checked_rise: float | None = None
     layers: tuple[LayerCost, ...] = field(repr=False, default=())
     seconds_per_product: float | None = field(repr=False, default=None)
+    recoverable: tuple[float, float] | None = None
 
     @property
     def num_weights(self) -> int:
@@ -126,27 +130,18 @@ class PruningLimit(Shown):
         steps, probes = self.spectrum.num_steps, len(self.spectrum.tridiagonals)
         fixed = max(0.0, self.errors.width - 2 * self.errors.quadrature)
         wanted = None if self.resolved else RESOLVED_WIDTH
-        ahead = look_ahead(self._width_after, steps, fixed, wanted)
-        if ahead is None:
-            return None
-        products = (ahead.steps - steps) * probes
-        seconds = None if self.seconds_per_product is None else products * self.seconds_per_product
-        return Outlook(products, ahead.width, seconds)
+        return outlook_after(self._width_after, steps, fixed, wanted, probes, self.seconds_per_product)
 
     @property
     def predicted(self) -> float:
-        """Largest sparsity whose magnitude mask has a predicted increase g'd + 1/2 d'Hd of at most the tolerance.
-
-        `prediction_holds` says whether the mask has been found to do so.
-        """
+        """Largest sparsity whose magnitude mask has a predicted increase g'd + 1/2 d'Hd of at most the tolerance."""
         return self.losses.largest_within(self.tolerance)
 
     @property
     def prediction_holds(self) -> bool | None:
-        """Whether the prediction held when it was checked; None if it was not checked.
+        """Whether the mask at `predicted` raises the measured loss by at most two tolerances; None if not checked.
 
-        It holds if its mask raises the measured loss by at most two tolerances. Two, because a quadratic model is exact
-        only for small changes, and the loss rises steeply there. See also `prediction_above_limit`.
+        Two, because a quadratic model is exact only for small changes, and the loss rises steeply there.
         """
         return None if self.checked_rise is None else rise_holds(self.checked_rise, self.tolerance)
 
@@ -192,12 +187,14 @@ class PruningLimit(Shown):
     def upper_bound(self) -> float:
         """1 - U at the limit (Eq. 19): the middle of `upper_bracket`. According to the paper, a solution exists there.
 
-        It is NaN if the limit is not `resolved`.
+        It is NaN if that bracket is more than ten points wide, or if its lower end is only 1 - 2 T, which always holds.
 
         Raises:
             InputError: as for `upper_bracket`.
         """
-        return sum(self.upper_bracket) / 2
+        low, high = self.upper_bracket
+        found = low > 1 - 2 * (1 - self.sparsity) and high - low <= RESOLVED_WIDTH
+        return (low + high) / 2 if found else math.nan
 
     @property
     def upper_bracket(self) -> tuple[float, float]:
@@ -234,17 +231,15 @@ class PruningLimit(Shown):
         """Compute the limit for another ``tolerance`` or ``negative`` from the same spectrum, without new products.
 
         The result has no upper bound, because that needs products with the block of weights that the new limit removes.
-        Its prediction is not checked if the tolerance is another one.
+        If the tolerance is another one, its prediction is not checked, and ``recoverable`` is None.
         """
         tolerance = self.tolerance if tolerance is None else tolerance
         negative = self.negative if negative is None else negative
         if (tolerance, negative) == (self.tolerance, self.negative):
             return self
         errors = solve_bracket(self.spectrum, self.magnitudes, tolerance, FILTERS[negative], self.sampling)
-        rise = self.checked_rise if tolerance == self.tolerance else None
-        return replace(
-            self, tolerance=tolerance, negative=negative, errors=errors, removed_spectrum=None, checked_rise=rise
-        )
+        known: dict[str, Any] = {} if tolerance == self.tolerance else {"checked_rise": None, "recoverable": None}
+        return replace(self, tolerance=tolerance, negative=negative, errors=errors, removed_spectrum=None, **known)
 
     def mask(self, model: nn.Module, sparsity: float | None = None) -> Mask:
         """The magnitude mask over the weights under study; other weights are not pruned.

@@ -27,7 +27,7 @@ _CURVES, _SPECTRA = ("losses", "random_losses"), ("spectrum", "removed_spectrum"
 def pack(limit: "PruningLimit") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The JSON fields and the tensors of a limit's file."""
     fields: dict[str, Any] = {name: getattr(limit, name) for name in (*_PLAIN, *_LATER)}
-    fields |= {"names": limit.names, "errors": asdict(limit.errors)}
+    fields |= {"names": limit.names, "errors": asdict(limit.errors), "recoverable": limit.recoverable}
     fields["layers"] = [asdict(layer) for layer in limit.layers]
     tensors = {"magnitudes": torch.from_numpy(limit.magnitudes.sizes)}
     for name in _CURVES:
@@ -48,11 +48,13 @@ def unpack(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
     """The attributes of the limit that `pack` wrote."""
     spectra = {name: _read_spectrum(name, fields[name], tensors) for name in (*_SPECTRA, "half") if name in fields}
     half = spectra.pop("half", None)
+    recoverable = fields.get("recoverable")  # files of earlier versions do not have it
     return {
         **{name: fields[name] for name in _PLAIN},
         **{name: fields.get(name) for name in _LATER},
         "names": tuple(fields["names"]),
         "errors": Bracket(**fields["errors"]),
+        "recoverable": None if recoverable is None else tuple(recoverable),
         "layers": tuple(LayerCost(**layer) for layer in fields.get("layers", [])),
         "magnitudes": Magnitudes(tensors["magnitudes"].numpy()),
         **{name: spectra.get(name) for name in _SPECTRA},

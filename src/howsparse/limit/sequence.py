@@ -1,4 +1,4 @@
-"""Fixed-sequence testing of masks: the statistics of `certify`, for a model and what it does on held-out examples."""
+"""Fixed-sequence testing of masks and repaired networks: the statistics of `certify`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,12 +11,22 @@ from howsparse.errors import InputError
 from howsparse.limit.certificate import Step
 from howsparse.limit.paired import Test, betting_p_value, paired_p_value, smallest_sample
 from howsparse.pruning.masks import Mask
-from howsparse.pruning.prune import pruned
+from howsparse.pruning.network import PrunedNetwork, restored
 from howsparse.risk.outcomes import Outcomes
 
-__all__ = ["Held", "Question", "check_confidence", "check_drop", "held_values", "run_tests"]
+__all__ = [
+    "Candidate",
+    "Held",
+    "Question",
+    "as_mask",
+    "check_confidence",
+    "check_drop",
+    "held_values",
+    "run_tests",
+]
 
 Array = NDArray[np.float64]
+Candidate = Mask | PrunedNetwork
 
 
 @dataclass(frozen=True)
@@ -134,24 +144,25 @@ def _check_scores(scores: Array) -> None:
 
 def run_tests(
     model: nn.Module,
-    sequence: Iterable[Mask],
+    sequence: Iterable[Candidate],
     look: Callable[[], Outcomes],
     held: Held,
     question: Question,
     on_point: Callable[[Step], None],
-) -> tuple[list[Step], Mask | None]:
-    """Test the masks until one does not pass.
+) -> tuple[list[Step], Candidate | None]:
+    """Test masks, or networks that were pruned and repaired, until one does not pass.
 
     Args:
         model: any module; it comes back as it was.
-        sequence: masks in the order of the tests. This order and the masks must not depend on the held-out examples.
+        sequence: what is tested, in this order. Neither the order nor the masks or networks may depend on the held-out
+            examples.
         look: evaluates ``model`` as it is on the held-out examples.
         held: the values before pruning.
         question: what is to be certified.
         on_point: called with each test.
 
     Returns:
-        All tests that were made, and the last mask that passed; None if the first one did not pass.
+        All tests that were made, and the last candidate that passed; None if the first one did not pass.
 
     Raises:
         InputError: the examples differ from pass to pass, or a score does not fit those before pruning.
@@ -165,17 +176,27 @@ def run_tests(
     (0.5, True)
     """
     steps: list[Step] = []
-    certified: Mask | None = None
-    for mask in sequence:
-        with pruned(model, mask):
+    certified: Candidate | None = None
+    for candidate in sequence:
+        with restored(model):
+            candidate.apply_(model)
             after = look()
-        step = replace(_step(held, after, question), sparsity=mask.sparsity)
+        step = replace(_step(held, after, question), sparsity=candidate.sparsity)
         steps.append(step)
         on_point(step)
         if step.p_value > question.level:
             break
-        certified = mask
+        certified = candidate
     return steps, certified
+
+
+def as_mask(candidate: Candidate) -> Mask:
+    """The mask of a candidate.
+
+    >>> as_mask(Mask()) == Mask()
+    True
+    """
+    return candidate.mask if isinstance(candidate, PrunedNetwork) else candidate
 
 
 def _step(held: Held, after: Outcomes, question: Question) -> Step:

@@ -1,5 +1,6 @@
 """`LimitSummary`, the numbers of a limit without its spectra, and the table that shows them."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class LimitSummary:
         predicted: largest sparsity whose magnitude mask has a predicted loss increase of at most the tolerance.
         products: number of curvature products.
         upper_bound, upper_low, upper_high: 1 - U at the limit: the middle and the ends of its bracket; None if the
-            limit is not resolved.
+            limit is not resolved. The middle is also None if `PruningLimit.upper_bound` is NaN.
         num_weights: number of weights under study.
         tolerance: allowed loss increase.
         curvature, negative: as in `LimitOptions`.
@@ -40,6 +41,8 @@ class LimitSummary:
         predicted_rise: measured loss increase of the predicted mask.
         predicted_holds: whether the prediction held when its mask was measured, as in `PruningLimit`.
         predicted_above_limit: whether the prediction is above the limit's bracket.
+        recoverable_low, recoverable_high: the bracket of the sparsity that is predicted to be recoverable, as in
+            `PruningLimit`.
     """
 
     limit: float | None
@@ -66,19 +69,22 @@ class LimitSummary:
     predicted_rise: float | None = None
     predicted_holds: bool | None = None
     predicted_above_limit: bool | None = None
+    recoverable_low: float | None = None
+    recoverable_high: float | None = None
 
 
 def summarized(limit: "PruningLimit") -> LimitSummary:
     """The numbers of a limit. Those that need a resolved bracket are None if it is not."""
     known = limit.resolved and limit.removed_spectrum is not None
     upper = limit.upper_bracket if known else (None, None)
+    upper_bound = limit.upper_bound if known else math.nan
     return LimitSummary(
         limit=limit.sparsity if limit.resolved else None,
         limit_low=limit.errors.low,
         limit_high=limit.errors.high,
         predicted=limit.predicted,
         products=limit.num_products,
-        upper_bound=limit.upper_bound if known else None,
+        upper_bound=None if math.isnan(upper_bound) else upper_bound,
         upper_low=upper[0],
         upper_high=upper[1],
         num_weights=limit.num_weights,
@@ -97,6 +103,8 @@ def summarized(limit: "PruningLimit") -> LimitSummary:
         predicted_rise=limit.checked_rise,
         predicted_holds=limit.prediction_holds,
         predicted_above_limit=limit.prediction_above_limit,
+        recoverable_low=None if limit.recoverable is None else limit.recoverable[0],
+        recoverable_high=None if limit.recoverable is None else limit.recoverable[1],
     )
 
 
@@ -121,8 +129,13 @@ def limit_card(answer: LimitSummary, outlook: Outlook | None = None) -> Card:
         limit = f"{_percent(answer.limit)}, bracket {bracket}"
     checked = verdict(answer.predicted_rise, answer.tolerance or 1.0, answer.predicted_above_limit)
     rows = [("limit", limit), ("predicted", f"{_percent(answer.predicted)}, {checked}")]
+    if answer.recoverable_low is not None and answer.recoverable_high is not None:
+        between = f"{_percent(answer.recoverable_low)} to {_percent(answer.recoverable_high)}"
+        rows.append(("recoverable", f"{between}, if the kept weights adapt (predicted)"))
     if answer.upper_bound is not None:
         rows.append(("upper bound", _percent(answer.upper_bound)))
+    elif answer.upper_low is not None and answer.upper_high is not None:
+        rows.append(("upper bound", f"{_percent(answer.upper_low)} to {_percent(answer.upper_high)}"))
     if answer.tolerance is not None:
         rows.append(("tolerance", f"{answer.tolerance:.4g}"))
     if answer.num_weights is not None:

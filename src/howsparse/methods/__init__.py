@@ -15,6 +15,7 @@ from howsparse.methods.random import random
 from howsparse.methods.rare_gems import rare_gems
 from howsparse.methods.smart_ratio import smart_ratio
 from howsparse.methods.stages import Run, Sparsity, Stages
+from howsparse.methods.surgeon import surgeon
 from howsparse.methods.ticket import Stage, Ticket
 
 __all__ = [
@@ -34,13 +35,14 @@ __all__ = [
     "random",
     "rare_gems",
     "smart_ratio",
+    "surgeon",
 ]
 
 Method = functools.partial[Ticket]
 
 METHODS: dict[str, Callable[..., Ticket]] = {
     method.__name__: method
-    for method in (dense, gradual, limit_guided, lottery_ticket, one_shot, random, rare_gems, smart_ratio)
+    for method in (dense, gradual, limit_guided, lottery_ticket, one_shot, random, rare_gems, smart_ratio, surgeon)
 }
 
 

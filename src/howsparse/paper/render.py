@@ -13,7 +13,7 @@ from howsparse.paper.tables import BoundsRow, MethodsRow, PaperRow, PredictionRo
 __all__ = ["markdown_table", "paper_table"]
 
 _HEADS: dict[int, tuple[str, ...]] = {
-    1: ("1 - T above 1 - U, points", "bracket"),
+    1: ("1 - T above 1 - U, points", "upper end"),
     2: ("limit", "bracket", "measured by accuracy", "limit - measured", "predicted", "measured by loss"),
     3: ("sparsity", *METHODS),
 }
@@ -58,7 +58,8 @@ def _cells(row: PaperRow) -> list[str]:
 
     match row:
         case BoundsRow():
-            return [beside(row.difference, row.paper), _range(row.bracket)]
+            ours = _bounds(row)
+            return [f"{ours} (paper: {row.paper})" if shown else ours, _upper_end(row)]
         case PredictionRow():
             return [
                 beside(row.limit, row.paper_limit),
@@ -71,6 +72,22 @@ def _cells(row: PaperRow) -> list[str]:
         case MethodsRow():
             accuracies = [beside(row.accuracy[method], row.paper_accuracy[method]) for method in METHODS]
             return [beside(row.sparsity, row.paper_sparsity), *accuracies]
+
+
+def _bounds(row: BoundsRow) -> str:
+    """The difference of the bounds, or what is known of it."""
+    if row.bracket is None:
+        return "unknown"
+    if row.difference is not None:
+        return _mean(row.difference)
+    return f"at most {row.bracket[1]:.2f}" if f"{row.bracket[0]:.2f}" == "0.00" else _range(row.bracket)
+
+
+def _upper_end(row: BoundsRow) -> str:
+    """Where the upper end of the difference comes from."""
+    if row.bracket is None:
+        return "-"
+    return "T itself, which always holds" if row.trivial else "computed"
 
 
 def _training(setting: Setting) -> str:

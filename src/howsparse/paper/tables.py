@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 
 from howsparse.errors import InputError
+from howsparse.limit.bracket import RESOLVED_WIDTH
+from howsparse.limit.summary import LimitSummary
 from howsparse.paper.numbers import METHODS, paper_tasks
 from howsparse.records import CaseRecord, Study
 
 __all__ = ["BoundsRow", "MethodsRow", "PaperRow", "PredictionRow", "Setting", "Spread", "settings", "studies", "table"]
+
+_NARROW = 0.1  # points; a wider bracket of the difference has no middle in Table 1
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,10 @@ class BoundsRow:
     Attributes:
         setting: of the runs.
         seeds: number of seeds.
-        difference: (1 - T) - (1 - U).
-        bracket: interval that contains the differences of all seeds; None for records without the bracket of U.
+        difference: (1 - T) - (1 - U); None unless the brackets of all seeds are narrow.
+        bracket: interval that contains the differences of the seeds with a bracket; None if nothing is known, because
+            the limits are not resolved, or the records have no bracket of U.
+        trivial: whether the upper end of the bracket is T itself, which no difference exceeds.
         paper: the paper's value.
     """
 
@@ -54,6 +60,7 @@ class BoundsRow:
     seeds: int
     difference: Spread | None
     bracket: tuple[float, float] | None
+    trivial: bool
     paper: str
 
     def as_json(self) -> dict[str, Any]:
@@ -167,23 +174,26 @@ def _setting(record: CaseRecord) -> Setting:
 
 
 def _bounds(setting: Setting, records: list[CaseRecord]) -> BoundsRow:
-    answers = [study.answer for study in studies(records)]
-    ends = [
-        100 * (answer.limit - end)
-        for answer in answers
-        for end in (answer.upper_high, answer.upper_low)
-        # Records of the first version do not have these ends, and a limit that is not resolved has no number.
-        if end is not None and answer.limit is not None
-    ]
+    found = studies(records)
+    known = [ends for ends in (_difference(study.answer) for study in found) if ends is not None]
+    narrow = [ends for ends in known if not ends[2] and ends[1] - ends[0] <= _NARROW]
     return BoundsRow(
         setting,
-        seeds=len(answers),
-        difference=_spread(
-            [100 * (a.limit - a.upper_bound) for a in answers if a.limit is not None and a.upper_bound is not None]
-        ),
-        bracket=(min(ends), max(ends)) if ends else None,
+        seeds=len(found),
+        # A mean over some of the seeds would leave out those that are hardest to compute.
+        difference=_spread([(low + high) / 2 for low, high, _ in narrow]) if len(narrow) == len(found) else None,
+        bracket=(min(low for low, *_ in known), max(high for _, high, _ in known)) if known else None,
+        trivial=any(trivial for *_, trivial in known),
         paper=paper_tasks()[setting.task].bounds,
     )
+
+
+def _difference(answer: LimitSummary) -> tuple[float, float, bool] | None:
+    """Bracket of (1 - T) - (1 - U) in points, and whether its upper end is T itself; None if nothing is known."""
+    limit, low, high = answer.limit, answer.upper_low, answer.upper_high
+    if limit is None or low is None or high is None or answer.limit_high - answer.limit_low > RESOLVED_WIDTH:
+        return None
+    return 100 * (limit - high), 100 * (limit - low), low <= 1 - 2 * (1 - limit) + 1e-9
 
 
 def _prediction(setting: Setting, records: list[CaseRecord]) -> PredictionRow:

@@ -41,6 +41,9 @@ def answer_table(assessment: Assessment, after: Point) -> Table:
     table.add_row("at most", _at_most(limit))
     checked = verdict(limit.checked_rise, limit.tolerance, limit.prediction_above_limit)
     table.add_row("predicted", f"{percent(limit.predicted)} {checked}")
+    if limit.recoverable is not None:
+        low, high = map(percent, limit.recoverable)
+        table.add_row("recoverable", f"{low} to {high}, if the kept weights adapt (predicted)")
     table.add_row("test", _test_change(assessment.on_test.dense, after))
     return table
 

@@ -7,12 +7,11 @@ References:
 """
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -30,6 +29,7 @@ from howsparse.pruning.repair.layers import (
 from howsparse.pruning.repair.normal_equations import NormalEquations
 from howsparse.pruning.repair.passes import Pass, Stop, call, calls, first_argument, passes, stopping, undisturbed
 from howsparse.pruning.repair.survey import survey
+from howsparse.pruning.repair.unchanged import unchanged_after_error
 from howsparse.risk.batches import move, precise
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.modes import device_of
@@ -106,6 +106,7 @@ def repair_layers(
 
     Source: Hassibi and Stork (1993); Hubara et al. (2021); Frantar and Alistarh (2023).
 
+    >>> import torch
     >>> from howsparse import magnitude_mask
     >>> model, x = nn.Linear(4, 1), torch.randn(50, 4) + 1
     >>> y, mask = model(x), magnitude_mask(model, 0.5)
@@ -124,7 +125,7 @@ def _prune(model: nn.Module, dense: nn.Module, job: _Job) -> None:
     targets = repairable(model, job.mask)
     if not targets:
         raise InputError("the mask has no weight of a linear layer or convolution; use a mask of such layers")
-    with _unchanged_after_error(model):
+    with unchanged_after_error(model):
         job.mask.apply_(model)
         _in_step(model, dense, targets, job)
 
@@ -140,18 +141,6 @@ def _check(model: nn.Module, dense: nn.Module | None, ridge: float, inputs: str)
         shapes = [{name: p.shape for name, p in each.named_parameters()} for each in (model, dense)]
         if dense is model or shapes[0] != shapes[1]:
             raise InputError("dense is not a copy of the model with the same parameters; pass copy.deepcopy(model)")
-
-
-@contextmanager
-def _unchanged_after_error(model: nn.Module) -> Iterator[None]:
-    before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for parameter, value in before:
-                parameter.copy_(value)
-        raise
 
 
 def _in_step(model: nn.Module, dense: nn.Module, targets: list[Repairable], job: _Job) -> None:

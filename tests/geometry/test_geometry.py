@@ -23,96 +23,10 @@ from howsparse.geometry import (
     minimal_density,
     projected_width,
     statistical_dimension,
-    subspace_loss,
 )
 
 spectra = arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e3, 1e3))
 scales = st.floats(1e-6, 1e6)
-
-
-def transitions(
-    eigenvalues: np.ndarray, displacement: np.ndarray, tolerance: float, draws: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The theorem itself: for random nested subspaces, the first dimension at which one meets the sublevel set.
-
-    The set is the ellipsoid 1/2 (x - c)'H(x - c) <= tolerance around c = displacement; the loss left in the best point
-    of the first k random directions is a least-squares residual, read off one QR for every k.
-    """
-    root = np.sqrt(eigenvalues)
-    target, first = root * displacement, []
-    for _ in range(draws):
-        directions = root[:, None] * rng.standard_normal((eigenvalues.size, eigenvalues.size))
-        explained = np.cumsum((np.linalg.qr(directions).Q.T @ target) ** 2)
-        left = (target @ target - np.concatenate([[0.0], explained])) / 2
-        first.append(int(np.argmax(left <= tolerance)))
-    return np.array(first)
-
-
-@pytest.mark.parametrize(
-    "eigenvalues",
-    [np.geomspace(1e-4, 1e2, 300), np.repeat([10.0, 0.01], [75, 225])],
-    ids=["log-spaced", "two-valued"],
-)
-@pytest.mark.parametrize("scale", [0.03, 0.3])
-def test_phase_transition_is_where_the_bounds_say(eigenvalues: np.ndarray, scale: float) -> None:
-    """Agreement seen over 40 draws: the mean within 5 of 300 dimensions, single draws within about 10."""
-    rng = np.random.default_rng(0)
-    size = eigenvalues.size
-    radius, tolerance = 2.0, scale * 2.0**2 / 2
-    anywhere = rng.standard_normal(size)
-    steep = np.where(eigenvalues >= np.sort(eigenvalues)[-15], anywhere, 0.0)
-    for direction, density in (
-        (steep, minimal_density(eigenvalues, scale)),
-        (anywhere, generic_density(eigenvalues, scale)),
-    ):
-        displacement = direction * radius / np.linalg.norm(direction)
-        seen = transitions(eigenvalues, displacement, tolerance, draws=40, rng=rng)
-        assert abs(seen.mean() - size * density) < 6
-        assert seen.std() < 12  # sharp: a few dimensions of 300
-
-
-@pytest.mark.parametrize("kept", [15, 60, 150, 250])
-def test_loss_left_by_random_subspaces_with_a_gradient(kept: int) -> None:
-    """Minimising the quadratic model over random subspaces through the pruned point; agreement seen: within 2 %."""
-    rng = np.random.default_rng(kept)
-    eigenvalues = np.geomspace(1e-3, 1e1, 300)
-    displacement, gradient = rng.standard_normal(300), 0.3 * np.sqrt(eigenvalues) * rng.standard_normal(300)
-    at_pruned = float(gradient @ displacement + displacement @ (eigenvalues * displacement) / 2)
-    slope = gradient + eigenvalues * displacement
-    left = []
-    for _ in range(60):
-        directions = np.linalg.qr(rng.standard_normal((300, kept))).Q
-        inner = directions.T @ (eigenvalues[:, None] * directions)
-        along = directions.T @ slope
-        left.append(at_pruned - along @ np.linalg.solve(inner, along) / 2)
-    predicted = subspace_loss(eigenvalues, displacement, gradient, kept / 300)
-    assert np.mean(left) == pytest.approx(predicted, abs=0.02 * at_pruned)
-    assert predicted < at_pruned
-
-
-def test_loss_left_by_no_direction_is_the_certificates() -> None:
-    rng = np.random.default_rng(0)
-    eigenvalues, d, g = rng.uniform(0.1, 2.0, 50), rng.standard_normal(50), rng.standard_normal(50)
-    certificate = g @ d + d @ (eigenvalues * d) / 2
-    assert subspace_loss(eigenvalues, d, g, 1e-9) == pytest.approx(certificate, rel=1e-6)
-    assert subspace_loss(eigenvalues, d, g, 1 - 1e-9) == pytest.approx(-np.sum(g**2 / eigenvalues) / 2, rel=1e-6)
-
-
-@pytest.mark.parametrize("eigenvalue", [0.0, -1.0, math.nan])
-def test_loss_left_needs_positive_eigenvalues(eigenvalue: float) -> None:
-    with pytest.raises(InputError, match="is not positive"):
-        subspace_loss([1.0, eigenvalue], [1.0, 1.0], [0.0, 0.0], 0.5)
-
-
-def test_a_ball_is_met_where_elementary_geometry_says() -> None:
-    """A ball of radius r at distance R spans a cone of dimension D r^2/R^2; the paper's T has R^2 + r^2 instead."""
-    eigenvalues, scale = np.ones(400), 0.3
-    assert generic_density(eigenvalues, scale) == pytest.approx(1 - 0.3)
-    assert minimal_density(eigenvalues, scale) == pytest.approx(1 / 1.3)
-    small = statistical_dimension(eigenvalues, 1e-6)  # the proxy agrees with the cone for a small ball
-    assert small == pytest.approx(400 * 1e-6, rel=1e-5)
-    seen = transitions(eigenvalues, np.r_[np.sqrt(2 / 0.3), np.zeros(399)], 1.0, 40, np.random.default_rng(1))
-    assert seen.mean() == pytest.approx(400 * 0.7, abs=6)
 
 
 def test_rank_one_hessian() -> None:

@@ -1,0 +1,186 @@
+"""`Bench`: a network, its data and its calibration examples; it makes pruned and repaired networks, and scores them."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from howsparse.errors import InputError
+from howsparse.limit.goal import Goal, Point
+from howsparse.pruning.network import PrunedNetwork
+from howsparse.pruning.orders import Order, OrderFunction, rank
+from howsparse.pruning.repair import prune_and_repair
+from howsparse.risk.evaluate import evaluate
+from howsparse.risk.fast import fast_convolutions
+from howsparse.risk.losses import Loss, as_loss
+from howsparse.risk.metrics import Metric, as_metric
+from howsparse.risk.spread import spread
+from howsparse.risk.weights import select_weights
+from howsparse.store import digest
+
+__all__ = ["Bench", "bench_of"]
+
+_CLEARLY = 2.0  # a combination that is worse than the best by so many times what may be lost is clearly worse
+
+
+@dataclass
+class Bench:
+    """A network, and the data of a contest.
+
+    Attributes:
+        model: the network; it is not changed.
+        batches: batches to evaluate on.
+        calibration: examples for repairs and orders.
+        loss: ``loss(model, batch)``.
+        metric: what is scored; None if there is none.
+        names: names of the weights to prune.
+        seed: seed of orders that draw at random.
+        goal: what a pruned network must keep; None if the best at one sparsity is wanted.
+        on_point: called with order, repair, point, and the number of points so far.
+        refused: why a combination cannot be used, by "order, repair".
+        best: the best network that was made by a repair, and what it is by `rank_of`.
+    """
+
+    model: nn.Module
+    batches: Iterable[Any]
+    calibration: list[Any]
+    loss: Loss
+    metric: Metric | None
+    names: list[str]
+    seed: int
+    goal: Goal | None
+    on_point: Callable[[str, str, Point, int], None]
+    refused: dict[str, str] = field(default_factory=dict)
+    best: tuple[tuple[float, float], PrunedNetwork] | None = None
+    _made: int = 0
+    _orders: dict[str, OrderFunction] = field(default_factory=dict)
+    _dense: Point | None = None
+
+    @property
+    def dense(self) -> Point:
+        """The point of the network before pruning."""
+        if self._dense is None:
+            self._dense = self._point(self.model, 0.0)
+        return self._dense
+
+    def order(self, name: str) -> OrderFunction:
+        """The order of this name. It is made once for the weights of the dense network."""
+        return self._orders.setdefault(name, _made_once(name))
+
+    def make(self, order: str, repair: str, sparsity: float) -> PrunedNetwork:
+        """The network of an order and a repair at the nearest possible sparsity. The same call gives the same network.
+
+        Raises:
+            InputError: the order or the repair does not fit the network.
+        """
+        return self.made(order, repair, sparsity)[0]
+
+    def made(self, order: str, repair: str, sparsity: float) -> tuple[PrunedNetwork, Point]:
+        """`make`, and the network's point on the batches."""
+        changed = copy.deepcopy(self.model)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            mask = prune_and_repair(
+                changed,
+                self.snap(sparsity),
+                self.calibration,
+                repair=repair,
+                order=self.order(order),
+                names=self.names,
+                loss=self.loss,
+                seed=self.seed,
+            )
+            return PrunedNetwork.of(changed, mask, order, repair), self._point(changed, mask.sparsity)
+
+    def tell(self, order: str, repair: str, point: Point) -> None:
+        """Report a point."""
+        self._made += 1
+        self.on_point(order, repair, point, self._made)
+
+    @contextmanager
+    def refusing(self, order: str, repair: str) -> Iterator[None]:
+        """In this context, an `InputError` is noted as the reason why a combination cannot be used."""
+        try:
+            yield
+        except InputError as error:
+            self.refused[f"{order}, {repair}"] = str(error)
+
+    def keeps(self, point: Point) -> bool:
+        """Whether a point meets the goal; True if there is no goal."""
+        return self.goal is None or self.goal.keeps(self.dense, point)
+
+    def score(self, point: Point) -> float:
+        """What the contest is about, larger is better: the metric, or minus the loss if the goal is about the loss."""
+        by_metric = point.accuracy is not None and (self.goal is None or self.goal.max_drop is not None)
+        score = point.accuracy if by_metric and point.accuracy is not None else -point.loss
+        return -math.inf if math.isnan(score) else score
+
+    def margin(self) -> float:
+        """By how much a combination must be worse than the best one to be clearly worse."""
+        assert self.goal is not None
+        rise = (self.goal.max_rise or 0.0) * self.dense.loss
+        return _CLEARLY * max(self.goal.max_drop or 0.0, self.goal.tolerance or 0.0, rise)
+
+    def snap(self, sparsity: float) -> float:
+        """The nearest sparsity of a whole number of weights; at least one weight stays."""
+        weights = select_weights(self.model, self.names).values()
+        count = sum(weight.numel() for weight in weights)
+        return 1 - min(max(round((1 - sparsity) * count), 1), count) / count
+
+    def _point(self, model: nn.Module, sparsity: float) -> Point:
+        with fast_convolutions(model, self.batches, self.loss) as pieces:
+            return Point(sparsity, *evaluate(model, pieces, self.loss, self.metric))
+
+
+def bench_of(
+    model: nn.Module,
+    batches: Iterable[Any],
+    calibration: Iterable[Any],
+    examples: int,
+    loss: Loss,
+    metric: Any,
+    names: Iterable[str] | None,
+    seed: int,
+    on_point: Callable[[str, str, Point, int], None],
+) -> Bench:
+    """A bench without a goal.
+
+    Args:
+        model, batches, loss, metric, names, seed: as for `measure`.
+        calibration: batches that can be read several times.
+        examples: number of calibration examples to use, at equal distances.
+        on_point: as in `Bench`.
+
+    Raises:
+        InputError: there are no calibration examples, or an argument is not valid.
+    """
+    if examples < 1:
+        raise InputError(f"examples {examples} is not positive; give the number of calibration examples")
+    loss = as_loss(loss, model)
+    chosen, given = list(select_weights(model, names)), spread(calibration, examples)
+    if not given:
+        raise InputError("there are no calibration examples; pass batches, of a few hundred to a few thousand examples")
+    return Bench(model, batches, given, loss, as_metric(metric, loss), chosen, seed, None, on_point)
+
+
+def _made_once(name: str) -> OrderFunction:
+    """An order that is remembered for the first weights that it is made of; for others, as in rounds, it is made."""
+    known: dict[str, Order] = {}
+
+    def order(
+        model: nn.Module, batches: Iterable[Any] | None, *, loss: Loss, names: Iterable[str] | None, seed: int
+    ) -> Order:
+        chosen = None if names is None else list(names)
+        key = digest(dict(select_weights(model, chosen)))
+        if key in known:
+            return known[key]
+        made = rank(model, name, batches, loss=loss, names=chosen, seed=seed)
+        if not known:
+            known[key] = made
+        return made
+
+    return order

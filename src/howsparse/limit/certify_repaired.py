@@ -1,0 +1,88 @@
+"""`certify_repaired`: the certificate of networks that were pruned and repaired."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from howsparse.errors import InputError
+from howsparse.limit.certificate import Certificate, Step
+from howsparse.limit.certify import candidates_around, certify_sequence
+from howsparse.limit.held_out import HeldOut
+from howsparse.limit.repaired import Repaired
+from howsparse.progress import Progress
+from howsparse.pruning.network import PrunedNetwork
+
+__all__ = ["candidates_below", "certify_repaired"]
+
+_GAPS = (1.0, 0.67, 0.5, 0.37, 0.27, 0.18, 0.1, 0.05)
+
+
+def certify_repaired(
+    model: nn.Module,
+    repaired: Repaired,
+    held: HeldOut,
+    *,
+    on_point: Callable[[Step], None] = lambda step: None,
+    progress: Progress | bool | None = None,
+) -> tuple[Certificate, PrunedNetwork | None]:
+    """Certify a sparsity of the best order and repair, with networks that are made anew up to the measured sparsity.
+
+    The networks depend on the data that calibrated and chose, not on the held-out examples. So this is the same theorem
+    as for masks. Each network costs a repair.
+
+    Args:
+        model: the network before pruning; it comes back as it was.
+        repaired: the best order and repair, with a sparsity above 0.
+        held: held-out data, of `check_held_out`. Give it all data that calibrated and chose as ``chosen_on``.
+        on_point, progress: as for `certify`.
+
+    Returns:
+        The certificate, and the certified network; None if nothing could be certified.
+
+    Raises:
+        InputError: the measured sparsity is 0, or the held-out data differ from pass to pass.
+
+    >>> import torch
+    >>> from howsparse.limit.held_out import check_held_out
+    >>> from howsparse.limit.repaired import measure_repaired
+    >>> from howsparse.limit.sequence import Question
+    >>> model, inputs = nn.Linear(8, 2), torch.randn(900, 8)
+    >>> targets = model(inputs).argmax(1)
+    >>> choose, unseen = [(inputs[:500], targets[:500])], [(inputs[500:], targets[500:])]
+    >>> held = check_held_out(model, unseen, Question(max_drop=0.05), chosen_on=choose)
+    >>> found = measure_repaired(model, choose, calibration=choose, max_drop=0.05, repairs=["layers"])
+    >>> certificate, network = certify_repaired(model, found, held)
+    >>> certificate.sparsity == (0.0 if network is None else network.sparsity)
+    True
+    """
+    best = repaired.best
+    sparsities = candidates_around(best.sparsity) if best.repair == "none" else candidates_below(best.sparsity)
+    networks = (repaired.network if each == best.sparsity else repaired.make(each) for each in sparsities)
+    told: dict[str, Any] = {"names": repaired.network.mask, "on_point": on_point, "progress": progress}
+    certificate, found = certify_sequence(model, held, networks, order=best.order, repair=best.repair, **told)
+    return certificate, found if isinstance(found, PrunedNetwork) else None
+
+
+def candidates_below(measured: float) -> tuple[float, ...]:
+    """Few candidates for `certify_repaired`, up to a measured sparsity. Each costs a repair.
+
+    They start at 60 % of it, where a repair loses little, so that the first test passes if there are enough examples.
+    From twice as many weights as stay at it, they become denser.
+
+    Args:
+        measured: the measured sparsity, in (0, 1).
+
+    Raises:
+        InputError: it is not in (0, 1).
+
+    >>> candidates_below(0.5)
+    (0.3, 0.366, 0.4, 0.426, 0.446, 0.464, 0.48, 0.49, 0.5)
+    >>> candidates_below(0.9)
+    (0.54, 0.72, 0.8, 0.833, 0.85, 0.863, 0.873, 0.882, 0.89, 0.895, 0.9)
+    """
+    if not 0 < measured < 1:
+        raise InputError(f"sparsity {measured:g} is outside (0, 1); give the fraction of weights that was removed")
+    gap = min(0.4 * measured, 1 - measured)
+    start = [each for each in (0.6 * measured, 0.8 * measured) if each < measured - gap - 1e-9]
+    return *(round(each, 6) for each in (*start, *(measured - gap * share for share in _GAPS))), measured

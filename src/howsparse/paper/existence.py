@@ -1,0 +1,114 @@
+r"""Another reading of Eq. 19, for Table 1: the smallest eigenvalues of the whole Hessian, not those of a block.
+
+U(p) - p is the mean filter factor over the :math:`D - m` eigenvalues of the removed weights' block of the Hessian. The
+paper prints a sum over :math:`D - m` eigenvalues. A computation of this sum from the spectrum of the whole Hessian
+would give a smaller number, which this module computes from the same products as T.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from howsparse.geometry import absolute_filter
+from howsparse.linalg.quadrature import Rule, Tridiagonal, gauss_radau
+from howsparse.linalg.spectrum import Spectrum
+
+__all__ = ["tail_bracket", "tail_density"]
+
+Array = NDArray[np.float64]
+
+_LEVELS = 200  # number of values of the filter factor at which the mass above is bounded
+
+
+def tail_density(rule: Rule, scale: float, density: float) -> float:
+    r"""The filter factors of the smallest curvatures, added up: what takes the place of U(p) - p in this reading.
+
+    .. math:: \frac1D \sum_{i \le D - m} \frac{|\lambda|_{(i)}}{|\lambda|_{(i)} + \mu}, \qquad p = m/D
+
+    Here :math:`|\lambda|_{(i)}` are the absolute eigenvalues in increasing order.
+
+    Args:
+        rule: eigenvalues, or the nodes of a quadrature rule, with their masses.
+        scale: :math:`\mu`, in loss per squared weight, positive.
+        density: p, the fraction of eigenvalues that is left out, the largest ones, in [0, 1].
+
+    Returns:
+        A density between 0 and T.
+
+    Source: Eq. 19, read with the eigenvalues of the whole Hessian.
+
+    >>> round(tail_density(Rule(np.array([0.0, 1.0, -3.0]), np.array([0.5, 0.3, 0.2])), 1.0, density=0.2), 12)
+    0.15
+    """
+    order = np.argsort(np.abs(rule.nodes))
+    masses = rule.masses[order]
+    before = np.concatenate([[0.0], np.cumsum(masses)[:-1]])
+    counted = np.clip(1 - density - before, 0.0, masses)
+    return float(counted @ absolute_filter(rule.nodes[order], scale))
+
+
+def tail_bracket(spectrum: Spectrum, scale: float, density: float) -> tuple[float, float]:
+    r"""The bracket of `tail_density`, over all spectra with the moments that Lanczos computed, for the probes drawn.
+
+    With N(x) the mass of :math:`|\lambda| > x`, the sum is :math:`\int_0^1 (N(x_t) - p)_+ dt`, where the filter factor
+    of :math:`x_t` is t. The inequalities of Chebyshev, Markov and Stieltjes bound N. Above a level t, the sum up to t
+    is also T less the part above; the bracket of T then replaces the bounds of N near 0, which are loose.
+
+    Args:
+        spectrum: spectrum of the whole Hessian.
+        scale: the scale :math:`\mu`, in loss per squared weight, positive.
+        density: p, the fraction of eigenvalues that is left out.
+
+    Returns:
+        Lower and upper end.
+
+    Source: Karlin and Studden (1966), for the inequalities.
+
+    >>> whole = Spectrum((Tridiagonal(np.array([1.0]), np.array([0.0])),), size=4, num_zero=2)
+    >>> [round(end, 6) for end in tail_bracket(whole, scale=1.0, density=0.25)]
+    [0.125, 0.125]
+    """
+    levels = np.arange(_LEVELS + 1) / _LEVELS
+    places = np.append(scale * levels[:-1] / (1 - levels[:-1]), np.inf)
+    least, most = _masses_above(spectrum, places)
+    step = 1 / _LEVELS
+    # The mass decreases with x. The sums over steps take its value at the end of each that keeps the bound valid.
+    low_up, high_up = step * np.cumsum(least[1:]), step * np.cumsum(most[:-1])
+    below_low, below_high = np.append(0.0, low_up), np.append(0.0, high_up)
+    whole_low = spectrum.lowest().integrate(lambda x: absolute_filter(x, scale))
+    whole_high = spectrum.highest(lambda x: absolute_filter(x, scale)).integrate(lambda x: absolute_filter(x, scale))
+    # The part of T above each level.
+    above_low, above_high = low_up[-1] - below_low, high_up[-1] - below_high
+    low = np.maximum(below_low, whole_low - above_high) - density * levels
+    high = np.minimum(below_high, whole_high - above_low) - density * levels
+    return max(0.0, float(low.max())), max(0.0, float(high.max()))
+
+
+def _masses_above(spectrum: Spectrum, places: Array) -> tuple[Array, Array]:
+    """Bounds on the mass of absolute eigenvalues above each place; every place is at least 0, the last is infinite."""
+    alive = 1 - spectrum.num_zero / spectrum.size
+    least, most = np.zeros(len(places)), np.zeros(len(places))
+    for tridiagonal in spectrum.tridiagonals:
+        for i, place in enumerate(places[:-1]):
+            (above_low, above_high) = _mass_beyond(tridiagonal, float(place), side=1)
+            (below_low, below_high) = _mass_beyond(tridiagonal, -float(place), side=-1)
+            least[i] += above_low + below_low
+            most[i] += min(1.0, above_high + below_high)
+    count = len(spectrum.tridiagonals)
+    # Both are bounds for every place further on (most) or before (least), so the sharpest one counts.
+    most = np.minimum.accumulate(most / count) * alive
+    least = np.maximum.accumulate((least / count)[::-1])[::-1] * alive
+    return least, most
+
+
+def _mass_beyond(tridiagonal: Tridiagonal, place: float, side: int) -> tuple[float, float]:
+    """Bounds on the mass right of ``place`` (side 1) or left of it (side -1)."""
+    rule = gauss_radau(tridiagonal, place)
+    distance = side * (rule.nodes - place)
+    if tridiagonal.complete:
+        mass = float(rule.masses[distance > 0].sum())
+        return mass, mass
+    at = int(np.abs(distance).argmin())  # the prescribed node, up to rounding
+    beyond = distance > 0
+    beyond[at] = False
+    mass = float(rule.masses[beyond].sum())
+    return mass, mass + float(rule.masses[at])

@@ -1,0 +1,182 @@
+"""All repairs by name, behind one signature: a model and a sparsity in, a pruned and repaired model out."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from torch import nn
+
+from howsparse.errors import InputError
+from howsparse.pruning.masks import Mask
+from howsparse.pruning.orders import Order, OrderFunction, rank
+from howsparse.pruning.repair.batchnorm import repair_batchnorm
+from howsparse.pruning.repair.gauss_newton import repair_globally
+from howsparse.pruning.repair.least_squares import repair_layers
+from howsparse.pruning.repair.rounds import repair_rounds
+from howsparse.pruning.repair.unchanged import unchanged_after_error
+from howsparse.risk.losses import Loss, cross_entropy
+
+__all__ = ["REPAIRS", "Repair", "as_repair", "prune_and_repair"]
+
+
+class Repair(Protocol):
+    """A function that prunes a model in place to a sparsity, repairs it, and returns the mask."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        sparsity: float,
+        batches: Iterable[Any],
+        *,
+        order: str | Order | OrderFunction,
+        names: Iterable[str] | None,
+        loss: Loss,
+        seed: int,
+    ) -> Mask: ...
+
+
+Step = Callable[[nn.Module, Mask, list[Any], nn.Module, Loss], object]  # model, mask, examples, dense network, loss
+
+
+def _by_layers(model: nn.Module, mask: Mask, batches: list[Any], dense: nn.Module, loss: Loss) -> None:
+    repair_layers(model, mask, batches, dense=dense, loss=loss)
+
+
+def _by_statistics(model: nn.Module, mask: Mask, batches: list[Any], dense: nn.Module, loss: Loss) -> None:
+    repair_batchnorm(model, batches, loss=loss)
+
+
+def _together(model: nn.Module, mask: Mask, batches: list[Any], dense: nn.Module, loss: Loss) -> None:
+    repair_globally(model, mask, batches, dense=dense, loss=loss)
+
+
+def _after_one_mask(*steps: Step) -> Repair:
+    """The mask of the order, then the steps."""
+
+    def repair(
+        model: nn.Module,
+        sparsity: float,
+        batches: Iterable[Any],
+        *,
+        order: str | Order | OrderFunction,
+        names: Iterable[str] | None,
+        loss: Loss,
+        seed: int,
+    ) -> Mask:
+        given = list(batches)
+        mask = rank(model, order, given, loss=loss, names=names, seed=seed).mask(sparsity)
+        _go(model, mask, given, steps, copy.deepcopy(model), loss)
+        return mask
+
+    return repair
+
+
+def _after_rounds(*steps: Step) -> Repair:
+    """`repair_rounds`, then the steps."""
+
+    def repair(
+        model: nn.Module,
+        sparsity: float,
+        batches: Iterable[Any],
+        *,
+        order: str | Order | OrderFunction,
+        names: Iterable[str] | None,
+        loss: Loss,
+        seed: int,
+    ) -> Mask:
+        if isinstance(order, Order):
+            raise InputError("rounds need an order that can be made anew; give its name or its function")
+        given, dense = list(batches), copy.deepcopy(model)
+        mask = repair_rounds(model, sparsity, given, order=order, dense=dense, names=names, loss=loss, seed=seed)
+        _go(model, mask, given, steps, dense, loss)
+        return mask
+
+    return repair
+
+
+def _go(
+    model: nn.Module, mask: Mask, batches: list[Any], steps: tuple[Step, ...], dense: nn.Module, loss: Loss
+) -> None:
+    mask.apply_(model)
+    for step in steps:
+        step(model, mask, batches, dense, loss)
+
+
+REPAIRS: dict[str, Repair] = {
+    "none": _after_one_mask(),
+    "batchnorm": _after_one_mask(_by_statistics),
+    "layers": _after_one_mask(_by_layers),
+    "rounds": _after_rounds(),
+    "global": _after_one_mask(_together),
+    "layers+global": _after_one_mask(_by_layers, _together),
+    "rounds+global": _after_rounds(_together),
+}
+
+
+def as_repair(repair: str | Repair) -> Repair:
+    """The repair with a name, or the function that is given.
+
+    Args:
+        repair: a name in `REPAIRS`, or a function with the same signature as those.
+
+    Raises:
+        InputError: the name is unknown.
+
+    >>> as_repair("layers") is REPAIRS["layers"]
+    True
+    """
+    if not isinstance(repair, str):
+        return repair
+    if repair not in REPAIRS:
+        raise InputError(f"repair '{repair}' is not known; use one of {', '.join(REPAIRS)}")
+    return REPAIRS[repair]
+
+
+def prune_and_repair(
+    model: nn.Module,
+    sparsity: float,
+    batches: Iterable[Any],
+    *,
+    repair: str | Repair = "rounds",
+    order: str | Order | OrderFunction = "magnitude",
+    names: Iterable[str] | None = None,
+    loss: Loss = cross_entropy,
+    seed: int = 0,
+) -> Mask:
+    """Prune a model in place to a sparsity, by an order, and let the weights that stay make it good.
+
+    The repairs by name:
+
+    - ``none``: the weights that stay do not change; nor do the biases.
+    - ``batchnorm``: `repair_batchnorm`, only for a network with BatchNorm.
+    - ``layers``: `repair_layers`, least squares of each layer's weights.
+    - ``rounds``: `repair_rounds`, an order and that repair in turns.
+    - ``global``: `repair_globally`, all kept weights together.
+    - ``layers+global`` and ``rounds+global``: one after the other.
+
+    Args:
+        model: any module; it is changed in place.
+        sparsity: fraction of the weights to remove, in [0, 1).
+        batches: calibration batches that can be read several times, of a few hundred to a few thousand examples.
+        repair: a name in `REPAIRS`, or a function with the same signature as those.
+        order: a name in `howsparse.pruning.orders.ORDERS`, an order, or a function that makes one. Rounds make the
+            order anew each time, and so take no order that was made before.
+        names: names of the weights to prune; by default all prunable weights that are not frozen.
+        loss: ``loss(model, batch)``.
+        seed: seed of an order that draws at random.
+
+    Returns:
+        The mask. The weights that it removes are zero in the model.
+
+    Raises:
+        InputError: the repair or the order is unknown, or refuses the model, the sparsity or the data. The model is
+            then as it was.
+
+    >>> import torch
+    >>> model, batches = nn.Linear(10, 4), [(torch.randn(20, 10), torch.zeros(20).long())]
+    >>> prune_and_repair(model, 0.75, batches, repair="layers").num_kept
+    10
+    """
+    chosen = as_repair(repair)
+    with unchanged_after_error(model):
+        return chosen(model, sparsity, batches, order=order, names=names, loss=loss, seed=seed)
