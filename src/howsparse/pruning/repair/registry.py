@@ -10,6 +10,7 @@ from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.repair.batchnorm import repair_batchnorm
+from howsparse.pruning.repair.gauss_newton import repair_globally
 from howsparse.pruning.repair.least_squares import repair_layers
 from howsparse.pruning.repair.rounds import repair_rounds
 from howsparse.pruning.repair.unchanged import unchanged_after_error
@@ -43,6 +44,10 @@ def _by_layers(model: nn.Module, mask: Mask, batches: list[Any], dense: nn.Modul
 
 def _by_statistics(model: nn.Module, mask: Mask, batches: list[Any], dense: nn.Module, loss: Loss) -> None:
     repair_batchnorm(model, batches, loss=loss)
+
+
+def _together(model: nn.Module, mask: Mask, batches: list[Any], dense: nn.Module, loss: Loss) -> None:
+    repair_globally(model, mask, batches, dense=dense, loss=loss)
 
 
 def _after_one_mask(*steps: Step) -> Repair:
@@ -102,6 +107,9 @@ REPAIRS: dict[str, Repair] = {
     "batchnorm": _after_one_mask(_by_statistics),
     "layers": _after_one_mask(_by_layers),
     "rounds": _after_rounds(),
+    "global": _after_one_mask(_together),
+    "layers+global": _after_one_mask(_by_layers, _together),
+    "rounds+global": _after_rounds(_together),
 }
 
 
@@ -143,6 +151,8 @@ def prune_and_repair(
     - ``batchnorm``: `repair_batchnorm`, only for a network with BatchNorm.
     - ``layers``: `repair_layers`, least squares of each layer's weights.
     - ``rounds``: `repair_rounds`, an order and that repair in turns.
+    - ``global``: `repair_globally`, all kept weights together.
+    - ``layers+global`` and ``rounds+global``: one after the other.
 
     Args:
         model: any module; it is changed in place.
