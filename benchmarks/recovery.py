@@ -184,3 +184,7 @@ def retrained(network: Network, allowed: float, start: float) -> Line:
                 high = middle
         found.append(low)
     return {"reached": found, "fixed": predicted, "retrained": sorted((s, each) for s, each in tried.items())}
+
+
+if __name__ == "__main__":
+    main()
