@@ -6,8 +6,8 @@
 
 TASK: digits, digits-convnet, fc5-cifar10 or resnet20. For each network: every prediction, and real retraining of the
 kept weights under magnitude masks, on the same data and without l1, with two budgets. Networks that are recorded in
-results/recovery.jsonl are not run again. With --directional, only the directional limit is computed, for networks
-whose record has none. With --page, docs/recovery.md is written from the records.
+results/recovery.jsonl are not run again. With --directional, only the directional limit and the choices of the trust
+region are computed, and recorded by themselves. With --page, docs/recovery.md is written from the records.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from howsparse.risk import GGN, EmpiricalRisk
 
 FIXED = (0.8, 0.9, 0.95)  # sparsities at which every network is retrained with the whole budget
 FEWER = 0.75  # the grid of the variants: each mask keeps this fraction of the weights of the one before
-MOST_STEPS, MOST_MASKS = 20, 12
+MOST_MASKS = 12
 Line = dict[str, Any]
 
 
@@ -96,11 +96,13 @@ def one_network(named: Named) -> Line:
 
 
 def directional(named: Named) -> Line:
-    """Only the directional limit of one network."""
+    """The directional limit of one network, and the choices of the trust region again."""
     network = named.make()
+    predicted = howsparse.predict(network.model, network.batches)
+    choices = variants(network, predicted.tolerance, predicted.sparsity)
     found = howsparse.directional_limit(network.model, network.batches, max_products=network.products[2])
     print(named.task, named.l1, named.seed, found.low, found.high, file=sys.stderr, flush=True)
-    return {"directional": (found.low, found.high), "directional_products": found.num_products}
+    return {"directional": (found.low, found.high), "directional_products": found.num_products, "variants": choices}
 
 
 def variants(network: Network, tolerance: float, start: float) -> list[Line]:
@@ -117,7 +119,7 @@ def variants(network: Network, tolerance: float, start: float) -> list[Line]:
         local = adapting(matrix, weights, gradient, largest(weights.abs(), round(density * weights.numel())))
         norm = float(local.slope.double().norm())
         run = Lanczos(local.block.__matmul__, local.slope)
-        for _ in range(MOST_STEPS):
+        for _ in range(network.steps):
             going = run.step()
             bounds = every_variant(run.tridiagonal, norm, local.radius, tolerance)
             bounds = {

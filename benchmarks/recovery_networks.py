@@ -32,6 +32,7 @@ class Network:
         x, y: the examples, on which it was trained and is retrained.
         retrain: the losses after each budget, from the model, the mask, the examples and a loss at which to stop.
         products: products of limit, recoverable and directional limit.
+        steps: Lanczos steps for each mask when the choices of the trust region are compared.
         batch: examples in a batch of the products.
     """
 
@@ -41,6 +42,7 @@ class Network:
     retrain: Callable[["Network", Mask, float], list[float]]
     products: tuple[int, int, int]
     batch: int
+    steps: int = 20
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -80,7 +82,8 @@ def _digits(task: str, l1: float, decay: float, seed: int) -> Callable[[], Netwo
         model, images = train_dense(problem, seed), train_images(problem)
         small = task == "digits"
         x, y = whole(images)
-        return Network(model.eval(), x, y, _lbfgs, (96, 200, 200) if small else (48, 80, 96), len(y) if small else 128)
+        products, batch, steps = ((96, 200, 200), len(y), 60) if small else ((48, 80, 96), 128, 20)
+        return Network(model.eval(), x, y, _lbfgs, products, batch, steps)
 
     return make
 

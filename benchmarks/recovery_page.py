@@ -10,7 +10,7 @@ __all__ = ["page"]
 
 Line = dict[str, Any]
 VARIANTS = {
-    "R": "recoverable (ball of radius R)",
+    "R": "ball of radius R, as recoverable",
     "2R": "ball of radius 2 R",
     "mu": "shift mu",
     "mu/10": "shift mu / 10",
@@ -20,6 +20,7 @@ PREDICTORS: dict[str, tuple[str, Callable[[Line], float]]] = {
     "predicted": ("predicted now, GGN", lambda line: float(line["predicted"])),
     "limit": ("limit, middle of the bracket", lambda line: sum(line["limit"]) / 2),
     "directional": ("directional limit, middle", lambda line: sum(line.get("directional", (math.nan,) * 2)) / 2),
+    "recoverable": ("recoverable, middle", lambda line: sum(line["recoverable"]) / 2),
     **{
         name: (words, lambda line, name=name: crossing(line, name))  # type: ignore[misc]
         for name, words in VARIANTS.items()
@@ -28,13 +29,15 @@ PREDICTORS: dict[str, tuple[str, Callable[[Line], float]]] = {
 
 
 def crossing(line: Line, variant: str) -> float:
-    """The sparsity at which the loss after adapting meets the tolerance, between masks of the grid.
+    """The middle of the two sparsities at which the bounds on the loss after adapting meet the tolerance."""
+    return (met(line, variant, 0) + met(line, variant, 1)) / 2
 
-    The loss is the middle of its bounds, and is interpolated in the logarithm of the density.
-    """
+
+def met(line: Line, variant: str, side: int) -> float:
+    """Where one bound meets the tolerance, between masks of the grid: interpolated in the logarithm of the density."""
     at, before = float(line["predicted"]), 1.0
     for mask in line["variants"]:
-        now = (max(mask[variant][0], -10.0) + mask[variant][1]) / 2
+        now = mask[variant][side]
         if now > 1.0:
             part = (1.0 - before) / (now - before) if now > before else 0.0
             return 1 - math.exp((1 - part) * math.log(1 - at) + part * math.log(1 - mask["sparsity"]))
@@ -56,7 +59,7 @@ def with_directional(line: Line, lines: list[Line]) -> Line:
     same = ("task", "l1", "weight_decay", "seed")
     found = [other for other in lines if other["kind"] == "recovery-directional"]
     known = [other for other in found if all(other[name] == line[name] for name in same)]
-    return line | {"directional": known[-1]["directional"]} if known else line
+    return line | {name: known[-1][name] for name in ("directional", "variants")} if known else line
 
 
 def introduction(count: int, budgets: list[int]) -> list[str]:
