@@ -73,7 +73,7 @@ class Bench:
         return self._orders.setdefault(name, _made_once(name))
 
     def make(self, order: str, repair: str, sparsity: float) -> PrunedNetwork:
-        """The network of an order and a repair at a sparsity. The same call gives the same network.
+        """The network of an order and a repair at the nearest possible sparsity. The same call gives the same network.
 
         Raises:
             InputError: the order or the repair does not fit the network.
@@ -86,7 +86,7 @@ class Bench:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             mask = prune_and_repair(
                 changed,
-                sparsity,
+                self.snap(sparsity),
                 self.calibration,
                 repair=repair,
                 order=self.order(order),

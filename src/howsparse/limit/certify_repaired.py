@@ -67,7 +67,8 @@ def certify_repaired(
 def candidates_below(measured: float) -> tuple[float, ...]:
     """Few candidates for `certify_repaired`, up to a measured sparsity. Each costs a repair.
 
-    They start at 60 % of it, or where twice as many weights stay if that is more, and become denser towards it.
+    They start at 60 % of it, where a repair loses little, so that the first test passes if there are enough examples.
+    From twice as many weights as stay at it, they become denser.
 
     Args:
         measured: the measured sparsity, in (0, 1).
@@ -77,8 +78,11 @@ def candidates_below(measured: float) -> tuple[float, ...]:
 
     >>> candidates_below(0.5)
     (0.3, 0.366, 0.4, 0.426, 0.446, 0.464, 0.48, 0.49, 0.5)
+    >>> candidates_below(0.9)
+    (0.54, 0.72, 0.8, 0.833, 0.85, 0.863, 0.873, 0.882, 0.89, 0.895, 0.9)
     """
     if not 0 < measured < 1:
         raise InputError(f"sparsity {measured:g} is outside (0, 1); give the fraction of weights that was removed")
     gap = min(0.4 * measured, 1 - measured)
-    return *(round(measured - gap * share, 6) for share in _GAPS), measured
+    start = [each for each in (0.6 * measured, 0.8 * measured) if each < measured - gap - 1e-9]
+    return *(round(each, 6) for each in (*start, *(measured - gap * share for share in _GAPS))), measured
