@@ -2,7 +2,7 @@
 
     python -m benchmarks.existence digits [--seeds 2]
     python -m benchmarks.existence fc5 --weights FC5.safetensors --data FOLDER_OR_HUB_NAME [--images 4000]
-        [--steps 256] [--probes 5] [--keep FOLDER]
+        [--steps 256] [--probes 5] [--dimensions] [--keep FOLDER]
     python -m benchmarks.existence --page
 
 *block*: U(p) - p at p = T, from the spectrum of the block of removed weights, as the paper's text says. *tail*: the
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--probes", type=int, default=5)
+    parser.add_argument("--dimensions", action="store_true", help="also the block's dimensions at a few densities")
     parser.add_argument("--keep", type=Path, default=None)
     parser.add_argument("--note", default="", help="for the record, for example that the machine was busy")
     parser.add_argument("--record", type=Path, default=Path("results/existence.jsonl"))
@@ -122,7 +123,8 @@ def main() -> None:
     if "fc5" in options.networks:
         case = fc5_case(options.weights, options.data, options.images)
         study(case, book, options.steps, options.probes, options.keep)
-        block_fixed_point(case, book, options.keep)
+        if options.dimensions:
+            block_dimensions(case, book, options.keep)
     if options.page:
         text = page(read_lines(options.record))
         write_whole(Path("docs/table-1.md"), lambda file: file.write_text(text))
@@ -201,6 +203,8 @@ def block_numbers(spectrum: Spectrum, scale: float, density: float) -> Line:
     """U(p) - p of the block of removed weights, as a bracket and by the paper's rule."""
     low, high = existence_bracket(spectrum, scale, density, absolute_filter)
     rule = spectrum.first(PAPERS_STEPS).gauss()
+    needed = rule.integrate(lambda x: absolute_filter(x, scale))
+    probe = spectrum.probe_interval(needed, needed, 0.99)
     return {
         "zero_rows": spectrum.num_zero,
         "steps": spectrum.num_steps,
@@ -208,11 +212,12 @@ def block_numbers(spectrum: Spectrum, scale: float, density: float) -> Line:
         "existence_high": 1 - low - density,
         "trivial": low <= 1 - 2 * density,
         "by_gauss": existence_density(rule.nodes, scale, density, rule.masses) - density,
-        "deviation": (1 - density) * spectrum.probe_deviation(lambda x: absolute_filter(x, scale), rule),
+        "probe_low": (1 - density) * probe[0],
+        "probe_high": (1 - density) * probe[1],
     }
 
 
-def block_fixed_point(case: Case, book: Book, keep: Path | None, steps: int = 24) -> None:
+def block_dimensions(case: Case, book: Book, keep: Path | None, steps: int = 24) -> None:
     """Whether U(p) - p is above one dimension at a few densities: the block's effective dimension, as a bracket."""
     for density in (0.2, 0.1, 0.05):
         scale = curvature_scale(case.tolerance, case.magnitudes.radius(density))

@@ -16,9 +16,9 @@ from the trained weights. On each, the model is minimised within a ball of radiu
 exactly, by an eigen-decomposition. *Drawn* is the mean number of dimensions at which the least loss comes within the
 tolerance, with the deviation of a single draw. [The theory](theory.md) derives the formulas:
 
-- *exact*: where `geometry.trust_region_loss`, which has the direction of the removed weights, meets the tolerance;
+- *directed*: where `geometry.trust_region_loss`, which has the direction of the removed weights, meets the tolerance;
 - *steep*: `geometry.trust_region_density`, for removed weights in directions of much curvature;
-- *raised*: the same with the maximum over $\\tau \\ge -\\lambda_{\\min}$ only, so that all of $H + \\tau$ is positive;
+- *raised*: the same with the maximum over $\\tau \\ge -\\lambda_{\\min}$ only, which is the bound of the convex hull;
 - *wall* and *unbounded*: Eq. 18 with $|\\lambda|$ and with $\\lambda_+$.
 """
 
@@ -47,7 +47,7 @@ def findings(main: Records) -> list[str]:
     below = sum(r["drawn"] < r["unbounded"] for r in far)
     above = sum(r["drawn"] > r["wall"] for r in near)
     found = (
-        f"The exact formula is within {max(off):.1f} of 300 dimensions of the drawn mean in all {len(main)} settings,"
+        f"*Directed* is within {max(off):.1f} of 300 dimensions of the drawn mean in all {len(main)} settings,"
         f" and within {sum(off) / len(off):.1f} on average.",
         f"In a large ball ($\\rho = 10R$) the transition is below both readings, *wall* and *unbounded*, in {below} of"
         f" {len(far)} settings with negative curvature. In a ball of radius $R$ it is above *wall* in {above} of"
@@ -69,7 +69,7 @@ def most_off(records: Records, formula: str) -> float:
 
 def table(records: Records) -> list[str]:
     lines = [
-        "| negative eigenvalues | strongest | ball | drawn | exact | steep | raised | wall | unbounded |",
+        "| negative eigenvalues | strongest | ball | drawn | directed | steep | raised | wall | unbounded |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in records:
@@ -94,7 +94,7 @@ def sizes(records: Records) -> list[str]:
         "10 % negative eigenvalues, the strongest -0.1, a ball of 10 R, steep directions. The formula is a limit for",
         "many dimensions.",
         "",
-        "| dimensions | drawn, as a density | exact |",
+        "| dimensions | drawn, as a density | directed |",
         "|---|---|---|",
     ]
     for r in found:

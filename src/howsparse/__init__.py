@@ -20,7 +20,14 @@ from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random
 from howsparse.pruning.orders import Order, rank
 from howsparse.pruning.patterns import n_of_m_mask
 from howsparse.pruning.prune import prune
-from howsparse.pruning.repair import repair_batchnorm, repair_layers, repair_rounds
+from howsparse.pruning.repair import (
+    prune_and_repair,
+    repair_batchnorm,
+    repair_globally,
+    repair_layers,
+    repair_path,
+    repair_rounds,
+)
 from howsparse.risk.batches import SamePasses
 from howsparse.risk.losses import CrossEntropy, cross_entropy
 from howsparse.risk.outcomes import Outcomes, outcomes
@@ -67,13 +74,16 @@ __all__ = [
     "predict",
     "prunable_weights",
     "prune",
+    "prune_and_repair",
     "pruning_limit",
     "random_mask",
     "rank",
     "recoverable",
     "recovered_loss",
     "repair_batchnorm",
+    "repair_globally",
     "repair_layers",
+    "repair_path",
     "repair_rounds",
 ]
 

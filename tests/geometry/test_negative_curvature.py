@@ -162,6 +162,25 @@ def test_the_convex_hull_of_an_unbounded_sublevel_set_is_everything() -> None:
         assert np.allclose((point + along + point - along) / 2, point)
 
 
+def test_the_convex_hull_in_a_ball_is_where_the_raised_quadratic_is_small() -> None:
+    """Its points outside the set lie between two points of the set, and no point of the set is outside it."""
+    rng = np.random.default_rng(0)
+    eigenvalues, tolerance, radius = np.array([3.0, 1.0, -0.2, -0.4]), 0.3, 2.0
+    raised, level = eigenvalues + 0.4, tolerance + 0.2 * radius**2
+    points = rng.uniform(-radius, radius, (20_000, 4))
+    points = points[np.linalg.norm(points, axis=1) <= radius]
+    in_set, in_hull = points**2 @ eigenvalues / 2 <= tolerance, points**2 @ raised / 2 <= level
+    assert not np.any(in_set & ~in_hull)
+    between = points[in_hull & ~in_set]
+    assert len(between) > 100
+    for x in between:
+        half = math.sqrt(radius**2 - x[:3] @ x[:3])
+        for end in (np.r_[x[:3], half], np.r_[x[:3], -half]):  # along the most negative eigenvector, to the sphere
+            assert np.linalg.norm(end) <= radius * (1 + 1e-12)
+            assert end**2 @ eigenvalues / 2 <= tolerance + 1e-9
+        assert -half <= x[3] <= half
+
+
 @given(arrays(np.float64, 6, elements=st.floats(-3, 3)), arrays(np.float64, 6, elements=st.floats(-10, 10)))
 def test_both_readings_lie_inside_the_sublevel_set(eigenvalues: np.ndarray, point: np.ndarray) -> None:
     """So they say where a good point exists, not where none does: an upper bound on the dimensions needed."""

@@ -32,7 +32,8 @@ def dense_least(a: Tensor, r: Tensor, radius: float) -> float:
     low = max(0.0, -float(values[0]))
 
     def point(shift: float) -> Tensor:
-        return -along / (values + shift)
+        moved: Tensor = -along / (values + shift)
+        return moved
 
     if values[0] > 0 and point(0.0).norm() <= radius:
         shift = 0.0

@@ -14,7 +14,7 @@ from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import prune
 from howsparse.pruning.repair import repair_globally, repair_layers
 from howsparse.pruning.repair.gauss_newton import _names
-from howsparse.pruning.repair.goals import goal_loss, with_outputs
+from howsparse.pruning.repair.objectives import objective_loss, with_outputs
 from howsparse.risk.losses import Criterion, CrossEntropy, cross_entropy
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -80,27 +80,27 @@ def test_a_linear_model_is_solved_in_one_step() -> None:
     assert after < before
 
 
-def value(goal: str, model: nn.Module, dense: nn.Module, batches: Batches, x: Tensor) -> float:
+def value(objective: str, model: nn.Module, dense: nn.Module, batches: Batches, x: Tensor) -> float:
     labels = torch.cat([batch[1] for batch in batches])
     with torch.no_grad():
         now, wanted = model(x), dense(x)
-        if goal == "labels":
+        if objective == "labels":
             return float(functional.cross_entropy(now, labels))
-        if goal == "divergence":
+        if objective == "divergence":
             found, sought = (functional.log_softmax(each, 1) for each in (now, wanted))
             return float(functional.kl_div(found, sought, reduction="batchmean", log_target=True))
         return 3 * float(functional.mse_loss(now, wanted)) / 2
 
 
-@pytest.mark.parametrize("goal", ["squares", "divergence", "labels"])
-def test_the_objective_falls_and_is_the_models(goal: Any) -> None:
+@pytest.mark.parametrize("objective", ["squares", "divergence", "labels"])
+def test_the_objective_falls_and_is_the_models(objective: Any) -> None:
     model, batches, x = case()
     dense, mask = copy.deepcopy(model), magnitude_mask(model, 0.7)
     start = copy.deepcopy(model)
     mask.apply_(start)
-    values = repair_globally(model, mask, batches, goal=goal, steps=3)
-    assert values[0] == pytest.approx(value(goal, start, dense, batches, x))
-    assert values[-1] == pytest.approx(value(goal, model, dense, batches, x))
+    values = repair_globally(model, mask, batches, objective=objective, steps=3)
+    assert values[0] == pytest.approx(value(objective, start, dense, batches, x))
+    assert values[-1] == pytest.approx(value(objective, model, dense, batches, x))
     assert list(values) == sorted(values, reverse=True)
     assert values[-1] < 0.8 * values[0]
     assert all(not model.get_parameter(name)[~kept].any() for name, kept in mask.items())
@@ -121,7 +121,7 @@ def test_a_step_that_would_make_it_worse_is_shortened_or_left_out() -> None:
     mask = magnitude_mask(model, 0.9)
     with torch.no_grad():
         model[3].weight.mul_(40)  # probabilities of 0 and 1, far from any quadratic model
-    values = repair_globally(model, mask, batches, goal="divergence", steps=4, damping=1e-12)
+    values = repair_globally(model, mask, batches, objective="divergence", steps=4, damping=1e-12)
     assert list(values) == sorted(values, reverse=True)
 
 
@@ -187,7 +187,7 @@ def test_the_model_is_unchanged_after_an_error() -> None:
         ({"products": 0}, "must be at least 1"),
         ({"curvature_examples": 0}, "must be at least 1"),
         ({"damping": 0.0}, "damping 0 is not above 0"),
-        ({"goal": "best"}, "goal 'best' is not known"),
+        ({"objective": "best"}, "objective 'best' is not known"),
         ({"loss": lambda model, batch: model(batch[0]).mean()}, "needs a loss with output"),
     ],
 )
@@ -213,11 +213,11 @@ def test_wrong_models_and_data_are_refused() -> None:
         repair_globally(model, mask, batches)
 
 
-def test_the_goals_are_torchs_losses() -> None:
+def test_the_objectives_are_torchs_losses() -> None:
     model, batches, _ = case()
     other, _, _ = case(seed=1)
     (batch,) = with_outputs(batches[:1], other, cross_entropy)
-    for goal in ("squares", "divergence"):
-        expected = value(goal, model, other, batches[:1], batches[0][0])
-        found = goal_loss(goal, cross_entropy, model)(model, batch)
+    for objective in ("squares", "divergence"):
+        expected = value(objective, model, other, batches[:1], batches[0][0])
+        found = objective_loss(objective, cross_entropy, model)(model, batch)
         assert float(found.detach()) == pytest.approx(expected)

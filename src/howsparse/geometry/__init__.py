@@ -13,6 +13,7 @@ References:
     Amelunxen et al. (2014), Living on the edge: phase transitions in convex programs with random data.
 """
 
+from howsparse.geometry.cones import cone_dimension, project_on_cone
 from howsparse.geometry.magnitudes import (
     Magnitudes,
     effective_sparsity,
@@ -47,6 +48,7 @@ __all__ = [
     "Magnitudes",
     "absolute_filter",
     "clipped_filter",
+    "cone_dimension",
     "curvature_scale",
     "effective_dimension",
     "effective_sparsity",
@@ -57,6 +59,7 @@ __all__ = [
     "generic_density",
     "larsen_interval",
     "minimal_density",
+    "project_on_cone",
     "projected_width",
     "statistical_dimension",
     "subspace_loss",

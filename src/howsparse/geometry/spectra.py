@@ -93,13 +93,15 @@ def effective_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFact
 
 
 def statistical_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFactor = absolute_filter) -> float:
-    r"""Statistical dimension of the cone over the sublevel set: the squared projected width of Eq. 16.
+    r"""Eq. 16's proxy for the statistical dimension of the cone over the sublevel set: the squared projected width.
 
     .. math:: \sum_i \mu / (|\lambda_i| + \mu) = D - \text{effective dimension}
 
     The cone's statistical dimension differs from its squared Gaussian width by at most 1 (Theorem 2). Eq. 16
-    approximates that width. For a ball of radius r with its centre at distance R, Eq. 16 gives
-    :math:`D r^2/(R^2+r^2)` and the cone has :math:`D r^2/R^2`; both agree for small r.
+    approximates that width. It does so well if the removed weights lie in directions with much more curvature than
+    :math:`\mu`, and is too small if they do not. For a ball of radius r with its centre at distance R, Eq. 16 gives
+    :math:`D r^2/(R^2+r^2)` and the cone has :math:`D r^2/R^2`; both agree for small r. `cone_dimension` computes the
+    true cone's dimension.
 
     Args:
         eigenvalues: shape ``(n,)``, loss per squared weight.

@@ -24,6 +24,8 @@ __all__ = ["subspace_loss", "subspace_stiffness", "trust_region_density", "trust
 
 Array = NDArray[np.float64]
 
+_TINY = 1e-290  # products of a smaller eigenvalue lose their digits
+
 
 def subspace_stiffness(eigenvalues: ArrayLike, density: float, masses: ArrayLike | None = None) -> float:
     r"""The stiffness :math:`\kappa` of a random subspace: the root of mean :math:`\lambda/(\lambda+\kappa)` = density.
@@ -224,7 +226,7 @@ def _largest_dual(values: Array, d: Array, g: Array, density: float, radius: flo
 
 
 def _nonnegative(eigenvalues: ArrayLike) -> Array:
-    """The eigenvalues, with negative ones that are rounding errors set to 0."""
+    """The eigenvalues. Negative ones that are rounding errors, and those near the smallest number, become 0."""
     values = np.asarray(eigenvalues, dtype=np.float64)
     if not np.isfinite(values).all():
         raise InputError("an eigenvalue is not a finite number; give finite eigenvalues")
@@ -234,4 +236,4 @@ def _nonnegative(eigenvalues: ArrayLike) -> Array:
             f"eigenvalue {lowest:g} is negative, so the loss has no least value on a subspace;"
             " use the eigenvalues of the GGN, or trust_region_loss"
         )
-    return np.maximum(values, 0.0)
+    return np.where(values > _TINY, values, 0.0)

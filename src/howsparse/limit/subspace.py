@@ -18,7 +18,7 @@ __all__ = ["SubspaceLoss", "stiffness_bounds"]
 
 Array = np.typing.NDArray[np.float64]
 
-_CONFIDENCE = 2.58  # half-width of the probe's part in standard deviations, for 99 %
+_CONFIDENCE = 0.99  # with which the bounds on the stiffness cover the choice of the random probes
 _SETTLED = 0.02  # a run has settled if its bounds differ by at most this fraction of the tolerance
 
 
@@ -98,18 +98,19 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
 
     >>> flat = Tridiagonal(np.array([3.0]), np.array([0.0]))  # all eigenvalues are 3
     >>> low, high = stiffness_bounds(Spectrum((flat,), size=10**8, positive=True), density=0.75)
-    >>> low < 1 < high, round(low, 3), round(high, 3)
+    >>> low < 1 < high, round(low, 2), round(high, 2)
     (True, 1.0, 1.0)
     """
 
-    def root(rule: Rule, sign: float) -> float:
+    def root(rule: Rule, upper: bool) -> float:
         most = float(rule.nodes.max())
 
         def excess(log_kappa: float) -> float:
             def f(x: Array) -> Array:
                 return absolute_filter(np.maximum(x, 0.0), math.exp(log_kappa))
 
-            return rule.integrate(f) + sign * _CONFIDENCE * spectrum.probe_deviation(f, rule) - density
+            mean = min(max(rule.integrate(f), 0.0), 1.0)
+            return spectrum.probe_interval(mean, mean, _CONFIDENCE)[upper] - density
 
         if most <= 0:
             return 0.0
@@ -118,7 +119,7 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
             return 0.0
         return math.inf if excess(high) >= 0 else math.exp(brentq(excess, low, high))
 
-    return root(spectrum.lowest(), -1), root(spectrum.gauss(), +1)
+    return root(spectrum.lowest(), upper=False), root(spectrum.gauss(), upper=True)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

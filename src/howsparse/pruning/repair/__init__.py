@@ -10,15 +10,15 @@
 
 from howsparse.pruning.repair.batchnorm import repair_batchnorm
 from howsparse.pruning.repair.gauss_newton import repair_globally
-from howsparse.pruning.repair.goals import Goal
 from howsparse.pruning.repair.least_squares import Inputs, repair_layers
+from howsparse.pruning.repair.objectives import Objective
 from howsparse.pruning.repair.registry import REPAIRS, Repair, as_repair, prune_and_repair
 from howsparse.pruning.repair.rounds import repair_path, repair_rounds, round_sparsities
 
 __all__ = [
     "REPAIRS",
-    "Goal",
     "Inputs",
+    "Objective",
     "Repair",
     "as_repair",
     "prune_and_repair",

@@ -17,7 +17,7 @@ from howsparse.errors import InputError
 from howsparse.linalg.operators import Block
 from howsparse.linalg.solve import solve
 from howsparse.pruning.masks import Mask
-from howsparse.pruning.repair.goals import Goal, goal_loss, with_outputs
+from howsparse.pruning.repair.objectives import Objective, objective_loss, with_outputs
 from howsparse.pruning.repair.unchanged import unchanged_after_error
 from howsparse.risk.batches import FirstExamples, move
 from howsparse.risk.curvature import GGN
@@ -51,7 +51,7 @@ def repair_globally(
     batches: Iterable[Any],
     *,
     dense: nn.Module | None = None,
-    goal: Goal = "squares",
+    objective: Objective = "squares",
     steps: int = 2,
     products: int = 8,
     damping: float = 0.01,
@@ -74,7 +74,7 @@ def repair_globally(
         mask: weights that stay. The others are zero afterwards.
         batches: calibration batches.
         dense: network whose outputs are the goal; by default ``model`` as it is given.
-        goal: the objective. "squares": the squared distance to the dense network's outputs; "divergence": the
+        objective: what is made small. "squares": the squared distance to the dense network's outputs; "divergence": the
             Kullback-Leibler divergence from its probabilities; "labels": the loss, which needs the labels.
         steps: number of Gauss-Newton steps.
         products: largest number of products of a step.
@@ -103,8 +103,8 @@ def repair_globally(
     given = [move(batch, device_of(model)) for batch in batches]
     if not given:
         raise InputError("there are no batches; pass at least one, of a few hundred examples")
-    near = goal_loss(goal, loss, model)
-    if goal != "labels":
+    near = objective_loss(objective, loss, model)
+    if objective != "labels":
         given = with_outputs(given, copy.deepcopy(model) if dense is None else dense, loss)
     some = given if curvature_examples is None else [*FirstExamples(given, curvature_examples)]
     job = _Job(mask, _names(model, mask), given, some, near, products, damping)

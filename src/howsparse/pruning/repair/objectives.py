@@ -11,9 +11,9 @@ from howsparse.pruning.repair.passes import undisturbed
 from howsparse.risk.batches import precise
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, weight_of
 
-__all__ = ["Goal", "OutputLoss", "goal_loss", "with_outputs"]
+__all__ = ["Objective", "OutputLoss", "objective_loss", "with_outputs"]
 
-Goal = Literal["squares", "divergence", "labels"]
+Objective = Literal["squares", "divergence", "labels"]
 
 
 class OutputLoss:
@@ -78,25 +78,25 @@ def divergence(output: Tensor, dense: Tensor) -> Tensor:
 _DISTANCES = {"squares": squares, "divergence": divergence}
 
 
-def goal_loss(goal: Goal, loss: Loss, model: nn.Module) -> SplitLoss:
-    """The loss to minimise; its batches are those of `with_outputs`, except for the goal "labels".
+def objective_loss(objective: Objective, loss: Loss, model: nn.Module) -> SplitLoss:
+    """The loss to minimise; its batches are those of `with_outputs`, except for the objective "labels".
 
     Args:
-        goal: "squares" or "divergence" for a distance to the dense network's outputs, "labels" for the loss itself.
+        objective: "squares" or "divergence" for a distance to the dense outputs, "labels" for the loss itself.
         loss: ``loss(model, batch)``.
         model: the model of the loss.
 
     Raises:
-        InputError: the goal is unknown, or the loss has no separate output.
+        InputError: the objective is unknown, or the loss has no separate output.
     """
     loss = as_loss(loss, model)
     if not isinstance(loss, SplitLoss):
         raise InputError("a repair of the whole network needs a loss with output(model, batch) and of_output")
-    if goal == "labels":
+    if objective == "labels":
         return loss
-    if goal not in _DISTANCES:
-        raise InputError(f"goal '{goal}' is not known; use squares, divergence or labels")
-    return OutputLoss(loss, _DISTANCES[goal])
+    if objective not in _DISTANCES:
+        raise InputError(f"objective '{objective}' is not known; use squares, divergence or labels")
+    return OutputLoss(loss, _DISTANCES[objective])
 
 
 def with_outputs(batches: list[Any], dense: nn.Module, loss: Loss) -> list[Any]:
