@@ -120,10 +120,11 @@ def race(
     """
     trials = choose(bench, orders, repairs, start)
     leader = trials[0]
-    if bench.keeps(leader.at(start)):
-        leader.climb(start, (1 - start) / 4, precision)
-    else:
-        leader.follow(measured, start, precision)
+    with bench.refusing(leader.order, leader.repair):
+        if bench.keeps(leader.at(start)):
+            leader.climb(start, (1 - start) / 4, precision)
+        else:
+            leader.follow(measured, start, precision)
     reached = max(measured, leader.sparsity)
     for trial in trials[1:]:
         above = reached + _width(reached, precision)
