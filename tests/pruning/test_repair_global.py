@@ -15,6 +15,8 @@ from howsparse.pruning.prune import prune
 from howsparse.pruning.repair import repair_globally, repair_layers
 from howsparse.pruning.repair.gauss_newton import _names
 from howsparse.pruning.repair.objectives import Objective, distance, with_targets
+from howsparse.pruning.repair.scaling import curvature_scales
+from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.risk.losses import Criterion, CrossEntropy, cross_entropy
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -53,9 +55,10 @@ def test_a_step_is_that_of_dense_algebra() -> None:
     j = jacobian(start, names, x)[:, kept]
     missing = (start(x) - dense(x)).detach().flatten()
     gradient, curvature = j.T @ missing / len(x), j.T @ j / len(x)
-    shift = 0.05 * float(gradient @ curvature @ gradient / (gradient @ gradient))
+    near = distance("squares", cross_entropy, dense, batches)
+    units = curvature_scales(EmpiricalRisk(start, with_targets(near, dense, batches), near, names))[kept]
     expected = torch.zeros(len(kept), dtype=torch.float64)
-    expected[kept] = -torch.linalg.solve(curvature + shift * torch.eye(len(gradient)), gradient)
+    expected[kept] = -torch.linalg.solve(curvature + 0.05 * units.diag(), gradient)
 
     repaired = copy.deepcopy(dense)
     repair_globally(repaired, mask, batches, objective="squares", steps=1, products=400, damping=0.05)
@@ -256,3 +259,13 @@ def test_a_model_without_parts_has_no_features() -> None:
     near = distance("features", cross_entropy, model, batches)
     (target,) = (target for _, target in with_targets(near, model, batches))
     assert len(target) == 6
+
+
+def test_the_units_are_the_diagonal_of_the_curvature() -> None:
+    model, batches, x = case()
+    names = ["3.weight", "3.bias"]  # the outputs are linear in them: the Jacobian is that of the inputs
+    risk = EmpiricalRisk(model, batches, names=names)
+    found = curvature_scales(risk, probes=4000)
+    squares = model[:3](x).detach().square().mean(0)
+    expected = torch.cat([squares.repeat(3), torch.ones(3, dtype=torch.float64)])
+    assert torch.allclose(found, expected, rtol=0.1)

@@ -126,7 +126,7 @@ def with_targets(near: Distance, dense: nn.Module, batches: list[Any]) -> list[P
     tensor([[ 2.0000, -0.2500]])
     """
     with undisturbed(dense):
-        return [(batch, precise(near.output(dense, (batch, None)))) for batch in batches]
+        return [(batch, precise(near.output(dense, (batch, torch.empty(0))))) for batch in batches]
 
 
 def _squares(output: Tensor, dense: Tensor) -> Tensor:
