@@ -50,6 +50,7 @@ from howsparse.tasks import load_task
 from howsparse.tasks.data import Batches
 
 PAPERS_STEPS = 128
+LOOKS = (64, 96, 127, 128, 129, 192, 256, 320, 384)
 Line = dict[str, Any]
 
 
@@ -168,8 +169,12 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
     limit = solve_bracket(spectrum, case.magnitudes, case.tolerance, absolute_filter)
     density = 1 - limit.middle
     scale = curvature_scale(case.tolerance, case.magnitudes.radius(density))
-    rules = {count: spectrum.first(count).gauss() for count in (64, 96, PAPERS_STEPS)}
+    rules = {count: spectrum.first(count).gauss() for count in LOOKS if count <= spectrum.num_steps}
     low, high = tail_bracket(spectrum, scale, density)
+    at_ends = {}
+    for end in (limit.low, limit.high):
+        at = curvature_scale(case.tolerance, case.magnitudes.radius(1 - end))
+        at_ends[f"{end:.6f}"] = tail_bracket(spectrum, at, 1 - end)
     return {
         "num_weights": spectrum.size,
         "zero_rows": spectrum.num_zero,
@@ -181,6 +186,7 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
         "scale": scale,
         "tail_low": low,
         "tail_high": high,
+        "tail_at_ends": at_ends,  # by 1 - p, at the ends of T's bracket
         "tail_by_steps": {str(count): tail_density(rule, scale, density) for count, rule in rules.items()},
         "limit_by_steps": {str(count): 1 - gauss_limit(case, rule) for count, rule in rules.items()},
         # T and the tail both by the paper's rule, at the density where this rule puts the limit
