@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.authors import KERNELS, OVERHEADS
 from benchmarks.commands import own_command
 from benchmarks.exact import STRENGTHS, dense_hessian
 from benchmarks.existence_page import page
@@ -42,6 +43,7 @@ from howsparse.limit.bracket import existence_bracket, solve_bracket
 from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Block, Operator, Rule, Spectrum
 from howsparse.loading import load_weights
+from howsparse.paper.authors import smeared
 from howsparse.paper.existence import tail_bracket, tail_density
 from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk import EmpiricalRisk, Hessian
@@ -152,6 +154,8 @@ def study(case: Case, book: Book, steps: int, probes: int, keep: Path | None) ->
         )
 
     whole = book.part(case, "whole", lambda: whole_numbers(case, spectrum(case.operator, "whole", 0, steps)))
+    if keep is not None:  # else the spectrum would be computed again
+        book.part(case, "smeared", lambda: smeared_numbers(case, spectrum(case.operator, "whole", 0, steps)))
     density, scale = whole["density"], whole["scale"]
     block = Block(case.operator, case.removed(density))
 
@@ -192,6 +196,13 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
         # T and the tail both by the paper's rule, at the density where this rule puts the limit
         "tail_at_own_limit": {str(count): own_tail(case, rule) for count, rule in rules.items()},
     }
+
+
+def smeared_numbers(case: Case, spectrum: Spectrum) -> Line:
+    """The tail at its own limit where the authors' smearing replaces the Gauss rule; the bins are shifted a little."""
+    rule = spectrum.first(PAPERS_STEPS).gauss()
+    rules = {kernel: [smeared(rule, kernel=kernel, overhead=shift) for shift in OVERHEADS] for kernel in KERNELS}
+    return {"tails": {str(kernel): [own_tail(case, each) for each in of] for kernel, of in rules.items()}}
 
 
 def gauss_limit(case: Case, rule: Rule) -> float:

@@ -73,6 +73,7 @@ def fc5(parts: dict[str, Line]) -> str:
             "",
             f"With T and the tail both from one Gauss rule, at the limit of that rule, the tail is {by_steps} steps.",
             "",
+            *smears(parts),
             *conclusion(parts),
             *dimensions(parts),
         ]
@@ -93,6 +94,21 @@ def row(
     values = ", ".join(points(value) for value in gauss)
     chance = "" if deviation is None else points(deviation)
     return f"| {reading} | {steps} | {interval} | {values} | {chance} | {PAPER} |"
+
+
+def smears(parts: dict[str, Line]) -> list[str]:
+    """The tail with the authors' smearing, which makes it random."""
+    if "smeared" not in parts:
+        return []
+    said = []
+    for kernel, values in parts["smeared"]["tails"].items():
+        ends = f"{points(min(values))} to {points(max(values))}"
+        said.append(f"{float(kernel):g} bins wide, {points(float(np.mean(values)))} ({ends})")
+    return [
+        "The authors' code has no U, but it smears the spectrum ([authors.md](authors.md)). The tail of the smeared"
+        f" Gauss rule of 128 steps, mean and range over small shifts of the bins, by the kernel: {'; '.join(said)}.",
+        "",
+    ]
 
 
 def conclusion(parts: dict[str, Line]) -> list[str]:
