@@ -174,11 +174,10 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
     density = 1 - limit.middle
     scale = curvature_scale(case.tolerance, case.magnitudes.radius(density))
     rules = {count: spectrum.first(count).gauss() for count in LOOKS if count <= spectrum.num_steps}
-    low, high = tail_bracket(spectrum, scale, density)
-    at_ends = {}
-    for end in (limit.low, limit.high):
-        at = curvature_scale(case.tolerance, case.magnitudes.radius(1 - end))
-        at_ends[f"{end:.6f}"] = tail_bracket(spectrum, at, 1 - end)
+    # The tail belongs to T, which is anywhere in its bracket.
+    needed = np.linspace(1 - limit.high, 1 - limit.low, 5)
+    scales = [curvature_scale(case.tolerance, case.magnitudes.radius(each)) for each in needed]
+    brackets = [tail_bracket(spectrum, at, float(each), fixed=True) for each, at in zip(needed, scales, strict=True)]
     return {
         "num_weights": spectrum.size,
         "zero_rows": spectrum.num_zero,
@@ -188,9 +187,9 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
         "limit_high": limit.high,
         "density": density,
         "scale": scale,
-        "tail_low": low,
-        "tail_high": high,
-        "tail_at_ends": at_ends,  # by 1 - p, at the ends of T's bracket
+        "tail_low": min(low for low, _ in brackets),
+        "tail_high": max(high for _, high in brackets),
+        "tail_brackets": brackets,  # at five densities, from the lowest end of T's bracket to the highest
         "tail_by_steps": {str(count): tail_density(rule, scale, density) for count, rule in rules.items()},
         "limit_by_steps": {str(count): 1 - gauss_limit(case, rule) for count, rule in rules.items()},
         # T and the tail both by the paper's rule, at the density where this rule puts the limit
