@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.authors import KERNELS, OVERHEADS
 from benchmarks.commands import own_command
 from benchmarks.exact import STRENGTHS, dense_hessian
 from benchmarks.existence_page import page
@@ -42,6 +43,7 @@ from howsparse.limit.bracket import existence_bracket, solve_bracket
 from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Block, Operator, Rule, Spectrum
 from howsparse.loading import load_weights
+from howsparse.paper.authors import smeared
 from howsparse.paper.existence import tail_bracket, tail_density
 from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk import EmpiricalRisk, Hessian
@@ -50,6 +52,7 @@ from howsparse.tasks import load_task
 from howsparse.tasks.data import Batches
 
 PAPERS_STEPS = 128
+LOOKS = (64, 96, 127, 128, 129, 192, 256, 320, 384)
 Line = dict[str, Any]
 
 
@@ -151,6 +154,8 @@ def study(case: Case, book: Book, steps: int, probes: int, keep: Path | None) ->
         )
 
     whole = book.part(case, "whole", lambda: whole_numbers(case, spectrum(case.operator, "whole", 0, steps)))
+    if keep is not None:  # else the spectrum would be computed again
+        book.part(case, "smeared", lambda: smeared_numbers(case, spectrum(case.operator, "whole", 0, steps)))
     density, scale = whole["density"], whole["scale"]
     block = Block(case.operator, case.removed(density))
 
@@ -168,8 +173,11 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
     limit = solve_bracket(spectrum, case.magnitudes, case.tolerance, absolute_filter)
     density = 1 - limit.middle
     scale = curvature_scale(case.tolerance, case.magnitudes.radius(density))
-    rules = {count: spectrum.first(count).gauss() for count in (64, 96, PAPERS_STEPS)}
-    low, high = tail_bracket(spectrum, scale, density)
+    rules = {count: spectrum.first(count).gauss() for count in LOOKS if count <= spectrum.num_steps}
+    # The tail belongs to T, which is anywhere in its bracket.
+    needed = np.linspace(1 - limit.high, 1 - limit.low, 5)
+    scales = [curvature_scale(case.tolerance, case.magnitudes.radius(each)) for each in needed]
+    brackets = [tail_bracket(spectrum, at, float(each), fixed=True) for each, at in zip(needed, scales, strict=True)]
     return {
         "num_weights": spectrum.size,
         "zero_rows": spectrum.num_zero,
@@ -179,13 +187,21 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
         "limit_high": limit.high,
         "density": density,
         "scale": scale,
-        "tail_low": low,
-        "tail_high": high,
+        "tail_low": min(low for low, _ in brackets),
+        "tail_high": max(high for _, high in brackets),
+        "tail_brackets": brackets,  # at five densities, from the lowest end of T's bracket to the highest
         "tail_by_steps": {str(count): tail_density(rule, scale, density) for count, rule in rules.items()},
         "limit_by_steps": {str(count): 1 - gauss_limit(case, rule) for count, rule in rules.items()},
         # T and the tail both by the paper's rule, at the density where this rule puts the limit
         "tail_at_own_limit": {str(count): own_tail(case, rule) for count, rule in rules.items()},
     }
+
+
+def smeared_numbers(case: Case, spectrum: Spectrum) -> Line:
+    """The tail at its own limit where the authors' smearing replaces the Gauss rule; the bins are shifted a little."""
+    rule = spectrum.first(PAPERS_STEPS).gauss()
+    rules = {kernel: [smeared(rule, kernel=kernel, overhead=shift) for shift in OVERHEADS] for kernel in KERNELS}
+    return {"tails": {str(kernel): [own_tail(case, each) for each in of] for kernel, of in rules.items()}}
 
 
 def gauss_limit(case: Case, rule: Rule) -> float:

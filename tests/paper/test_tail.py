@@ -59,6 +59,19 @@ def test_the_bracket_holds_the_tail_and_narrows(seed: int, zeros: int) -> None:
     assert widths[2] < 0.05
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_at_a_fixed_point_the_bracket_is_narrower(seed: int) -> None:
+    """If p is known to be T, the part of T below a level is known from the part above."""
+    eigenvalues, scale = eigenvalues_of(seed), 0.3
+    density = minimal_density(eigenvalues, scale)
+    exact = tail_density(Rule(eigenvalues, np.full(360, 1 / 360)), scale, density)
+    spectrum = spectrum_after(eigenvalues, 24)
+    low, high = tail_bracket(spectrum, scale, density, fixed=True)
+    wide_low, wide_high = tail_bracket(spectrum, scale, density)
+    assert wide_low <= low <= exact <= high <= wide_high
+    assert high - low < 0.8 * (wide_high - wide_low)
+
+
 def test_the_bracket_of_all_steps_is_the_exact_tail() -> None:
     eigenvalues = np.repeat([-0.3, -0.01, 0.0, 0.02, 1.5], 40)
     spectrum = spectrum_after(eigenvalues, 20)

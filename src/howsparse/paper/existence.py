@@ -46,7 +46,7 @@ def tail_density(rule: Rule, scale: float, density: float) -> float:
     return float(counted @ absolute_filter(rule.nodes[order], scale))
 
 
-def tail_bracket(spectrum: Spectrum, scale: float, density: float) -> tuple[float, float]:
+def tail_bracket(spectrum: Spectrum, scale: float, density: float, *, fixed: bool = False) -> tuple[float, float]:
     r"""The bracket of `tail_density`, over all spectra with the moments that Lanczos computed, for the probes drawn.
 
     With N(x) the mass of :math:`|\lambda| > x`, the sum is :math:`\int_0^1 (N(x_t) - p)_+ dt`, where the filter factor
@@ -57,6 +57,8 @@ def tail_bracket(spectrum: Spectrum, scale: float, density: float) -> tuple[floa
         spectrum: spectrum of the whole Hessian.
         scale: the scale :math:`\mu`, in loss per squared weight, positive.
         density: p, the fraction of eigenvalues that is left out.
+        fixed: whether to cover only spectra for which T is equal to ``density`` at this scale. Then p is the limit's
+            density, and T has no bracket of its own.
 
     Returns:
         Lower and upper end.
@@ -74,13 +76,21 @@ def tail_bracket(spectrum: Spectrum, scale: float, density: float) -> tuple[floa
     # The mass decreases with x. The sums over steps take its value at the end of each that keeps the bound valid.
     low_up, high_up = step * np.cumsum(least[1:]), step * np.cumsum(most[:-1])
     below_low, below_high = np.append(0.0, low_up), np.append(0.0, high_up)
-    whole_low = spectrum.lowest().integrate(lambda x: absolute_filter(x, scale))
-    whole_high = spectrum.highest(lambda x: absolute_filter(x, scale)).integrate(lambda x: absolute_filter(x, scale))
+    whole_low, whole_high = (density, density) if fixed else _whole(spectrum, scale)
     # The part of T above each level.
     above_low, above_high = low_up[-1] - below_low, high_up[-1] - below_high
     low = np.maximum(below_low, whole_low - above_high) - density * levels
     high = np.minimum(below_high, whole_high - above_low) - density * levels
     return max(0.0, float(low.max())), max(0.0, float(high.max()))
+
+
+def _whole(spectrum: Spectrum, scale: float) -> tuple[float, float]:
+    """The bracket of T at this scale."""
+
+    def factor(x: Array) -> Array:
+        return absolute_filter(x, scale)
+
+    return spectrum.lowest().integrate(factor), spectrum.highest(factor).integrate(factor)
 
 
 def _masses_above(spectrum: Spectrum, places: Array) -> tuple[Array, Array]:
