@@ -23,7 +23,7 @@ RESOLVED_WIDTH = 0.1
 
 # The typical error in half-widths: nine of ten errors of the middle were at most this large. Calibrated on every second
 # of 40 small networks with known spectra; results/coverage.jsonl has the fit and the share on all other cases.
-_TYPICAL_QUADRATURE, _TYPICAL_PROBE = 0.42, 0.46
+_TYPICAL_QUADRATURE, _TYPICAL_PROBE = 0.56, 0.47
 
 _CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
 
@@ -87,7 +87,7 @@ class Bracket:
         This is no bound; the bracket is. It is NaN if the bracket is not `resolved`.
 
         >>> round(Bracket(0.90, 0.94, 0.02, 0.0, 0.0).typical_error, 4), Bracket(0.3, 0.99, 0.3, 0.0, 0.0).typical_error
-        (0.0084, nan)
+        (0.0112, nan)
         """
         parts = _TYPICAL_QUADRATURE * self.quadrature, _TYPICAL_PROBE * self.probe, self.data, self.rounding
         return math.hypot(*parts) if self.resolved else math.nan
