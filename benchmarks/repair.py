@@ -26,8 +26,9 @@ from torch import nn
 from benchmarks.commands import own_command
 from benchmarks.repair_cases import RepairCase, examples, load
 from benchmarks.repair_page import page
+from howsparse import magnitude_mask
 from howsparse.files import write_whole
-from howsparse.pruning.repair import prune_and_repair, repair_batchnorm, repair_globally, repair_path
+from howsparse.pruning.repair import Objective, prune_and_repair, repair_batchnorm, repair_globally, repair_path
 from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk.batches import FirstExamples
 from howsparse.risk.evaluate import evaluate
@@ -47,6 +48,18 @@ def one_by_one(repair: str, order: str = "magnitude", then_statistics: bool = Fa
             prune_and_repair(model, sparsity, batches, repair=repair, order=order)
             if then_statistics:
                 repair_batchnorm(model, batches)
+            yield sparsity, model, time.perf_counter() - began
+
+    return made
+
+
+def whole(objective: Objective) -> Row:
+    """The repair of the whole network by itself, with another objective."""
+
+    def made(case: RepairCase, batches: list[Any], sparsities: list[float]) -> Made:
+        for sparsity in sparsities:
+            model, began = copy.deepcopy(case.model), time.perf_counter()
+            repair_globally(model, magnitude_mask(model, sparsity), batches, objective=objective)
             yield sparsity, model, time.perf_counter() - began
 
     return made
@@ -80,6 +93,9 @@ IMAGES = {  # with the number of training images
     "order wanda, layers, 500 images": (one_by_one("layers", "wanda"), 500),
     "order marginal, layers, 500 images": (one_by_one("layers", "marginal"), 500),
     "global, 500 images": (one_by_one("global"), 500),
+    "global by squares, 500 images": (whole("squares"), 500),
+    "global by divergence, 500 images": (whole("divergence"), 500),
+    "global by labels, 500 images": (whole("labels"), 500),
     "layers, then global, 500 images": (one_by_one("layers+global"), 500),
     "path of rounds, 500 images": (path(), 500),
     "path of rounds, then global, 500 images": (path(globally=2), 500),
@@ -106,6 +122,9 @@ TEXT = {
     "order wanda, layers, 128 texts": (one_by_one("layers", "wanda"), 128),
     "global, 128 texts": (one_by_one("global"), 128),
     "layers, then global, 128 texts": (one_by_one("layers+global"), 128),
+    "global by squares, 128 texts": (whole("squares"), 128),
+    "global by divergence, 128 texts": (whole("divergence"), 128),
+    "global by labels, 128 texts": (whole("labels"), 128),
     "path of rounds, 128 texts": (path(), 128),
     "path of rounds, then global, 128 texts": (path(globally=2), 128),
 }
