@@ -230,7 +230,7 @@ def _named(orders: Sequence[str], repairs: str | Sequence[str]) -> tuple[str, ..
 
 def _told(report: Progress, on_point: Callable[[str, str, Point], None]) -> Callable[[str, str, Point, int], None]:
     def told(order: str, repair: str, point: Point, made: int) -> None:
-        report("measuring, repaired networks", made, max(20, made))
+        report("measuring", made, max(20, made))
         on_point(order, repair, point)
 
     return told
