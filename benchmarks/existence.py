@@ -90,6 +90,10 @@ class Book:
     def __init__(self, path: Path, note: str) -> None:
         self._path, self._note = path, note
 
+    def has(self, name: str, part: str) -> bool:
+        """Whether this part of a network is recorded."""
+        return any((line["network"], line["part"]) == (name, part) for line in read_lines(self._path))
+
     def part(self, case: Case, part: str, compute: Callable[[], Line]) -> Line:
         """The recorded numbers of one part of a case, or the computed ones."""
         key = {"network": case.name, "images": case.images, "part": part}
@@ -269,11 +273,14 @@ def block_dimensions(case: Case, book: Book, keep: Path | None, steps: int = 24)
 
 def digits(l1: float, seed: int, book: Book) -> None:
     """A digits network: the products' answers beside the exact ones."""
+    name = f"digits, l1 {l1:g}, seed {seed}"
+    if book.has(name, "exact"):
+        return
     problem = load_task("digits", l1=l1)
     model, images = train_dense(problem, seed), train_images(problem)
     risk = EmpiricalRisk(model, Batches(images, 128))
     tolerance = default_tolerance(risk)[0]
-    case = Case(f"digits, l1 {l1:g}, seed {seed}", Hessian(risk), risk.flat_weights(), tolerance, len(images))
+    case = Case(name, Hessian(risk), risk.flat_weights(), tolerance, len(images))
     whole = study(case, book, steps=PAPERS_STEPS, probes=5, keep=None)
     solve = seed == 0 and l1 == max(STRENGTHS)  # some thirty dense spectra, the smaller the more rows are zero
     book.part(case, "exact", lambda: exact_numbers(case, model, images, whole["density"], whole["scale"], solve))
