@@ -23,8 +23,8 @@ page computes it with more products than a limit spends, and by two readings of 
 
 All numbers are points of sparsity. An interval is what the moments of the products leave open, for the probe that was
 drawn; the chance of the probe is not in it (for FC5 the column "probe" has its standard deviation). "Gauss, 128 steps"
-is how the paper computes spectra. "exact" comes from dense Hessians in float64. Both sums are taken at the middle of
-T's bracket.
+is how the paper computes spectra. "exact" comes from dense Hessians in float64. On digits, both sums are taken at the
+middle of T's bracket.
 
 Made by `python -m benchmarks.existence`; the records with command, commit, machine and notes are in
 `results/existence.jsonl`.
@@ -49,23 +49,28 @@ def fc5(parts: dict[str, Line]) -> str:
     """The section on FC5: a row for each reading."""
     whole = parts["whole"]
     rows = [
-        row("tail", whole["tail_low"], whole["tail_high"], [whole["tail_by_steps"]["128"]], None, whole["steps"]),
+        row("tail", line["tail_low"], line["tail_high"], [line["tail_by_steps"]["128"]], None, line["steps"])
+        for name, line in parts.items()
+        if name.startswith("whole")
     ]
+    last = [line for name, line in parts.items() if name.startswith("whole")][-1]
     blocks = [line for name, line in parts.items() if name == "block" or name.startswith("probe")]
     if "block" in parts:
         block = parts["block"]
         ends = block["existence_low"], block["existence_high"]
         gauss = [line["by_gauss"] for line in blocks]
         rows.insert(0, row("block", *ends, gauss, block["deviation"], block["steps"], block["trivial"]))
-    by_steps = ", ".join(f"{points(value)} at {steps}" for steps, value in whole["tail_at_own_limit"].items())
+    by_steps = ", ".join(f"{points(value)} at {steps}" for steps, value in last["tail_at_own_limit"].items())
     return "\n".join(
         [
             "## FC5",
             "",
             f"Trained as in the paper, seed 0. The Hessian is over {whole['images']:,} training images; the tolerance,"
             f" {whole['tolerance']:.4f}, is that of all. {whole['zero_rows']:,} of {whole['num_weights']:,} rows are"
-            f" exactly zero. 1 - T is in {points(whole['limit_low'])} to {points(whole['limit_high'])} after"
-            f" {whole['steps']} steps.",
+            f" exactly zero. 1 - T is in {points(last['limit_low'])} to {points(last['limit_high'])} after"
+            f" {last['steps']} steps. The block is that of p = {points(whole['density'])} %, the middle of T's bracket"
+            f" after {whole['steps']} steps; a larger p makes U(p) - p smaller. The tail's interval is for T anywhere"
+            " in its bracket.",
             "",
             "| reading | steps | interval | Gauss, 128 steps | probe | paper |",
             "|---|---|---|---|---|---|",
@@ -114,7 +119,8 @@ def smears(parts: dict[str, Line]) -> list[str]:
 def conclusion(parts: dict[str, Line]) -> list[str]:
     """Which reading the paper's value agrees with."""
     value, error = (float(number) / 100 for number in PAPER.split(" ± "))
-    intervals = {"the tail of the whole spectrum": (parts["whole"]["tail_low"], parts["whole"]["tail_high"])}
+    last = [line for name, line in parts.items() if name.startswith("whole")][-1]
+    intervals = {"the tail of the whole spectrum": (last["tail_low"], last["tail_high"])}
     if "block" in parts:
         block = parts["block"]
         intervals["the block of removed weights"] = (block["existence_low"], block["existence_high"])
