@@ -46,15 +46,20 @@ def table(network: str, lines: list[Line]) -> str:
     """A row for each repair, a column for each sparsity: accuracy in percent, or perplexity of a language model."""
     text = network == "llama"
     sparsities = sorted({line["sparsity"] for line in lines})
-    head = ["repair", *(f"{100 * sparsity:.0f} %" for sparsity in sparsities), "seconds for one sparsity"]
+    head = ["repair", *(f"{100 * sparsity:.0f} %" for sparsity in sparsities), "seconds", "of the processor"]
     rows = [head, ["---"] * len(head)]
     for repair in dict.fromkeys(line["repair"] for line in lines):
         found = {line["sparsity"]: line for line in lines if line["repair"] == repair}
-        seconds = sorted(line["seconds"] for line in found.values())
         cells = [_cell(found[s], text) if s in found else "" for s in sparsities]
-        rows.append([repair, *cells, f"{seconds[0]:.0f} to {seconds[-1]:.0f}"])
+        rows.append([repair, *cells, _range(found.values(), "seconds"), _range(found.values(), "processor_seconds")])
     body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"## {network}\n\n{_caption(lines, text)}\n\n{body}\n"
+
+
+def _range(lines: Iterable[Line], key: str) -> str:
+    """From the fewest seconds of a sparsity to the most; empty if they were not measured."""
+    known = sorted(line[key] for line in lines if key in line)
+    return f"{known[0]:.0f} to {known[-1]:.0f}" if known else ""
 
 
 def _cell(line: Line, text: bool) -> str:
@@ -69,5 +74,5 @@ def _caption(lines: list[Line], text: bool) -> str:
         which += f" after the first {skipped:,}"
     threads = max(line["threads"] for line in lines)
     notes = "; ".join(dict.fromkeys(line["note"] for line in lines if line["note"]))
-    seconds = f"seconds with {threads} thread{'s' * (threads > 1)}{f' ({notes})' if notes else ''}"
+    seconds = f"seconds for one sparsity, with {threads} thread{'s' * (threads > 1)}{f' ({notes})' if notes else ''}"
     return f"{dense} before pruning, by {which}; {seconds}."
