@@ -23,7 +23,7 @@ from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.risk.evaluate import evaluate
 from howsparse.tasks import load_task
 
-RESOLVING = LimitOptions(max_products=40, curvature="ggn")  # a bracket of less than ten points
+RESOLVING = LimitOptions(max_products=48, curvature="ggn")  # a bracket of less than ten points
 
 
 def flat_weights(model: nn.Module) -> Tensor:
@@ -72,7 +72,7 @@ def test_a_run_is_one_record_for_all_tables(tmp_path: Path) -> None:
     assert [middle is None for middle in scaled["limit"]] == [width > 0.1 for width in widths]
     assert scaled["limit"][-1] is None
 
-    rows = sample_rows(Hessian(EmpiricalRisk(model, task.study_batches())), flat_weights(model), 10)
+    rows = sample_rows(Hessian(EmpiricalRisk(model, task.study_batches())), flat_weights(model), 12)
     assert studied["rows"] == {"percentile": rows.percentiles.tolist(), "norm": pytest.approx(rows.norms)}
 
     again = Case("one_shot", "limit", 0)

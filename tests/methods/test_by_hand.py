@@ -168,7 +168,7 @@ def test_words_mean_the_dense_l1_network(word: Sparsity, tmp_path: Path) -> None
     task = small(l1=3e-3)
     model = task.initial(0)
     train_by_hand(task, model, always(all_kept(model)), range(5), l1=3e-3)
-    options = LimitOptions(max_products=40, curvature="ggn")  # which resolve the limit
+    options = LimitOptions(max_products=48, curvature="ggn")  # which resolve the limit
     limit = pruning_limit(model, task.study_batches(), options=options, seed=0)
     assert limit.resolved
     share = limit.sparsity if word == "limit" else limit.predicted

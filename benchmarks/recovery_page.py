@@ -1,0 +1,167 @@
+"""The page docs/recovery.md, from the records of `benchmarks.recovery`."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["page"]
+
+Line = dict[str, Any]
+VARIANTS = {
+    "R": "ball of radius R, as recoverable",
+    "2R": "ball of radius 2 R",
+    "mu": "shift mu",
+    "mu/10": "shift mu / 10",
+}
+PREDICTORS: dict[str, tuple[str, Callable[[Line], float]]] = {
+    "measured": ("measured now", lambda line: float(line["measured"])),
+    "predicted": ("predicted now, GGN", lambda line: float(line["predicted"])),
+    "limit": ("limit, middle of the bracket", lambda line: sum(line["limit"]) / 2),
+    "directional": ("directional limit, middle", lambda line: sum(line.get("directional", (math.nan,) * 2)) / 2),
+    "recoverable": ("recoverable, middle", lambda line: sum(line["recoverable"]) / 2),
+    **{
+        name: (words, lambda line, name=name: crossing(line, name))  # type: ignore[misc]
+        for name, words in VARIANTS.items()
+    },
+}
+
+
+def crossing(line: Line, variant: str) -> float:
+    """The middle of the two sparsities at which the bounds on the loss after adapting meet the tolerance."""
+    return (met(line, variant, 0) + met(line, variant, 1)) / 2
+
+
+def met(line: Line, variant: str, side: int) -> float:
+    """Where one bound meets the tolerance, between masks of the grid: interpolated in the logarithm of the density."""
+    at, before = float(line["predicted"]), 1.0
+    for mask in line["variants"]:
+        now = mask[variant][side]
+        if now > 1.0:
+            part = (1.0 - before) / (now - before) if now > before else 0.0
+            return 1 - math.exp((1 - part) * math.log(1 - at) + part * math.log(1 - mask["sparsity"]))
+        at, before = mask["sparsity"], now
+    return at
+
+
+def page(lines: list[Line]) -> str:
+    """The page: one table by training, one of errors, one of losses, and how it was done."""
+    networks = [with_directional(line, lines) for line in lines if line["kind"] == "recovery"]
+    budgets = networks[0]["budgets"]
+    return "\n".join(
+        [*introduction(len(networks), budgets), *by_training(networks), *errors(networks), *losses(networks)]
+    )
+
+
+def with_directional(line: Line, lines: list[Line]) -> Line:
+    """The network's record with its directional limit, if that is recorded."""
+    same = ("task", "l1", "weight_decay", "seed")
+    found = [other for other in lines if other["kind"] == "recovery-directional"]
+    known = [other for other in found if all(other[name] == line[name] for name in same)]
+    return line | {name: known[-1][name] for name in ("directional", "variants")} if known else line
+
+
+def introduction(count: int, budgets: list[int]) -> list[str]:
+    return f"""# Does retraining recover what is predicted?
+
+Made by `python -m benchmarks.recovery --page` from `results/recovery.jsonl`, which has a line for each of {count}
+networks. All numbers are sparsities of the global magnitude mask at which the *training* loss is at most that of the
+dense network plus the default tolerance. *Measured now* is without retraining. *Retrained* is with the kept weights
+trained again, on the same examples, without l1, with the mask held: {budgets[0]} or {budgets[1]} iterations of L-BFGS
+over all examples for the networks on digits (BatchNorm's statistics stay), as many steps of SGD (batches of 128,
+momentum 0.9, rate 0.01 falling to 0) for FC5 and ResNet20. The largest sparsity is found by bisection. All parameters
+are trained, biases too.
+
+*Recoverable* is `howsparse.recoverable`: the local model's loss after the kept weights moved at most as far as the
+removed ones did (R). This radius was chosen before the networks were retrained for this page; the other choices of the
+trust region are in the table of errors. [theory.md](theory.md) has the formulas. The limits are from few products, so
+their brackets are wide.
+""".splitlines()
+
+
+def by_training(networks: list[Line]) -> list[str]:
+    """Means over the seeds."""
+    budgets = networks[0]["budgets"]
+    head = ["network", "training", "networks", *(f"retrained, {budget}" for budget in budgets), "recoverable"]
+    head += ["measured now", "predicted now", "limit", "directional limit"]
+    lines = ["## By training", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for key in dict.fromkeys((n["task"], n["l1"], n["weight_decay"]) for n in networks):
+        same = [n for n in networks if (n["task"], n["l1"], n["weight_decay"]) == key]
+        how = f"l1 {key[1]:g}" if key[1] else f"weight decay {key[2]:g}" if key[2] else "neither"
+        cells = [f"{np.mean([n['reached'][i] for n in same]):.3f}" for i in range(len(budgets))]
+        cells += [span(same, "recoverable"), *(f"{mean(same, name):.3f}" for name in ("measured", "predicted"))]
+        cells += [span(same, "limit"), span(same, "directional")]
+        lines.append(f"| {key[0]} | {how} | {len(same)} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def mean(networks: list[Line], name: str) -> float:
+    return float(np.mean([PREDICTORS[name][1](network) for network in networks]))
+
+
+def span(networks: list[Line], name: str) -> str:
+    """The mean of both ends of a bracket."""
+    known = [network[name] for network in networks if name in network]
+    if not known:
+        return "-"
+    low, high = np.mean(known, axis=0)
+    return f"{low:.3f} to {high:.3f}"
+
+
+def errors(networks: list[Line]) -> list[str]:
+    """Mean and worst error of each predictor against retraining, for each budget and each kind of training."""
+    kinds: dict[str, Callable[[Line], bool]] = {
+        "all": lambda n: True,
+        "l1 of 3e-4 and more, FC5": lambda n: bool(n["l1"] >= 3e-4 or n["task"] == "fc5-cifar10"),
+        "less or none": lambda n: not (n["l1"] >= 3e-4 or n["task"] == "fc5-cifar10"),
+    }
+    budgets = networks[0]["budgets"]
+    titles = [f"{kind}; {budget}" for kind in kinds for budget in budgets]
+    lines = [
+        "## Errors against retraining",
+        "",
+        "Mean error and, in brackets, the worst, in points of sparsity; then the mean with its sign (+: more than",
+        "retraining reached). The heads name the training and the budget.",
+        "",
+        "| predictor | " + " | ".join(titles) + " |",
+        "|---" * (1 + len(titles)) + "|",
+    ]
+    for name, (words, _) in PREDICTORS.items():
+        cells = [error(list(filter(keep, networks)), name, i) for keep in kinds.values() for i in range(len(budgets))]
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def error(networks: list[Line], name: str, budget: int) -> str:
+    gaps = np.array([100 * (PREDICTORS[name][1](n) - n["reached"][budget]) for n in networks])
+    gaps = gaps[np.isfinite(gaps)]
+    if not gaps.size:
+        return "-"
+    worst = gaps[np.abs(gaps).argmax()]
+    return f"{np.abs(gaps).mean():.1f} ({worst:+.1f}); {gaps.mean():+.1f}"
+
+
+def losses(networks: list[Line]) -> list[str]:
+    """The loss predicted after adapting against the loss reached, at the fixed sparsities."""
+    budgets = networks[0]["budgets"]
+    lines = [
+        "## Losses",
+        "",
+        "Loss increase in tolerances, medians over the networks: predicted without adapting, predicted after it",
+        "(bounds), and reached by retraining. Minus: below the dense network's loss.",
+        "",
+        "| network | sparsity | predicted now | after adapting | "
+        + " | ".join(f"retrained, {b}" for b in budgets)
+        + " |",
+        "|---" * (4 + len(budgets)) + "|",
+    ]
+    for task in dict.fromkeys(n["task"] for n in networks):
+        same = [n for n in networks if n["task"] == task]
+        for at, fixed in enumerate(same[0]["fixed"]):
+            rows = [[n["fixed"][at][name] / n["tolerance"] for name in ("now", "low", "high")] for n in same]
+            reached = [[(each - n["loss"]) / n["tolerance"] for each in n["fixed"][at]["reached"]] for n in same]
+            now, low, high = np.median(rows, axis=0)
+            cells = [f"{now:.1f}", f"{low:.1f} to {high:.1f}", *(f"{each:.1f}" for each in np.median(reached, axis=0))]
+            lines.append(f"| {task} | {fixed['sparsity']:g} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
