@@ -17,6 +17,7 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,23 @@ from howsparse.risk.evaluate import evaluate
 from howsparse.risk.weights import prunable_weights
 
 Line = dict[str, Any]
-Made = Iterator[tuple[float, nn.Module, float]]  # sparsity, network, seconds of pruning and repair
+Made = Iterator[tuple[float, nn.Module, "Spent"]]  # sparsity, network, and what pruning and repair took
 Row = Callable[[RepairCase, list[Any], list[float]], Made]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of the clock, and of the processor, which other work on the machine changes little."""
+
+    seconds: float
+    processor: float
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(self.seconds - other.seconds, self.processor - other.processor)
+
+
+def now() -> Spent:
+    return Spent(time.perf_counter(), time.process_time())
 
 
 def one_by_one(repair: str, order: str = "magnitude", then_statistics: bool = False) -> Row:
@@ -44,11 +60,11 @@ def one_by_one(repair: str, order: str = "magnitude", then_statistics: bool = Fa
 
     def made(case: RepairCase, batches: list[Any], sparsities: list[float]) -> Made:
         for sparsity in sparsities:
-            model, began = copy.deepcopy(case.model), time.perf_counter()
+            model, began = copy.deepcopy(case.model), now()
             prune_and_repair(model, sparsity, batches, repair=repair, order=order)
             if then_statistics:
                 repair_batchnorm(model, batches)
-            yield sparsity, model, time.perf_counter() - began
+            yield sparsity, model, now() - began
 
     return made
 
@@ -58,9 +74,9 @@ def whole(objective: Objective) -> Row:
 
     def made(case: RepairCase, batches: list[Any], sparsities: list[float]) -> Made:
         for sparsity in sparsities:
-            model, began = copy.deepcopy(case.model), time.perf_counter()
+            model, began = copy.deepcopy(case.model), now()
             repair_globally(model, magnitude_mask(model, sparsity), batches, objective=objective)
-            yield sparsity, model, time.perf_counter() - began
+            yield sparsity, model, now() - began
 
     return made
 
@@ -69,15 +85,15 @@ def path(globally: int = 0) -> Row:
     """One path of rounds through all sparsities of the case; then the network as a whole, with so many steps."""
 
     def made(case: RepairCase, batches: list[Any], sparsities: list[float]) -> Made:
-        model, began = copy.deepcopy(case.model), time.perf_counter()
-        steps, apart = [each for each in case.path if each <= max(sparsities)], 0.0
+        model, began = copy.deepcopy(case.model), now()
+        steps = [each for each in case.path if each <= max(sparsities)]
         for sparsity, mask in zip(steps, repair_path(model, steps, batches), strict=True):
-            now, stopped = copy.deepcopy(model), time.perf_counter()
+            here, stopped = copy.deepcopy(model), now()
             if sparsity in sparsities:
                 if globally:
-                    repair_globally(now, mask, batches, dense=case.model, steps=globally)
-                yield sparsity, now, time.perf_counter() - began - apart
-            apart += time.perf_counter() - stopped
+                    repair_globally(here, mask, batches, dense=case.model, steps=globally)
+                yield sparsity, here, now() - began
+            began = began - (stopped - now())  # without the time of what was done with the copy
 
     return made
 
@@ -172,15 +188,16 @@ def measure_row(network: str, case: RepairCase, name: str, row: Row, images: int
     test = [*FirstExamples(case.test, options.skip + options.test_images)]
     test = test[options.skip // 250 :] if options.skip else test
     dense_loss, dense = evaluate(case.model, test)
-    for sparsity, model, seconds in row(case, examples(case, images), missing):
+    for sparsity, model, spent in row(case, examples(case, images), missing):
         loss, accuracy = evaluate(model, test)
         found: Line = key | {"sparsity": sparsity, "accuracy": accuracy, "loss": loss, "removed": removed(model)}
-        found |= {"seconds": round(seconds, 1), "dense_accuracy": dense, "dense_loss": dense_loss, "images": images}
+        found |= {"seconds": round(spent.seconds, 1), "processor_seconds": round(spent.processor, 1)}
+        found |= {"dense_accuracy": dense, "dense_loss": dense_loss, "images": images}
         found |= {"threads": torch.get_num_threads(), "note": options.note}
         append_record(
             Measurement(kind="repair", made=provenance(own_command("benchmarks.repair")), **found), options.record
         )
-        print(network, name, sparsity, accuracy, f"loss {loss:.4f}, {seconds:.0f} s", file=sys.stderr)
+        print(network, name, sparsity, accuracy, f"loss {loss:.4f}, {spent.seconds:.0f} s", file=sys.stderr)
 
 
 def removed(model: nn.Module) -> float:
