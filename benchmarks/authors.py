@@ -37,7 +37,7 @@ from howsparse.store import digest
 from howsparse.tasks import load_task
 from howsparse.tasks.data import Images, ShuffledBatches
 
-STEPS, ROWS = 128, 100
+STEPS, ROWS, PASSES = 128, 100, 5
 KERNELS = (0.05, 0.14, 1.0)  # widths of the smearing kernel, in distances between bins
 OVERHEADS = np.linspace(0.009, 0.011, 20)  # shifts the bins; the authors have 0.01
 FINE = 100_000  # grid of sparsities where the authors' grid of 1,000 is not the choice under study
@@ -92,7 +92,7 @@ def measure(problem: Problem, model: nn.Module, options: argparse.Namespace, boo
     risk = EmpiricalRisk(model, problem.study_batches(options.images))
     flat, hessian, images = risk.flat_weights(), Hessian(risk), train_images(problem)
     magnitudes = Magnitudes(flat.numpy())
-    tolerances = book.part("tolerance", lambda: tolerance_numbers(problem, model, images, options.seeds))
+    tolerances = book.part("tolerance", lambda: tolerance_numbers(problem, model, images))
 
     def spectrum(operator: Operator, name: str, compute: Callable[[Operator], Spectrum], **about: object) -> Spectrum:
         inputs = {"matrix": name, "weights": digest(flat), "images": options.images} | about
@@ -103,10 +103,13 @@ def measure(problem: Problem, model: nn.Module, options: argparse.Namespace, boo
             return probed_spectrum(kept, flat, seed=0, steps=options.steps, name="whole")
 
         whole = spectrum(hessian, "whole", compute, seed=0, steps=options.steps)
-        return text_numbers(whole, magnitudes, tolerances["tolerance"])
+        answers = answers_of(whole.first(STEPS).gauss(), magnitudes, tolerances, share, seed=0)
+        (found,) = whole.tridiagonals
+        kept = {"diagonal": found.diagonal.tolist(), "off_diagonal": found.off_diagonal.tolist()}
+        return text_numbers(whole, magnitudes, tolerances["tolerance"]) | {"answers": answers} | kept
 
-    book.part("text", text)
     share = book.part("rows", lambda: row_numbers(model, problem, options.images, flat))["zero_share"]
+    book.part("text", text)
     for seed in range(options.seeds):
         for name in ("augmented", "plain"):
 
@@ -130,7 +133,7 @@ def text_numbers(spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float) -
     limit = solve_bracket(spectrum, magnitudes, tolerance, absolute_filter)
     by_steps = {
         str(steps): crossing(spectrum.first(steps).gauss(), magnitudes, tolerance, grid=FINE)
-        for steps in (64, 96, 112, 120, 127, 128, 129, 136, 144)
+        for steps in (64, 96, 112, 120, 127, 128, 129, 136, 144, 192, 256, 320, 384)
         if steps <= spectrum.num_steps
     }
     radius = magnitudes.radius(1 - limit.middle)
@@ -139,6 +142,7 @@ def text_numbers(spectrum: Spectrum, magnitudes: Magnitudes, tolerance: float) -
         "high": limit.high,
         "steps": spectrum.num_steps,
         "zero_rows": spectrum.num_zero,
+        "num_weights": spectrum.size,
         "radius": radius,
         "by_steps": by_steps,
     }
@@ -173,7 +177,7 @@ def answers_of(rule: Rule, magnitudes: Magnitudes, tolerances: Line, share: floa
     }
 
 
-def tolerance_numbers(problem: Problem, model: nn.Module, images: Images, seeds: int) -> Line:
+def tolerance_numbers(problem: Problem, model: nn.Module, images: Images) -> Line:
     """The tolerance of the paper's text, and the authors': over shuffled and augmented batches of 128."""
     model.eval()
 
@@ -182,7 +186,7 @@ def tolerance_numbers(problem: Problem, model: nn.Module, images: Images, seeds:
         return [float(nn.functional.cross_entropy(model(inputs), targets)) for inputs, targets in batches]
 
     with torch.no_grad():
-        augmented = [float(np.std(losses(seed))) for seed in range(seeds)]
+        augmented = [float(np.std(losses(seed))) for seed in range(PASSES)]
     tolerance = default_tolerance(EmpiricalRisk(model, problem.study_batches()))[0]
     return {"tolerance": tolerance, "augmented": augmented}
 

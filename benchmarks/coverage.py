@@ -1,110 +1,128 @@
-"""How often the bracket holds the exact limit: 200 random small networks.
+"""How often the bracket holds the exact limit, how near to an end that is, and how far the middle is off.
 
-    python -m benchmarks.coverage [--cases 200] [--record results/coverage.jsonl]
+    python -m benchmarks.coverage [--matrices 2000] [--networks 100] [--record results/coverage.jsonl]
 
-Each case draws a ReLU network on a few hundred digits: widths, l1 strength, length of training, tolerance, reading of
-curvature, products and probes are all random. Exact: the dense Hessian or Gauss-Newton spectrum in float64.
+Matrices: random ones with known eigenvalues, in five shapes and with the spectra of small networks; after random
+numbers of steps and probes. Networks: small ReLU networks on a few hundred digits; widths, l1 strength, length of
+training, tolerance, reading of curvature, products and probes are random. Products are in float32; the truth is that of
+the dense Hessian or Gauss-Newton matrix in float64.
+
+Twice, the bracket is compared with what it must hold: with the limit of the eigenvalues, at 99 %, and, without the
+probes' part, with the limit of the probes' own measures, always.
+
+The typical error is fitted to the spectra of one half of the networks, and tried on all other cases.
 """
 
 import argparse
 import json
+import math
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-import howsparse
-from benchmarks.exact import dense_hessian
-from benchmarks.problems import train_images
-from howsparse.geometry import Magnitudes, absolute_filter, clipped_filter, fixed_point, minimal_density
-from howsparse.limit.options import Curvature, Negative
+from benchmarks.commands import own_command
+from benchmarks.coverage_matrices import SHAPES, Known, bracket_case
+from benchmarks.coverage_networks import network_case
 from howsparse.records import Measurement, append_record, provenance
-from howsparse.risk.curvature import GGN
-from howsparse.risk.empirical import EmpiricalRisk
-from howsparse.tasks import load_task
-from howsparse.tasks.networks import kaiming_normal_, mlp
+
+_WITHIN = 0.9  # share of the cases whose error the typical error is to cover
+_OUTER = 0.1  # this part of the bracket on either side counts as near to an end
+_EQUAL = 1e-9  # two solutions of the same equation differ by so much
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--matrices", type=int, default=2000)
+    parser.add_argument("--networks", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--record", type=Path, default=None)
     options = parser.parse_args()
-    cases = [one_case(seed) for seed in range(options.cases)]
-    inside = [case["low"] <= case["exact"] <= case["high"] for case in cases]
-    misses = [case for case, held in zip(cases, inside, strict=True) if not held]
-    result: dict[str, Any] = {
-        "cases": len(cases),
-        "inside": sum(inside),
-        "share": sum(inside) / len(cases),
-        "median_width": float(np.median([case["high"] - case["low"] for case in cases])),
-        "median_error_of_middle": float(np.median([abs(case["limit"] - case["exact"]) for case in cases])),
-        "misses": misses,
-    }
+    # Each fifth matrix has the spectrum of a network, and ten of them follow one another: each network is trained once.
+    shapes = [SHAPES[0] if seed // 10 % 5 == 0 else SHAPES[1 + seed % 5] for seed in range(options.matrices)]
+    with ProcessPoolExecutor(options.processes) as pool:
+        matrices = list(pool.map(bracket_case, range(options.matrices), shapes, chunksize=10))
+        networks = list(pool.map(network_case, range(options.networks), chunksize=5))
+    result = {"confidence": 0.99, **matrix_results(matrices), **network_results(networks)}
+    result |= {"typical_error": typical_errors(matrices, networks)}
     if options.record is not None:
-        made = provenance("python -m benchmarks.coverage")
+        made = provenance(own_command("benchmarks.coverage"))
         append_record(Measurement(kind="coverage", made=made, **result), options.record)
     print(json.dumps(result, indent=2))
 
 
-def one_case(seed: int) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    images = train_images(load_task("digits")).first(int(rng.integers(150, 400)))
-    inputs, targets = images.normalised(images.pixels), images.labels
-    model = trained(inputs, targets, seed, rng)
-    curvature: Curvature = "hessian" if rng.random() < 0.75 else "ggn"
-    negative: Negative = "unbounded" if curvature == "hessian" and rng.random() < 0.5 else "wall"
-    tolerance = float(10 ** rng.uniform(-4, -1))
-    probes = int(rng.integers(1, 3))
-    limit = howsparse.pruning_limit(
-        model,
-        list(zip(inputs.split(100), targets.split(100), strict=True)),
-        curvature=curvature,
-        negative=negative,
-        tolerance=tolerance,
-        probes=probes,
-        max_products=int(rng.integers(40, 160)) * probes,
-        seed=seed,
-    )
-    model.double()
-    matrix = dense_hessian(model, inputs, targets) if curvature == "hessian" else dense_ggn(model, inputs, targets)
-    eigenvalues = torch.linalg.eigvalsh(matrix).numpy()
-    weights = torch.cat([w.detach().flatten() for w in howsparse.prunable_weights(model).values()])
-    share = absolute_filter if negative == "wall" else clipped_filter
-    exact = 1 - fixed_point(
-        lambda scale: minimal_density(eigenvalues, scale, factor=share), Magnitudes(weights.numpy()), tolerance
-    )
-    low, high = limit.bracket
+def matrix_results(cases: list[Known]) -> dict[str, Any]:
     return {
-        "seed": seed,
-        "num_weights": limit.num_weights,
-        "curvature": curvature,
-        "negative": negative,
-        "exact": exact,
-        "limit": limit.errors.middle,
-        "low": low,
-        "high": high,
+        "matrices": held((case.bracket.low, case.exact, case.bracket.high) for case in cases),
+        "without_probe_part": held((case.alone.low, case.of_probes, case.alone.high) for case in cases),
+        "by_shape": {
+            shape: held((case.bracket.low, case.exact, case.bracket.high) for case in cases if case.shape == shape)
+            for shape in SHAPES
+        },
     }
 
 
-def trained(inputs: Tensor, targets: Tensor, seed: int, rng: np.random.Generator) -> nn.Module:
-    torch.manual_seed(seed)
-    model = mlp(64, int(rng.integers(4, 12)), int(rng.integers(4, 12)), 10)
-    kaiming_normal_(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    howsparse.attach_l1(optimizer, howsparse.prunable_weights(model).values(), float(10 ** rng.uniform(-5, -2)))
-    for _ in range(int(rng.integers(20, 300))):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs), targets).backward()
-        optimizer.step()
-    return model
+def network_results(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    found = held((case["low"], case["exact"], case["high"]) for case in cases)
+    found["median_error_of_middle"] = float(np.median([abs(case["limit"] - case["exact"]) for case in cases]))
+    found["misses"] = [case for case in cases if not case["low"] <= case["exact"] <= case["high"]]
+    return {"networks": found}
 
 
-def dense_ggn(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    operator = GGN(EmpiricalRisk(model, [(inputs.double(), targets)]))
-    return operator @ torch.eye(operator.shape[0], dtype=torch.float64)
+def held(cases: Iterable[tuple[float, float, float]]) -> dict[str, Any]:
+    """Of (low, truth, high): how many truths are inside, and how many of those are near to an end."""
+    low, truth, high = np.array(list(cases)).T
+    inside = (low - _EQUAL <= truth) & (truth <= high + _EQUAL)
+    margin = _OUTER * (high - low)
+    near = inside & ((truth < low + margin) | (truth > high - margin))
+    return {
+        "cases": len(truth),
+        "inside": int(inside.sum()),
+        "share": float(inside.mean()),
+        "in_outer_tenths": int(near.sum()),
+        "median_width": float(np.median(high - low)),
+    }
+
+
+def typical_errors(matrices: list[Known], networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Fit the factors of quadrature and probe to every second network's spectra; count on the rest."""
+    spectra = [(i // 50, case) for i, case in enumerate(matrices) if case.shape == "network"]
+    fitted = [case for network, case in spectra if network % 2 == 0]
+    quadrature = quantile(
+        abs(case.alone.middle - case.of_probes) / case.alone.quadrature
+        for case in fitted
+        if case.alone.quadrature > 1e-6
+    )
+    probe = quantile(abs(case.of_probes - case.exact) / case.bracket.probe for case in fitted)
+
+    def within(case: Known) -> bool:
+        parts = case.bracket.quadrature * quadrature, case.bracket.probe * probe, case.bracket.rounding
+        return abs(case.bracket.middle - case.exact) <= math.hypot(*parts)
+
+    def network_within(case: dict[str, Any]) -> bool:
+        parts = case["quadrature"] * quadrature, case["probe"] * probe, case["rounding"]
+        return bool(abs(case["limit"] - case["exact"]) <= math.hypot(*parts))
+
+    return {
+        "quadrature_factor": quadrature,
+        "probe_factor": probe,
+        "fitted_cases": len(fitted),
+        "within": {
+            "other networks' spectra": share(within, [case for network, case in spectra if network % 2 == 1]),
+            "networks": share(network_within, networks),
+            **{shape: share(within, [case for case in matrices if case.shape == shape]) for shape in SHAPES[1:]},
+        },
+    }
+
+
+def quantile(values: Iterable[float]) -> float:
+    return float(np.quantile(list(values), _WITHIN))
+
+
+def share(holds: Callable[[Any], bool], cases: list[Any]) -> dict[str, float]:
+    return {"cases": len(cases), "share": float(np.mean([holds(case) for case in cases]))}
 
 
 if __name__ == "__main__":

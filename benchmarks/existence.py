@@ -2,7 +2,7 @@
 
     python -m benchmarks.existence digits [--seeds 2]
     python -m benchmarks.existence fc5 --weights FC5.safetensors --data FOLDER_OR_HUB_NAME [--images 4000]
-        [--steps 256] [--probes 5] [--dimensions] [--keep FOLDER]
+        [--steps 192] [--more 400] [--probes 5] [--dimensions] [--keep FOLDER]
     python -m benchmarks.existence --page
 
 *block*: U(p) - p at p = T, from the spectrum of the block of removed weights, as the paper's text says. *tail*: the
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.authors import KERNELS, OVERHEADS
 from benchmarks.commands import own_command
 from benchmarks.exact import STRENGTHS, dense_hessian
 from benchmarks.existence_page import page
@@ -42,7 +43,8 @@ from howsparse.limit.bracket import existence_bracket, solve_bracket
 from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Block, Operator, Rule, Spectrum
 from howsparse.loading import load_weights
-from howsparse.paper.existence import tail_bracket, tail_density
+from howsparse.paper.authors import smeared
+from howsparse.paper.existence import mass_bounds, tail_bracket, tail_density
 from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk import EmpiricalRisk, Hessian
 from howsparse.store import digest
@@ -50,6 +52,7 @@ from howsparse.tasks import load_task
 from howsparse.tasks.data import Batches
 
 PAPERS_STEPS = 128
+LOOKS = (64, 96, 127, 128, 129, 192, 256, 320, 384)
 Line = dict[str, Any]
 
 
@@ -87,6 +90,10 @@ class Book:
     def __init__(self, path: Path, note: str) -> None:
         self._path, self._note = path, note
 
+    def has(self, name: str, part: str) -> bool:
+        """Whether this part of a network is recorded."""
+        return any((line["network"], line["part"]) == (name, part) for line in read_lines(self._path))
+
     def part(self, case: Case, part: str, compute: Callable[[], Line]) -> Line:
         """The recorded numbers of one part of a case, or the computed ones."""
         key = {"network": case.name, "images": case.images, "part": part}
@@ -107,7 +114,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=None)
     parser.add_argument("--data", default=None)
     parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=192)
+    parser.add_argument("--more", type=int, default=0, help="steps for a second look at T and the tail")
     parser.add_argument("--probes", type=int, default=5)
     parser.add_argument("--dimensions", action="store_true", help="also the block's dimensions at a few densities")
     parser.add_argument("--keep", type=Path, default=None)
@@ -122,7 +130,7 @@ def main() -> None:
                 digits(l1, seed, book)
     if "fc5" in options.networks:
         case = fc5_case(options.weights, options.data, options.images)
-        study(case, book, options.steps, options.probes, options.keep)
+        study(case, book, options.steps, options.probes, options.keep, options.more)
         if options.dimensions:
             block_dimensions(case, book, options.keep)
     if options.page:
@@ -141,8 +149,17 @@ def fc5_case(weights: Path, data: str | None, images: int) -> Case:
     return Case("fc5", Hessian(risk), risk.flat_weights(), tolerance, images)
 
 
-def study(case: Case, book: Book, steps: int, probes: int, keep: Path | None) -> Line:
-    """The parts that need products: the whole spectrum, the block's, and more probes of the block."""
+def study(case: Case, book: Book, steps: int, probes: int, keep: Path | None, more: int = 0) -> Line:
+    """The parts that need products: the whole spectrum, the block's, and more probes of the block.
+
+    Args:
+        case: the network.
+        book: the records.
+        steps: of the first probe of the whole Hessian, and of the block.
+        probes: number of probes of the block; those after the first take 128 steps.
+        keep: folder of the store.
+        more: steps for a second look at T and the tail; the block stays the one of the first.
+    """
 
     def spectrum(operator: Operator, name: str, seed: int, count: int) -> Spectrum:
         about = {"matrix": name, "weights": digest(case.flat), "images": case.images, "seed": seed, "steps": count}
@@ -151,7 +168,11 @@ def study(case: Case, book: Book, steps: int, probes: int, keep: Path | None) ->
         )
 
     whole = book.part(case, "whole", lambda: whole_numbers(case, spectrum(case.operator, "whole", 0, steps)))
+    if keep is not None:  # else the spectrum would be computed again
+        book.part(case, "smeared", lambda: smeared_numbers(case, spectrum(case.operator, "whole", 0, steps)))
     density, scale = whole["density"], whole["scale"]
+    if more:
+        book.part(case, f"whole, {more} steps", lambda: whole_numbers(case, spectrum(case.operator, "whole", 0, more)))
     block = Block(case.operator, case.removed(density))
 
     def block_part(seed: int, count: int) -> Line:
@@ -168,8 +189,15 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
     limit = solve_bracket(spectrum, case.magnitudes, case.tolerance, absolute_filter)
     density = 1 - limit.middle
     scale = curvature_scale(case.tolerance, case.magnitudes.radius(density))
-    rules = {count: spectrum.first(count).gauss() for count in (64, 96, PAPERS_STEPS)}
-    low, high = tail_bracket(spectrum, scale, density)
+    rules = {count: spectrum.first(count).gauss() for count in LOOKS if count <= spectrum.num_steps}
+    # The tail belongs to T, which is anywhere in its bracket.
+    needed = np.linspace(1 - limit.high, 1 - limit.low, 5)
+    scales = [curvature_scale(case.tolerance, case.magnitudes.radius(each)) for each in needed]
+    bounds = mass_bounds(spectrum, scale)
+    brackets = [
+        tail_bracket(spectrum, at, float(each), fixed=True, bounds=bounds)
+        for each, at in zip(needed, scales, strict=True)
+    ]
     return {
         "num_weights": spectrum.size,
         "zero_rows": spectrum.num_zero,
@@ -179,13 +207,21 @@ def whole_numbers(case: Case, spectrum: Spectrum) -> Line:
         "limit_high": limit.high,
         "density": density,
         "scale": scale,
-        "tail_low": low,
-        "tail_high": high,
+        "tail_low": min(low for low, _ in brackets),
+        "tail_high": max(high for _, high in brackets),
+        "tail_brackets": brackets,  # at five densities, from the lowest end of T's bracket to the highest
         "tail_by_steps": {str(count): tail_density(rule, scale, density) for count, rule in rules.items()},
         "limit_by_steps": {str(count): 1 - gauss_limit(case, rule) for count, rule in rules.items()},
         # T and the tail both by the paper's rule, at the density where this rule puts the limit
         "tail_at_own_limit": {str(count): own_tail(case, rule) for count, rule in rules.items()},
     }
+
+
+def smeared_numbers(case: Case, spectrum: Spectrum) -> Line:
+    """The tail at its own limit where the authors' smearing replaces the Gauss rule; the bins are shifted a little."""
+    rule = spectrum.first(PAPERS_STEPS).gauss()
+    rules = {kernel: [smeared(rule, kernel=kernel, overhead=shift) for shift in OVERHEADS] for kernel in KERNELS}
+    return {"tails": {str(kernel): [own_tail(case, each) for each in of] for kernel, of in rules.items()}}
 
 
 def gauss_limit(case: Case, rule: Rule) -> float:
@@ -240,13 +276,17 @@ def block_dimensions(case: Case, book: Book, keep: Path | None, steps: int = 24)
 
 def digits(l1: float, seed: int, book: Book) -> None:
     """A digits network: the products' answers beside the exact ones."""
+    name = f"digits, l1 {l1:g}, seed {seed}"
+    if book.has(name, "exact"):
+        return
     problem = load_task("digits", l1=l1)
     model, images = train_dense(problem, seed), train_images(problem)
     risk = EmpiricalRisk(model, Batches(images, 128))
     tolerance = default_tolerance(risk)[0]
-    case = Case(f"digits, l1 {l1:g}, seed {seed}", Hessian(risk), risk.flat_weights(), tolerance, len(images))
+    case = Case(name, Hessian(risk), risk.flat_weights(), tolerance, len(images))
     whole = study(case, book, steps=PAPERS_STEPS, probes=5, keep=None)
-    book.part(case, "exact", lambda: exact_numbers(case, model, images, whole["density"], whole["scale"], seed == 0))
+    solve = seed == 0 and l1 == max(STRENGTHS)  # some thirty dense spectra, the smaller the more rows are zero
+    book.part(case, "exact", lambda: exact_numbers(case, model, images, whole["density"], whole["scale"], solve))
 
 
 def exact_numbers(case: Case, model: nn.Module, images: Any, density: float, scale: float, solve: bool) -> Line:

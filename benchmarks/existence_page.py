@@ -3,8 +3,207 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+from howsparse.paper.numbers import paper_tasks
+
 __all__ = ["page"]
 
+Line = dict[str, Any]
+PAPER = paper_tasks()["fc5-cifar10"].bounds
 
-def page(lines: Iterable[dict[str, Any]]) -> str:
-    return ""
+INTRODUCTION = """# Table 1: the distance of the two bounds
+
+The paper's Table 1 gives the difference of its bounds, (1 - T) - (1 - U), in points of sparsity: {paper} for FC5. This
+page computes it with more products than a limit spends, and by two readings of Eq. 19:
+
+- **block**: U(p) - p at p = T, from the spectrum of the Hessian's block of removed weights. This is what the text says.
+- **tail**: the same sum over the smallest eigenvalues of the whole Hessian, as many as there are removed weights. T's
+  products give it without a further one.
+
+All numbers are points of sparsity. An interval is what the moments of the products leave open, for the probe that was
+drawn; the chance of the probe is not in it (for FC5 the column "probe" has its standard deviation). "Gauss, 128 steps"
+is how the paper computes spectra. "exact" comes from dense Hessians in float64. On digits, both sums are taken at the
+middle of T's bracket.
+
+Made by `python -m benchmarks.existence`; the records with command, commit, machine and notes are in
+`results/existence.jsonl`.
+"""
+
+
+def page(lines: Iterable[Line]) -> str:
+    """The page in docs."""
+    networks: dict[str, dict[str, Line]] = {}
+    for line in lines:
+        networks.setdefault(line["network"], {})[line["part"]] = line
+    large = {name: parts for name, parts in networks.items() if "exact" not in parts and name == "fc5"}
+    small = {name: parts for name, parts in networks.items() if "exact" in parts}
+    text = [INTRODUCTION.format(paper=PAPER)]
+    text += [fc5(parts) for parts in large.values() if "whole" in parts]
+    if small:
+        text += [exact(small)]
+    return "\n".join(text)
+
+
+def fc5(parts: dict[str, Line]) -> str:
+    """The section on FC5: a row for each reading."""
+    whole = parts["whole"]
+    rows = [
+        row("tail", line["tail_low"], line["tail_high"], [line["tail_by_steps"]["128"]], None, line["steps"])
+        for name, line in parts.items()
+        if name.startswith("whole")
+    ]
+    last = [line for name, line in parts.items() if name.startswith("whole")][-1]
+    blocks = [line for name, line in parts.items() if name == "block" or name.startswith("probe")]
+    if "block" in parts:
+        block = parts["block"]
+        ends = block["existence_low"], block["existence_high"]
+        gauss = [line["by_gauss"] for line in blocks]
+        rows.insert(0, row("block", *ends, gauss, block["deviation"], block["steps"], block["trivial"]))
+    by_steps = ", ".join(f"{points(value)} at {steps}" for steps, value in last["tail_at_own_limit"].items())
+    return "\n".join(
+        [
+            "## FC5",
+            "",
+            f"Trained as in the paper, seed 0. The Hessian is over {whole['images']:,} training images; the tolerance,"
+            f" {whole['tolerance']:.4f}, is that of all. {whole['zero_rows']:,} of {whole['num_weights']:,} rows are"
+            f" exactly zero. 1 - T is in {points(last['limit_low'])} to {points(last['limit_high'])} after"
+            f" {last['steps']} steps. The block is that of p = {points(whole['density'])} %, the middle of T's bracket"
+            f" after {whole['steps']} steps; a larger p makes U(p) - p smaller. The tail's interval is for T anywhere"
+            " in its bracket.",
+            "",
+            "| reading | steps | interval | Gauss, 128 steps | probe | paper |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"With T and the tail both from one Gauss rule, at the limit of that rule, the tail is {by_steps} steps.",
+            "",
+            *smears(parts),
+            *conclusion(parts),
+            *dimensions(parts),
+        ]
+    )
+
+
+def row(
+    reading: str,
+    low: float,
+    high: float,
+    gauss: list[float],
+    deviation: float | None,
+    steps: int,
+    trivial: bool = False,
+) -> str:
+    """A row of FC5's table."""
+    interval = f"{points(low)} to {points(high)}" + (" (T itself)" if trivial else "")
+    values = ", ".join(points(value) for value in gauss)
+    chance = "" if deviation is None else points(deviation)
+    return f"| {reading} | {steps} | {interval} | {values} | {chance} | {PAPER} |"
+
+
+def smears(parts: dict[str, Line]) -> list[str]:
+    """The tail with the authors' smearing, which makes it random."""
+    if "smeared" not in parts:
+        return []
+    said = []
+    for kernel, values in parts["smeared"]["tails"].items():
+        ends = f"{points(min(values))} to {points(max(values))}"
+        said.append(f"{float(kernel):g} bins wide, {points(float(np.mean(values)))} ({ends})")
+    return [
+        "The authors' code has no U, but it smears the spectrum ([authors.md](authors.md)). The tail of the smeared"
+        f" Gauss rule of 128 steps, mean and range over small shifts of the bins, by the kernel: {'; '.join(said)}.",
+        "",
+    ]
+
+
+def conclusion(parts: dict[str, Line]) -> list[str]:
+    """Which reading the paper's value agrees with."""
+    value, error = (float(number) / 100 for number in PAPER.split(" ± "))
+    last = [line for name, line in parts.items() if name.startswith("whole")][-1]
+    intervals = {"the tail of the whole spectrum": (last["tail_low"], last["tail_high"])}
+    if "block" in parts:
+        block = parts["block"]
+        intervals["the block of removed weights"] = (block["existence_low"], block["existence_high"])
+    said = []
+    for reading, (low, high) in intervals.items():
+        if low > value + error:
+            verdict = "**does not give the paper's value**: it is at least"
+            said.append(f"- *{reading}* {verdict} {points(low)}.")
+        elif high < value - error:
+            said.append(f"- *{reading}* **does not give the paper's value**: it is at most {points(high)}.")
+        else:
+            said.append(f"- *{reading}*: the paper's value is in or next to the interval, {points(low)} to"
+                        f" {points(high)}; these products do not exclude it.")  # fmt: skip
+    return ["What this says of the paper's value:", "", *said, ""]
+
+
+def dimensions(parts: dict[str, Line]) -> list[str]:
+    """The block's effective dimension at a few densities, for U(p) = p."""
+    found = [line for name, line in parts.items() if name.startswith("dimensions")]
+    if not found:
+        return []
+    return [
+        "U(p) = p to within one dimension asks that D (U(p) - p) is at most 1. For larger densities than T it is:",
+        "",
+        "| density p | D (U(p) - p) |",
+        "|---|---|",
+        *(
+            f"| {line['density']:g} | {line['dimensions_low']:,.1f} to {line['dimensions_high']:,.1f} |"
+            for line in found
+        ),
+        "",
+    ]
+
+
+def exact(networks: dict[str, dict[str, Line]]) -> str:
+    """The section on networks whose spectra are exact."""
+    head = [
+        "| network | 1 - T, exact | T | block, exact | block, interval | block, Gauss, 128 steps | tail, exact |"
+        " tail, interval | tail, Gauss, 128 steps | exact, as shares of T: block, tail |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines, solved = [], []
+    for name, parts in networks.items():
+        true, whole, block = parts["exact"], parts["whole"], parts["block"]
+        gauss = [line["by_gauss"] for key, line in parts.items() if key == "block" or key.startswith("probe")]
+        density = whole["density"]
+        lines.append(
+            f"| {name} | {points(true['limit'])} | {points(1 - true['limit'])} | {points(true['existence'])} |"
+            f" {points(block['existence_low'])} to {points(block['existence_high'])}"
+            f"{' (T itself)' if block['trivial'] else ''} |"
+            f" {points(float(np.mean(gauss)))} ± {points(float(np.std(gauss, ddof=1)))} | {points(true['tail'])} |"
+            f" {points(whole['tail_low'])} to {points(whole['tail_high'])} | {points(whole['tail_by_steps']['128'])} |"
+            f" {true['existence'] / density:.2f}, {true['tail'] / density:.2f} |"
+        )
+        if "fixed_point" in true:
+            solved.append(
+                f"| {name} | {true['zero_rows'] / whole['num_weights']:.3f} | {100 * true['fixed_point']:.2f} |"
+                f" {100 * true['fixed_point_one_dimension']:.2f} | {points(true['limit'])} |"
+            )
+    return "\n".join(
+        [
+            "## Digits, where the spectra are exact",
+            "",
+            "Networks of sizes 64-64-32-10. The probe's chance is larger in small networks: the exact value may lie"
+            " outside of an interval, which is for the probe that was drawn.",
+            "",
+            *head,
+            *lines,
+            "",
+            "### U(p) = p on these networks",
+            "",
+            "The sparsity down from which U(p) = p holds exactly, and to within one dimension, by bisection with exact"
+            " spectra of the blocks. Dead units make roots below p = 1: the smallest weights are theirs, up to the"
+            " first weight of a living unit.",
+            "",
+            "| network | rows that are exactly zero, share | sparsity, U(p) = p | to within one dimension | 1 - T |",
+            "|---|---|---|---|---|",
+            *solved,
+            "",
+        ]
+    )
+
+
+def points(share: float) -> str:
+    """A fraction in points."""
+    return f"{100 * share:.2f}"

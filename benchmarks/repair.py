@@ -1,17 +1,22 @@
-"""Accuracy after magnitude pruning and each repair, without training.
+"""Accuracy or perplexity after pruning and each repair, without training.
 
-    python -m benchmarks.repair NETWORK ... --nets FOLDER --cifar10 FOLDER [--record results/repair.jsonl]
+    python -m benchmarks.repair NETWORK ... --nets FOLDER --cifar10 FOLDER [--rows TEXT] [--sparsities 0.8,0.9]
     python -m benchmarks.repair --page
 
-NETWORK: resnet20 or resnet32. Each sparsity and repair is recorded as it ends, and is not computed again. With --page,
-docs/repair.md is written from the records. Two quiet cores need about 40 minutes for a network.
+NETWORK: resnet20, resnet32, llama, or "fc5, without l1" and "fc5, with l1", which two commands train first (STRENGTH 0
+and 5e-5):
+
+    howsparse train fc5-cifar10 --data FOLDER --epochs 10 --l1 STRENGTH --output runs/fc5-l1-STRENGTH.safetensors
+
+Each sparsity of each row is recorded as it ends, and is not computed again. With --page, docs/repair.md is written from
+the records.
 """
 
 import argparse
 import copy
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,54 +24,109 @@ import torch
 from torch import nn
 
 from benchmarks.commands import own_command
-from benchmarks.real_networks_cases import CASES, Sources
+from benchmarks.repair_cases import RepairCase, examples, load
+from benchmarks.repair_page import page
 from howsparse import magnitude_mask
 from howsparse.files import write_whole
-from howsparse.pruning.repair import repair_batchnorm, repair_layers, repair_rounds
+from howsparse.pruning.repair import Objective, prune_and_repair, repair_batchnorm, repair_globally, repair_path
 from howsparse.records import Measurement, append_record, provenance, read_lines
-from howsparse.risk.batches import FirstExamples, Joined, Pieces
+from howsparse.risk.batches import FirstExamples
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.weights import prunable_weights
 
-SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
-PIECE = 125  # images that go through the network together
 Line = dict[str, Any]
-Prune = Callable[[nn.Module, float, list[Any]], object]
+Made = Iterator[tuple[float, nn.Module, float]]  # sparsity, network, seconds of pruning and repair
+Row = Callable[[RepairCase, list[Any], list[float]], Made]
 
 
-def masked(model: nn.Module, sparsity: float, batches: list[Any]) -> None:
-    magnitude_mask(model, sparsity).apply_(model)
+def one_by_one(repair: str, order: str = "magnitude", then_statistics: bool = False) -> Row:
+    """Each sparsity by itself, from the dense network."""
+
+    def made(case: RepairCase, batches: list[Any], sparsities: list[float]) -> Made:
+        for sparsity in sparsities:
+            model, began = copy.deepcopy(case.model), time.perf_counter()
+            prune_and_repair(model, sparsity, batches, repair=repair, order=order)
+            if then_statistics:
+                repair_batchnorm(model, batches)
+            yield sparsity, model, time.perf_counter() - began
+
+    return made
 
 
-def with_statistics(model: nn.Module, sparsity: float, batches: list[Any]) -> None:
-    masked(model, sparsity, batches)
-    repair_batchnorm(model, batches)
+def whole(objective: Objective) -> Row:
+    """The repair of the whole network by itself, with another objective."""
+
+    def made(case: RepairCase, batches: list[Any], sparsities: list[float]) -> Made:
+        for sparsity in sparsities:
+            model, began = copy.deepcopy(case.model), time.perf_counter()
+            repair_globally(model, magnitude_mask(model, sparsity), batches, objective=objective)
+            yield sparsity, model, time.perf_counter() - began
+
+    return made
 
 
-def with_layers(model: nn.Module, sparsity: float, batches: list[Any]) -> None:
-    repair_layers(model, magnitude_mask(model, sparsity), batches)
+def path(globally: int = 0) -> Row:
+    """One path of rounds through all sparsities of the case; then the network as a whole, with so many steps."""
+
+    def made(case: RepairCase, batches: list[Any], sparsities: list[float]) -> Made:
+        model, began = copy.deepcopy(case.model), time.perf_counter()
+        steps, apart = [each for each in case.path if each <= max(sparsities)], 0.0
+        for sparsity, mask in zip(steps, repair_path(model, steps, batches), strict=True):
+            now, stopped = copy.deepcopy(model), time.perf_counter()
+            if sparsity in sparsities:
+                if globally:
+                    repair_globally(now, mask, batches, dense=case.model, steps=globally)
+                yield sparsity, now, time.perf_counter() - began - apart
+            apart += time.perf_counter() - stopped
+
+    return made
 
 
-def layers_then_statistics(model: nn.Module, sparsity: float, batches: list[Any]) -> None:
-    with_layers(model, sparsity, batches)
-    repair_batchnorm(model, batches)
-
-
-def in_rounds(rounds: int) -> Prune:
-    def prune(model: nn.Module, sparsity: float, batches: list[Any]) -> None:
-        repair_rounds(model, sparsity, batches, rounds=rounds)
-
-    return prune
-
-
-REPAIRS: dict[str, tuple[Prune, int]] = {  # with the number of training images
-    "no repair": (masked, 0),
-    "BatchNorm, 1,000 images": (with_statistics, 1000),
-    "layers, 500 images": (with_layers, 500),
-    "layers, 1,000 images": (with_layers, 1000),
-    "layers, then BatchNorm, 1,000 images": (layers_then_statistics, 1000),
-    "5 rounds, 500 images": (in_rounds(5), 500),
-    "10 rounds, 500 images": (in_rounds(10), 500),
+IMAGES = {  # with the number of training images
+    "no repair": (one_by_one("none"), 0),
+    "BatchNorm, 1,000 images": (one_by_one("batchnorm"), 1000),
+    "layers, 500 images": (one_by_one("layers"), 500),
+    "layers, 1,000 images": (one_by_one("layers"), 1000),
+    "layers, then BatchNorm, 1,000 images": (one_by_one("layers", then_statistics=True), 1000),
+    "order layerwise, layers, 500 images": (one_by_one("layers", "layerwise"), 500),
+    "order erk, layers, 500 images": (one_by_one("layers", "erk"), 500),
+    "order wanda, layers, 500 images": (one_by_one("layers", "wanda"), 500),
+    "order marginal, layers, 500 images": (one_by_one("layers", "marginal"), 500),
+    "global, 500 images": (one_by_one("global"), 500),
+    "global by squares, 500 images": (whole("squares"), 500),
+    "global by divergence, 500 images": (whole("divergence"), 500),
+    "global by labels, 500 images": (whole("labels"), 500),
+    "layers, then global, 500 images": (one_by_one("layers+global"), 500),
+    "path of rounds, 500 images": (path(), 500),
+    "path of rounds, then global, 500 images": (path(globally=2), 500),
+    "5 rounds, 500 images": (one_by_one("rounds"), 500),
+}
+FULLY_CONNECTED = {  # as many features need more images
+    "no repair": (one_by_one("none"), 0),
+    "order layerwise": (one_by_one("none", "layerwise"), 0),
+    "order erk": (one_by_one("none", "erk"), 0),
+    "order wanda": (one_by_one("none", "wanda"), 5000),
+    "layers, 5,000 images": (one_by_one("layers"), 5000),
+    "order layerwise, layers, 5,000 images": (one_by_one("layers", "layerwise"), 5000),
+    "order erk, layers, 5,000 images": (one_by_one("layers", "erk"), 5000),
+    "order wanda, layers, 5,000 images": (one_by_one("layers", "wanda"), 5000),
+    "layers, then global, 5,000 images": (one_by_one("layers+global"), 5000),
+    "path of rounds, 5,000 images": (path(), 5000),
+    "path of rounds, then global, 5,000 images": (path(globally=2), 5000),
+}
+TEXT = {
+    "no repair": (one_by_one("none"), 0),
+    "layers, 128 texts": (one_by_one("layers"), 128),
+    "order layerwise, layers, 128 texts": (one_by_one("layers", "layerwise"), 128),
+    "order erk, layers, 128 texts": (one_by_one("layers", "erk"), 128),
+    "order wanda, layers, 128 texts": (one_by_one("layers", "wanda"), 128),
+    "global, 128 texts": (one_by_one("global"), 128),
+    "layers, then global, 128 texts": (one_by_one("layers+global"), 128),
+    "global by squares, 128 texts": (whole("squares"), 128),
+    "global by divergence, 128 texts": (whole("divergence"), 128),
+    "global by labels, 128 texts": (whole("labels"), 128),
+    "path of rounds, 128 texts": (path(), 128),
+    "path of rounds, then global, 128 texts": (path(globally=2), 128),
 }
 
 
@@ -75,88 +135,58 @@ def main() -> None:
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--nets", type=Path, default=Path("none"))
     parser.add_argument("--cifar10", type=Path, default=Path("none"))
+    parser.add_argument("--weights", type=Path, default=Path("runs"))
+    parser.add_argument("--rows", default="", help="only rows with this text in their name")
+    parser.add_argument("--sparsities", default="", help="only these, with commas")
     parser.add_argument("--record", type=Path, default=Path("results/repair.jsonl"))
-    parser.add_argument("--test-images", type=int, default=10_000, help="how many, the first ones")
+    parser.add_argument("--test-images", type=int, default=10_000, help="how many test examples")
+    parser.add_argument("--skip", type=int, default=0, help="how many test examples before these are left out")
     parser.add_argument("--note", default="", help="for the record, for example that the machine was busy")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     for network in options.networks:
-        none = Path("none")
-        case = CASES[network](Sources(options.nets, options.cifar10, none, none, none))
-        test = [*FirstExamples(Joined((case.choose, case.held_out)), options.test_images)]
-        dense = evaluate(case.model, test)[1]
-        for repair, (prune, images) in REPAIRS.items():
-            batches = [*Pieces(FirstExamples(case.calibration, images), PIECE)]
-            for sparsity in SPARSITIES:
-                key = {"network": network, "repair": repair, "sparsity": sparsity, "test_images": options.test_images}
-                if any(key.items() <= line.items() for line in read_lines(options.record)):
-                    continue
-                found = key | measured(case.model, prune, sparsity, batches, test)
-                found |= {
-                    "dense_accuracy": dense,
-                    "images": images,
-                    "threads": torch.get_num_threads(),
-                    "note": options.note,
-                }
-                made = provenance(own_command("benchmarks.repair"))
-                append_record(Measurement(kind="repair", made=made, **found), options.record)
-                print(network, repair, sparsity, found["accuracy"], f"{found['seconds']} s", file=sys.stderr)
+        case = load(network, options.nets, options.cifar10, options.weights)
+        for name, (row, images) in rows_of(case).items():
+            if options.rows in name:
+                measure_row(network, case, name, row, images, options)
     if options.page:
         write_whole(Path("docs/repair.md"), lambda file: file.write_text(page(read_lines(options.record))))
 
 
-def measured(dense: nn.Module, prune: Prune, sparsity: float, batches: list[Any], test: list[Any]) -> Line:
-    """Sparsity and accuracy, and the seconds of pruning and repair."""
-    model = copy.deepcopy(dense)
-    began = time.perf_counter()
-    prune(model, sparsity, batches)
-    seconds = time.perf_counter() - began
+def rows_of(case: RepairCase) -> dict[str, tuple[Row, int]]:
+    """The rows of a case's table."""
+    if case.text:
+        return TEXT
+    return IMAGES if any(isinstance(layer, nn.Conv2d) for layer in case.model.modules()) else FULLY_CONNECTED
+
+
+def measure_row(network: str, case: RepairCase, name: str, row: Row, images: int, options: argparse.Namespace) -> None:
+    """Compute what of a row is not recorded yet."""
+    asked = [float(each) for each in options.sparsities.split(",") if each] or [*case.sparsities]
+    recorded = read_lines(options.record)
+    key = {"network": network, "repair": name, "test_images": options.test_images}
+    key |= {"skipped": options.skip} if options.skip else {}
+    missing = [s for s in asked if not any((key | {"sparsity": s}).items() <= line.items() for line in recorded)]
+    if not missing:
+        return
+    test = [*FirstExamples(case.test, options.skip + options.test_images)]
+    test = test[options.skip // 250 :] if options.skip else test
+    dense_loss, dense = evaluate(case.model, test)
+    for sparsity, model, seconds in row(case, examples(case, images), missing):
+        loss, accuracy = evaluate(model, test)
+        found: Line = key | {"sparsity": sparsity, "accuracy": accuracy, "loss": loss, "removed": removed(model)}
+        found |= {"seconds": round(seconds, 1), "dense_accuracy": dense, "dense_loss": dense_loss, "images": images}
+        found |= {"threads": torch.get_num_threads(), "note": options.note}
+        append_record(
+            Measurement(kind="repair", made=provenance(own_command("benchmarks.repair")), **found), options.record
+        )
+        print(network, name, sparsity, accuracy, f"loss {loss:.4f}, {seconds:.0f} s", file=sys.stderr)
+
+
+def removed(model: nn.Module) -> float:
+    """The fraction of the prunable weights that is zero."""
     weights = prunable_weights(model).values()
-    zeros = sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
-    return {"accuracy": evaluate(model, test)[1], "removed": round(zeros, 4), "seconds": round(seconds, 1)}
-
-
-INTRODUCTION = """# Repair without training
-
-Accuracy on test images after magnitude pruning, and after each repair of `howsparse.pruning.repair`. A repair uses
-forward passes over a few plain training images: no labels, no gradient, no epochs.
-
-- *BatchNorm*: the statistics of BatchNorm's inputs are computed anew (`repair_batchnorm`).
-- *layers*: layer by layer, the kept weights are refitted to the dense layer's outputs (`repair_layers`).
-- *rounds*: magnitude order and the repair of layers in turns, from few removed weights to many (`repair_rounds`).
-
-Made by `python -m benchmarks.repair`; the records with command, commit, machine and notes are in
-`results/repair.jsonl`. The networks were trained by others.
-"""
-
-
-def page(records: Iterable[Line]) -> str:
-    """The page in docs."""
-    lines = list(records)
-    parts = [INTRODUCTION]
-    for network in dict.fromkeys(line["network"] for line in lines):
-        images = max(line["test_images"] for line in lines if line["network"] == network)
-        own = [line for line in lines if (line["network"], line["test_images"]) == (network, images)]
-        parts.append(table(network, images, own))
-    return "\n".join(parts)
-
-
-def table(network: str, images: int, lines: list[Line]) -> str:
-    """Accuracies of a network in percent: a row for each repair, a column for each sparsity."""
-    dense = f"{100 * lines[0]['dense_accuracy']:.2f}"
-    head = ["repair", *(f"{100 * sparsity:.0f} %" for sparsity in SPARSITIES), "seconds for one sparsity"]
-    rows = [head, ["---"] * len(head)]
-    for repair in REPAIRS:
-        found = {line["sparsity"]: line for line in lines if line["repair"] == repair}
-        if found:
-            cells = [f"{100 * found[s]['accuracy']:.2f}" if s in found else "" for s in SPARSITIES]
-            seconds = sorted(line["seconds"] for line in found.values())
-            rows.append([repair, *cells, f"{seconds[0]:.0f} to {seconds[-1]:.0f}"])
-    notes = "; ".join(dict.fromkeys(line["note"] for line in lines if line["note"]))
-    threads = max(line["threads"] for line in lines)
-    text = f"{dense} % before pruning, by {images:,} test images; seconds with {threads} thread{'s' * (threads > 1)}"
-    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"## {network}\n\n{text}{f' ({notes})' if notes else ''}.\n\n{body}\n"
+    return round(sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights), 4)
 
 
 if __name__ == "__main__":

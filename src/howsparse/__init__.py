@@ -14,9 +14,11 @@ from howsparse.limit.measure import Measured, measure
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import Prediction, predict
 from howsparse.limit.recovery import Recoverable, Recovery, recoverable, recovered_loss
+from howsparse.limit.repaired import Repaired, compare_repairs, measure_repaired
 from howsparse.limit.result import PruningLimit
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask, layerwise_mask, magnitude_mask, random_mask
+from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import Order, rank
 from howsparse.pruning.patterns import n_of_m_mask
 from howsparse.pruning.prune import prune
@@ -52,14 +54,17 @@ __all__ = [
     "Outcomes",
     "Prediction",
     "Problem",
+    "PrunedNetwork",
     "PruningLimit",
     "Recoverable",
     "Recovery",
+    "Repaired",
     "SamePasses",
     "Training",
     "attach_l1",
     "audit",
     "certify",
+    "compare_repairs",
     "cross_entropy",
     "directional_limit",
     "interaction",
@@ -68,6 +73,7 @@ __all__ = [
     "magnitude_mask",
     "measure",
     "measure_orders",
+    "measure_repaired",
     "methods",
     "n_of_m_mask",
     "outcomes",

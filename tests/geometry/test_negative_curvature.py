@@ -149,6 +149,7 @@ def test_density_is_the_maximum_over_all_shifts(eigenvalues: np.ndarray, scale: 
             best = max(best, float(np.mean(raised / (raised + stiffness))))
     found = trust_region_density(eigenvalues, scale, reach)
     assert best - 1e-9 <= found <= best + 0.02
+    assert found >= 1 / (1 + reach**2) - 1e-12  # what it takes to come back into the ball
 
 
 def test_the_convex_hull_of_an_unbounded_sublevel_set_is_everything() -> None:

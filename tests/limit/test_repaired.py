@@ -111,6 +111,29 @@ def test_every_point_of_the_table_is_a_network(network: nn.Module, found: Repair
             assert point.accuracy == pytest.approx(right(model, CHOOSE).mean()), (each.order, each.repair)
 
 
+def test_what_is_kept_is_what_is_made_anew(found: Repaired) -> None:
+    """The certificate takes networks of the search in place of new ones."""
+    assert max(found.kept) == found.sparsity
+    for sparsity, network in found.kept.items():
+        made = found.make(sparsity)
+        assert network.sparsity == made.sparsity == sparsity
+        assert (network.order, network.repair) == (found.best.order, found.best.repair)
+        assert all(torch.equal(network.state[name], value) for name, value in made.state.items())
+
+
+def test_candidates_rise_to_the_measured_sparsity() -> None:
+    for measured in (0.02, 0.3, 0.77, 0.98):
+        for made in ((), (0.9 * measured, 0.97 * measured), (0.1 * measured,)):
+            candidates = candidates_below(measured, made)
+            assert list(candidates) == sorted(set(candidates))
+            assert candidates[-1] == measured
+            assert candidates[0] <= 0.6 * measured + 1e-6
+            assert set(made) < set(candidates)
+            assert len(candidates) <= 9
+    with pytest.raises(InputError, match="outside"):
+        candidates_below(0.0)
+
+
 def test_a_repair_keeps_the_mask_and_reaches_more_than_none(found: Repaired) -> None:
     assert all((found.network.state[name][~kept] == 0).all() for name, kept in found.network.mask.items())
     none = next(each for each in found.combinations if each.repair == "none")
@@ -234,7 +257,7 @@ def test_the_certificate_is_that_of_the_networks_outcomes(
     before = right(network, HELD_OUT)
     passed = 0.0
     assert [step.sparsity for step in certificate.steps] == [
-        found.make(each).sparsity for each in candidates_below(found.sparsity)[: len(certificate.steps)]
+        found.make(each).sparsity for each in candidates_below(found.sparsity, found.kept)[: len(certificate.steps)]
     ]
     for step in certificate.steps:
         after = right(with_state(network, found.make(step.sparsity).state), HELD_OUT)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from howsparse import pruning_limit
+from howsparse import PruningLimit, pruning_limit
 from howsparse.geometry import Magnitudes, absolute_filter, fixed_point, minimal_density
 from howsparse.limit.bracket import Bracket, solve_bracket
+from howsparse.limit.saved import pack, unpack
 from howsparse.linalg import Lanczos, Operator, Spectrum, grow_spectrum
 
 FLOAT, HALF = torch.float32, torch.bfloat16
@@ -140,6 +141,17 @@ def test_rounding_is_kept_in_a_file(tmp_path: Path) -> None:
     examples = torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32)
     limit = pruning_limit(model, [examples], tolerance=0.05)
     limit.save(tmp_path / "limit")
-    again = type(limit).load(tmp_path / "limit")
+    again = PruningLimit.load(tmp_path / "limit")
     assert again.errors == limit.errors
     assert again.spectrum.rounding == limit.spectrum.rounding > 0
+
+
+def test_a_limit_of_an_earlier_version_has_no_rounding() -> None:
+    examples = torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32)
+    limit = pruning_limit(nn.Linear(8, 8), [examples], tolerance=0.05)
+    fields, tensors = pack(limit)
+    del fields["errors"]["rounding"]
+    earlier = {name: values[:2] if name.startswith("spectrum.") else values for name, values in tensors.items()}
+    again = PruningLimit(**unpack(fields, earlier))
+    assert (again.errors.rounding, again.spectrum.rounding) == (0.0, 0.0)
+    assert again.bracket == limit.bracket

@@ -132,6 +132,8 @@ def prune_by_repair(
     began = time.perf_counter()
     orders = (AUTO_ORDERS if options.repair == "auto" else ("magnitude",)) if order is None else orders_named(order)
     repairs = repairs_named(options.repair)
+    if not subject.splits:
+        note("the same examples calibrate and choose, so more may be measured than other data keep; give test data too")
     given: dict[str, Any] = {"calibration": subject.train, "orders": orders, "repairs": repairs, "loss": subject.loss}
     tried = len(orders) + len(repairs) - 1
     if isinstance(target, float):

@@ -43,7 +43,8 @@ class Bench:
         goal: what a pruned network must keep; None if the best at one sparsity is wanted.
         on_point: called with order, repair, point, and the number of points so far.
         refused: why a combination cannot be used, by "order, repair".
-        best: the best network that was made by a repair, and what it is by `rank_of`.
+        best: the rank of the best network that was made by a repair.
+        kept: networks of the same order and repair as the best one that meet the goal, by their sparsity.
     """
 
     model: nn.Module
@@ -56,7 +57,8 @@ class Bench:
     goal: Goal | None
     on_point: Callable[[str, str, Point, int], None]
     refused: dict[str, str] = field(default_factory=dict)
-    best: tuple[tuple[float, float], PrunedNetwork] | None = None
+    best: tuple[float, float] = (0.0, -math.inf)
+    kept: dict[float, PrunedNetwork] = field(default_factory=dict)
     _made: int = 0
     _orders: dict[str, OrderFunction] = field(default_factory=dict)
     _dense: Point | None = None
@@ -95,6 +97,19 @@ class Bench:
                 seed=self.seed,
             )
             return PrunedNetwork.of(changed, mask, order, repair), self._point(changed, mask.sparsity)
+
+    def keep(self, network: PrunedNetwork, rank: tuple[float, float]) -> None:
+        """Keep a network that meets the goal if its order and repair are the best so far. Few networks stay in memory.
+
+        Args:
+            network: a new network.
+            rank: sparsity and score of its order and repair, now.
+        """
+        same = any((each.order, each.repair) == (network.order, network.repair) for each in self.kept.values())
+        if not same and rank <= self.best:
+            return
+        self.best = max(self.best, rank)
+        self.kept = (self.kept if same else {}) | {network.sparsity: network}
 
     def tell(self, order: str, repair: str, point: Point) -> None:
         """Report a point."""

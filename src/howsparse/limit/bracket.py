@@ -1,5 +1,6 @@
 """The bracket of the fixed point of T, and the sources of its width: quadrature, rounding, probes, data."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,10 @@ __all__ = ["RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_
 
 # A bracket that is wider has no single number in it: at 90 %, ten points are between half and all of what stays.
 RESOLVED_WIDTH = 0.1
+
+# The typical error in half-widths: nine of ten errors of the middle were at most this large. Calibrated on every second
+# of 40 small networks with known spectra; results/coverage.jsonl has the fit and the share on all other cases.
+_TYPICAL_QUADRATURE, _TYPICAL_PROBE = 0.56, 0.47
 
 _CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
 
@@ -69,6 +74,23 @@ class Bracket:
     def middle(self) -> float:
         """The middle. It is the limit only if the bracket is `resolved`; else it is a place to compute at."""
         return (self.low + self.high) / 2
+
+    @property
+    def estimate(self) -> float:
+        """The limit as a single number: the middle; NaN if the bracket is not `resolved`."""
+        return self.middle if self.resolved else math.nan
+
+    @property
+    def typical_error(self) -> float:
+        """How far the `estimate` is off in nine of ten networks like those of `_TYPICAL_QUADRATURE`'s calibration.
+
+        This is no bound; the bracket is. It is NaN if the bracket is not `resolved`.
+
+        >>> round(Bracket(0.90, 0.94, 0.02, 0.0, 0.0).typical_error, 4), Bracket(0.3, 0.99, 0.3, 0.0, 0.0).typical_error
+        (0.0112, nan)
+        """
+        parts = _TYPICAL_QUADRATURE * self.quadrature, _TYPICAL_PROBE * self.probe, self.data, self.rounding
+        return math.hypot(*parts) if self.resolved else math.nan
 
     @property
     def resolved(self) -> bool:

@@ -91,7 +91,7 @@ def certify(
     chosen, names = _chosen(order, candidates, masks), list(select_weights(model, names))
     held = check_held_out(model, held_out, question, chosen_on=chosen_on, loss=loss, metric=metric)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        name, repair, sequence = "given", "given" if isinstance(chosen[0], PrunedNetwork) else "none", iter(chosen)
+        name, repair, sequence = *_made_by(chosen[0]), iter(chosen)
         if masks is None:
             ranked = rank(model, order, chosen_on, loss=held.loss, names=names, seed=seed)
             name, sequence = ranked.name, map(ranked.mask, chosen)
@@ -183,6 +183,11 @@ def examples_needed(max_drop: float, confidence: float = 0.95, test: Test = "exa
     check_drop(max_drop)
     check_confidence(confidence)
     return smallest_sample(max_drop, round(1 - confidence, 12), test)
+
+
+def _made_by(candidate: Any) -> tuple[str, str]:
+    """The names of the order and the repair that made a candidate."""
+    return (candidate.order, candidate.repair) if isinstance(candidate, PrunedNetwork) else ("given", "none")
 
 
 def _whole_mask(model: nn.Module, names: Iterable[str] | None) -> Mask:

@@ -1,6 +1,6 @@
 """`certify_repaired`: the certificate of networks that were pruned and repaired."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -15,7 +15,8 @@ from howsparse.pruning.network import PrunedNetwork
 
 __all__ = ["candidates_below", "certify_repaired"]
 
-_GAPS = (1.0, 0.67, 0.5, 0.37, 0.27, 0.18, 0.1, 0.05)
+_GAPS = (1.0, 0.6, 0.3, 0.12)
+_NEAR = 0.2  # of the distance to the measured sparsity
 
 
 def certify_repaired(
@@ -29,7 +30,7 @@ def certify_repaired(
     """Certify a sparsity of the best order and repair, with networks that are made anew up to the measured sparsity.
 
     The networks depend on the data that calibrated and chose, not on the held-out examples. So this is the same theorem
-    as for masks. Each network costs a repair.
+    as for masks. Each network costs a repair, except those that the search made.
 
     Args:
         model: the network before pruning; it comes back as it was.
@@ -57,32 +58,43 @@ def certify_repaired(
     True
     """
     best = repaired.best
-    sparsities = candidates_around(best.sparsity) if best.repair == "none" else candidates_below(best.sparsity)
-    networks = (repaired.network if each == best.sparsity else repaired.make(each) for each in sparsities)
+    if best.repair == "none":
+        sparsities = candidates_around(best.sparsity)
+    else:
+        sparsities = candidates_below(best.sparsity, repaired.kept)
+    networks = (repaired.kept.get(each) or repaired.make(each) for each in sparsities)
     told: dict[str, Any] = {"names": repaired.network.mask, "on_point": on_point, "progress": progress}
     certificate, found = certify_sequence(model, held, networks, order=best.order, repair=best.repair, **told)
     return certificate, found if isinstance(found, PrunedNetwork) else None
 
 
-def candidates_below(measured: float) -> tuple[float, ...]:
-    """Few candidates for `certify_repaired`, up to a measured sparsity. Each costs a repair.
+def candidates_below(measured: float, made: Iterable[float] = ()) -> tuple[float, ...]:
+    """Few candidates for `certify_repaired`, up to a measured sparsity. Each costs a repair, if it is not made yet.
 
     They start at 60 % of it, where a repair loses little, so that the first test passes if there are enough examples.
     From twice as many weights as stay at it, they become denser.
 
     Args:
         measured: the measured sparsity, in (0, 1).
+        made: smaller sparsities at which there are networks already; they are candidates too, and stand for others near
+            them.
 
     Raises:
-        InputError: it is not in (0, 1).
+        InputError: the measured sparsity is not in (0, 1).
 
     >>> candidates_below(0.5)
-    (0.3, 0.366, 0.4, 0.426, 0.446, 0.464, 0.48, 0.49, 0.5)
-    >>> candidates_below(0.9)
-    (0.54, 0.72, 0.8, 0.833, 0.85, 0.863, 0.873, 0.882, 0.89, 0.895, 0.9)
+    (0.3, 0.38, 0.44, 0.476, 0.5)
+    >>> candidates_below(0.9, [0.838, 0.88])
+    (0.54, 0.72, 0.8, 0.838, 0.87, 0.88, 0.888, 0.9)
     """
     if not 0 < measured < 1:
         raise InputError(f"sparsity {measured:g} is outside (0, 1); give the fraction of weights that was removed")
     gap = min(0.4 * measured, 1 - measured)
     start = [each for each in (0.6 * measured, 0.8 * measured) if each < measured - gap - 1e-9]
-    return *(round(each, 6) for each in (*start, *(measured - gap * share for share in _GAPS))), measured
+    known = {measured, *(each for each in made if 0 < each < measured)}
+    far = [
+        round(each, 6)
+        for each in (*start, *(measured - gap * share for share in _GAPS))
+        if all(abs(each - other) > _NEAR * (measured - each) for other in known)
+    ]
+    return tuple(sorted({*known, *far}))

@@ -49,9 +49,8 @@ class Trial:
             network, point = self.bench.made(self.order, self.repair, sparsity)
             self.points[sparsity] = point
             self.seconds += time.perf_counter() - began
-            best = self.bench.best
-            if self.bench.keeps(point) and point.sparsity == self.sparsity and (best is None or best[0] < self.rank):
-                self.bench.best = self.rank, network
+            if self.bench.keeps(point):
+                self.bench.keep(network, self.rank)
             self.bench.tell(self.order, self.repair, point)
         return self.points[sparsity]
 
@@ -121,10 +120,11 @@ def race(
     """
     trials = choose(bench, orders, repairs, start)
     leader = trials[0]
-    if bench.keeps(leader.at(start)):
-        leader.climb(start, (1 - start) / 4, precision)
-    else:
-        leader.follow(measured, start, precision)
+    with bench.refusing(leader.order, leader.repair):
+        if bench.keeps(leader.at(start)):
+            leader.climb(start, (1 - start) / 4, precision)
+        else:
+            leader.follow(measured, start, precision)
     reached = max(measured, leader.sparsity)
     for trial in trials[1:]:
         above = reached + _width(reached, precision)

@@ -68,6 +68,7 @@ class Repaired:
         compared_at: the sparsity at which all combinations with a repair were compared; None if only "none" was tried.
         network: the best network, after its repair.
         make: makes the network of the same order and repair at another sparsity. The same sparsity gives the same bits.
+        kept: networks of this order and repair that were made by the search and meet the goal, by their sparsity.
     """
 
     combinations: tuple[Combination, ...]
@@ -77,6 +78,7 @@ class Repaired:
     compared_at: float | None
     network: PrunedNetwork = field(repr=False)
     make: Callable[[float], PrunedNetwork] = field(repr=False)
+    kept: dict[float, PrunedNetwork] = field(repr=False)
 
     @property
     def best(self) -> Combination:
@@ -228,7 +230,7 @@ def _named(orders: Sequence[str], repairs: str | Sequence[str]) -> tuple[str, ..
 
 def _told(report: Progress, on_point: Callable[[str, str, Point], None]) -> Callable[[str, str, Point, int], None]:
     def told(order: str, repair: str, point: Point, made: int) -> None:
-        report("measuring, repaired networks", made, max(20, made))
+        report("measuring", made, max(20, made))
         on_point(order, repair, point)
 
     return told
@@ -273,12 +275,11 @@ def _result(bench: Bench, trials: list[Trial], compared_at: float | None) -> Rep
     ranked = sorted(trials, key=lambda trial: trial.rank, reverse=True)
     best = ranked[0]
     make = partial(bench.make, best.order, best.repair)
-    kept = None if bench.best is None else bench.best[1]
-    found = kept is not None and (kept.order, kept.repair, kept.sparsity) == (best.order, best.repair, best.sparsity)
-    network = kept if found and kept is not None else make(best.sparsity)
+    kept = {s: each for s, each in bench.kept.items() if (each.order, each.repair) == (best.order, best.repair)}
+    network = kept[best.sparsity] if best.sparsity in kept else make(best.sparsity)
     metric = None if bench.metric is None else bench.metric.name
     table = tuple(
         Combination(t.order, t.repair, t.sparsity, tuple(t.points[s] for s in sorted(t.points)), round(t.seconds, 3))
         for t in ranked
     )
-    return Repaired(table, dict(bench.refused), bench.goal, metric, compared_at, network, make)
+    return Repaired(table, dict(bench.refused), bench.goal, metric, compared_at, network, make, kept)

@@ -96,7 +96,7 @@ class PruningLimit(Shown):
 
         At a larger sparsity, a random subspace does not meet the sublevel set of the loss.
         """
-        return self.errors.middle if self.resolved else math.nan
+        return self.errors.estimate
 
     def resolved_sparsity(self) -> float:
         """`sparsity`, for callers that need a number.

@@ -18,7 +18,8 @@ __all__ = ["SubspaceLoss", "stiffness_bounds"]
 
 Array = np.typing.NDArray[np.float64]
 
-_CONFIDENCE = 0.99  # with which the bounds on the stiffness cover the choice of the random probes
+_CONFIDENCE = 0.99  # with which the bounds cover the choice of the random probes
+_POWERS = 100  # powers of e below the largest stiffness in which a root is looked for
 _SETTLED = 0.02  # a run has settled if its bounds differ by at most this fraction of the tolerance
 
 
@@ -97,27 +98,30 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
         A lower and an upper bound, which hold with 99 %. The lower one can be 0, and the upper one infinite.
 
     >>> flat = Tridiagonal(np.array([3.0]), np.array([0.0]))  # all eigenvalues are 3
-    >>> low, high = stiffness_bounds(Spectrum((flat,), size=10**8, positive=True), density=0.75)
-    >>> low < 1 < high, round(low, 2), round(high, 2)
+    >>> low, high = stiffness_bounds(Spectrum((flat,), size=10**10, positive=True), density=0.75)
+    >>> low < 1 < high, round(low, 3), round(high, 3)
     (True, 1.0, 1.0)
     """
+    alive = 1 - spectrum.num_zero / spectrum.size
 
     def root(rule: Rule, upper: bool) -> float:
         most = float(rule.nodes.max())
 
         def excess(log_kappa: float) -> float:
-            def f(x: Array) -> Array:
-                return absolute_filter(np.maximum(x, 0.0), math.exp(log_kappa))
+            kappa = math.exp(log_kappa)
+            needed = rule.integrate(lambda x: absolute_filter(np.maximum(x, 0.0), kappa))
+            moved = alive * float(absolute_filter(spectrum.rounding, kappa))  # as in `solve_bracket`
+            needed = min(needed + moved, alive) if upper else max(needed - moved, 0.0)
+            return spectrum.probe_interval(needed, needed, _CONFIDENCE)[upper] - density
 
-            mean = min(max(rule.integrate(f), 0.0), 1.0)
-            return spectrum.probe_interval(mean, mean, _CONFIDENCE)[upper] - density
-
-        if most <= 0:
-            return 0.0
-        low, high = math.log(most) - 60, math.log(most) + 60
-        if excess(low) <= 0:
-            return 0.0
-        return math.inf if excess(high) >= 0 else math.exp(brentq(excess, low, high))
+        if most <= 0 or density == 0:
+            return math.inf if density == 0 else 0.0
+        high = math.log(most / density) + 12  # far above the root: a stiffness k has a density below most / k
+        if excess(high) >= 0:
+            return math.inf
+        # Where the stiffness is below the rounding, the lower bound falls to 0 again, so the highest root counts.
+        low = next((high - n for n in range(4, _POWERS, 4) if excess(high - n) > 0), None)
+        return 0.0 if low is None else math.exp(brentq(excess, low, low + 4, xtol=1e-11))
 
     return root(spectrum.lowest(), upper=False), root(spectrum.gauss(), upper=True)
 

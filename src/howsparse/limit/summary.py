@@ -12,7 +12,7 @@ from howsparse.shown import Card
 if TYPE_CHECKING:
     from howsparse.limit.result import PruningLimit
 
-__all__ = ["LimitSummary", "limit_card", "summarized"]
+__all__ = ["LimitSummary", "limit_card", "summarized", "with_error"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class LimitSummary:
         num_weights: number of weights under study.
         tolerance: allowed loss increase.
         curvature, negative: as in `LimitOptions`.
-        error_quadrature, error_probe, error_data: half-widths of the bracket, as in `Bracket`.
+        error_quadrature, error_probe, error_data, error_rounding: half-widths of the bracket, as in `Bracket`.
+        typical_error: how far the middle is off in nine of ten small networks with known spectra; None if the bracket
+            is not resolved.
         stopped: why the computation stopped, as in `PruningLimit`.
         rank_bound: largest possible rank of the Gauss-Newton matrix of these data; None for the Hessian.
         radius: norm of the weights removed at the limit.
@@ -60,6 +62,8 @@ class LimitSummary:
     error_quadrature: float | None = None
     error_probe: float | None = None
     error_data: float | None = None
+    error_rounding: float | None = None
+    typical_error: float | None = None
     stopped: str | None = None
     rank_bound: int | None = None
     radius: float | None = None
@@ -94,6 +98,8 @@ def summarized(limit: "PruningLimit") -> LimitSummary:
         error_quadrature=limit.errors.quadrature,
         error_probe=limit.errors.probe,
         error_data=limit.errors.data,
+        error_rounding=limit.errors.rounding,
+        typical_error=limit.errors.typical_error if limit.resolved else None,
         stopped=limit.stopped,
         rank_bound=limit.rank_bound,
         radius=limit.radius if limit.resolved else None,
@@ -122,11 +128,16 @@ def limit_card(answer: LimitSummary, outlook: Outlook | None = None) -> Card:
       predicted  89.0 %, FAILED: its mask raises the loss by 6.0 tolerances
       tolerance  0.02
       products   48
+    >>> print(limit_card(LimitSummary(0.9816, 0.979, 0.984, 0.985, 300, typical_error=0.00021)))
+    Pruning limit
+      limit      98.16 %, typical error 0.02, bracket 97.9 % to 98.4 %
+      predicted  98.5 %, not checked
+      products   300
     """
     bracket = f"{_percent(answer.limit_low)} to {_percent(answer.limit_high)}"
     limit = f"not resolved: a bracket of {bracket}"
     if answer.limit is not None:
-        limit = f"{_percent(answer.limit)}, bracket {bracket}"
+        limit = f"{with_error(answer.limit, answer.typical_error)}, bracket {bracket}"
     checked = verdict(answer.predicted_rise, answer.tolerance or 1.0, answer.predicted_above_limit)
     rows = [("limit", limit), ("predicted", f"{_percent(answer.predicted)}, {checked}")]
     if answer.recoverable_low is not None and answer.recoverable_high is not None:
@@ -143,6 +154,22 @@ def limit_card(answer: LimitSummary, outlook: Outlook | None = None) -> Card:
     rows.append(("products", str(answer.products)))
     notes = (str(outlook),) if outlook is not None and answer.limit is None else ()
     return Card("Pruning limit", tuple(rows), notes)
+
+
+def with_error(limit: float, error: float | None) -> str:
+    """The limit with as many digits as its typical error has a use for, and the error in points.
+
+    Args:
+        limit: the limit, as a sparsity.
+        error: its typical error; None if it is not known.
+
+    >>> with_error(0.98163, 0.0002), with_error(0.98163, 0.002), with_error(0.98163, None)
+    ('98.16 %, typical error 0.02', '98.2 %, typical error 0.2', '98.2 %')
+    """
+    if error is None:
+        return _percent(limit)
+    digits = 1 if error >= 0.0005 else 2
+    return f"{100 * limit:.{digits}f} %, typical error {max(100 * error, 0.01):.{digits}f}"
 
 
 def _percent(share: float) -> str:

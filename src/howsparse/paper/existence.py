@@ -5,6 +5,8 @@ paper prints a sum over :math:`D - m` eigenvalues. A computation of this sum fro
 would give a smaller number, which this module computes from the same products as T.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,11 +14,11 @@ from howsparse.geometry import absolute_filter
 from howsparse.linalg.quadrature import Rule, Tridiagonal, gauss_radau
 from howsparse.linalg.spectrum import Spectrum
 
-__all__ = ["tail_bracket", "tail_density"]
+__all__ = ["MassBounds", "mass_bounds", "tail_bracket", "tail_density"]
 
 Array = NDArray[np.float64]
 
-_LEVELS = 200  # number of values of the filter factor at which the mass above is bounded
+_LEVELS = 100  # number of values of the filter factor at which the mass above is bounded
 
 
 def tail_density(rule: Rule, scale: float, density: float) -> float:
@@ -46,7 +48,42 @@ def tail_density(rule: Rule, scale: float, density: float) -> float:
     return float(counted @ absolute_filter(rule.nodes[order], scale))
 
 
-def tail_bracket(spectrum: Spectrum, scale: float, density: float) -> tuple[float, float]:
+@dataclass(frozen=True)
+class MassBounds:
+    """Bounds on the mass of curvatures that are larger than each place in absolute value.
+
+    Attributes:
+        places: increasing, ``(n,)``; the first is 0, the last is infinite.
+        least, most: the bounds, ``(n,)``.
+    """
+
+    places: Array
+    least: Array
+    most: Array
+
+
+def mass_bounds(spectrum: Spectrum, scale: float) -> MassBounds:
+    """Bounds on the mass above places around a scale, for all spectra with the moments that Lanczos computed.
+
+    Args:
+        spectrum: spectrum of the whole Hessian.
+        scale: where the places are dense, in loss per squared weight, positive.
+
+    Source: the inequalities of Chebyshev, Markov and Stieltjes; Karlin and Studden (1966).
+
+    >>> whole = Spectrum((Tridiagonal(np.array([1.0]), np.array([0.0])),), size=4, num_zero=2)
+    >>> bounds = mass_bounds(whole, scale=1.0)
+    >>> float(bounds.least[10]), float(bounds.most[10])
+    (0.5, 0.5)
+    """
+    levels = np.arange(_LEVELS) / _LEVELS
+    places = np.append(scale * levels / (1 - levels), np.inf)
+    return MassBounds(places, *_masses_above(spectrum, places))
+
+
+def tail_bracket(
+    spectrum: Spectrum, scale: float, density: float, *, fixed: bool = False, bounds: MassBounds | None = None
+) -> tuple[float, float]:
     r"""The bracket of `tail_density`, over all spectra with the moments that Lanczos computed, for the probes drawn.
 
     With N(x) the mass of :math:`|\lambda| > x`, the sum is :math:`\int_0^1 (N(x_t) - p)_+ dt`, where the filter factor
@@ -57,30 +94,37 @@ def tail_bracket(spectrum: Spectrum, scale: float, density: float) -> tuple[floa
         spectrum: spectrum of the whole Hessian.
         scale: the scale :math:`\mu`, in loss per squared weight, positive.
         density: p, the fraction of eigenvalues that is left out.
+        fixed: whether to cover only spectra for which T is equal to ``density`` at this scale. Then p is the limit's
+            density, and T has no bracket of its own.
+        bounds: bounds on the mass of this spectrum, which take most of the time; by default they are computed.
 
     Returns:
         Lower and upper end.
-
-    Source: Karlin and Studden (1966), for the inequalities.
 
     >>> whole = Spectrum((Tridiagonal(np.array([1.0]), np.array([0.0])),), size=4, num_zero=2)
     >>> [round(end, 6) for end in tail_bracket(whole, scale=1.0, density=0.25)]
     [0.125, 0.125]
     """
-    levels = np.arange(_LEVELS + 1) / _LEVELS
-    places = np.append(scale * levels[:-1] / (1 - levels[:-1]), np.inf)
-    least, most = _masses_above(spectrum, places)
-    step = 1 / _LEVELS
+    bounds = mass_bounds(spectrum, scale) if bounds is None else bounds
+    levels = np.append(absolute_filter(bounds.places[:-1], scale), 1.0)
+    steps = np.diff(levels)
     # The mass decreases with x. The sums over steps take its value at the end of each that keeps the bound valid.
-    low_up, high_up = step * np.cumsum(least[1:]), step * np.cumsum(most[:-1])
-    below_low, below_high = np.append(0.0, low_up), np.append(0.0, high_up)
-    whole_low = spectrum.lowest().integrate(lambda x: absolute_filter(x, scale))
-    whole_high = spectrum.highest(lambda x: absolute_filter(x, scale)).integrate(lambda x: absolute_filter(x, scale))
-    # The part of T above each level.
-    above_low, above_high = low_up[-1] - below_low, high_up[-1] - below_high
+    below_low = np.append(0.0, np.cumsum(steps * bounds.least[1:]))
+    below_high = np.append(0.0, np.cumsum(steps * bounds.most[:-1]))
+    above_low, above_high = below_low[-1] - below_low, below_high[-1] - below_high
+    whole_low, whole_high = (density, density) if fixed else _whole(spectrum, scale)
     low = np.maximum(below_low, whole_low - above_high) - density * levels
     high = np.minimum(below_high, whole_high - above_low) - density * levels
     return max(0.0, float(low.max())), max(0.0, float(high.max()))
+
+
+def _whole(spectrum: Spectrum, scale: float) -> tuple[float, float]:
+    """The bracket of T at this scale."""
+
+    def factor(x: Array) -> Array:
+        return absolute_filter(x, scale)
+
+    return spectrum.lowest().integrate(factor), spectrum.highest(factor).integrate(factor)
 
 
 def _masses_above(spectrum: Spectrum, places: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ from howsparse.limit.assess import Assessment
 from howsparse.limit.measure import Point
 from howsparse.limit.predict import verdict
 from howsparse.limit.result import PruningLimit
+from howsparse.limit.summary import with_error
 
 __all__ = ["answer_table", "comparison_table", "percent"]
 
@@ -51,7 +52,7 @@ def answer_table(assessment: Assessment, after: Point) -> Table:
 def _at_most(limit: PruningLimit) -> str:
     """The limit with its bracket; or that it is not resolved, and what would resolve it."""
     if limit.resolved:
-        return f"{percent(limit.sparsity)} (limit, bracket {limit.errors})"
+        return f"{with_error(limit.sparsity, limit.errors.typical_error)} (limit, bracket {limit.errors})"
     outlook = limit.outlook()
     more = f"; {outlook}" if outlook else ""
     if limit.stopped == "probe":

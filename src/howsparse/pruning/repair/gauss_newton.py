@@ -1,6 +1,7 @@
 r"""All kept weights together: Gauss-Newton steps that bring the network's outputs near those of the dense network.
 
 References:
+    Marquardt (1963), An algorithm for least-squares estimation of nonlinear parameters.
     Martens (2010), Deep learning via Hessian-free optimization.
     Byrd, Chin, Neveitt and Nocedal (2011), On the use of stochastic Hessian information in optimization methods.
 """
@@ -17,7 +18,8 @@ from howsparse.errors import InputError
 from howsparse.linalg.operators import Block
 from howsparse.linalg.solve import solve
 from howsparse.pruning.masks import Mask
-from howsparse.pruning.repair.objectives import Objective, objective_loss, with_outputs
+from howsparse.pruning.repair.objectives import Objective, distance, in_two_parts, with_targets
+from howsparse.pruning.repair.scaling import Scaled, curvature_scales
 from howsparse.pruning.repair.unchanged import unchanged_after_error
 from howsparse.risk.batches import FirstExamples, move
 from howsparse.risk.curvature import GGN
@@ -51,46 +53,44 @@ def repair_globally(
     batches: Iterable[Any],
     *,
     dense: nn.Module | None = None,
-    objective: Objective = "squares",
+    objective: Objective = "features",
     steps: int = 2,
     products: int = 8,
-    damping: float = 0.01,
+    damping: float = 0.1,
     curvature_examples: int | None = None,
     loss: Loss = cross_entropy,
 ) -> tuple[float, ...]:
     r"""Prune a model with a mask, and change all weights that stay together, with all biases and norms. No labels.
 
     Each step minimises the objective's Gauss-Newton model over the kept weights K,
-    :math:`g_K'x + \tfrac12 x'(G_{KK} + \delta)x`, by conjugate gradients. The damping :math:`\delta` is a fraction of
-    the curvature along the gradient, g'Gg / g'g. A step is halved until it lowers the objective on all examples, and
-    is left out if five halvings do not help. So the objective never grows.
+    :math:`g_K'x + \tfrac12 x'(G_{KK} + \delta D)x`, by conjugate gradients. D is a rough diagonal of G, see
+    `howsparse.pruning.repair.scaling`. A step is halved until it lowers the objective, or is left out.
 
-    A step costs about 2 forward and 2 backward passes for each product, so a repair costs about as much as a few
-    epochs over the same examples. It fits the examples that it gets: on few of them it learns these by heart, and
-    `repair_layers` is better. Use it after `repair_layers` or `repair_rounds`, with as many examples as time allows.
+    Use it after `repair_layers` or `repair_rounds`. A product costs about as much as two gradients. With few examples,
+    the outputs alone are learnt by heart; the features say more about each example (docs/repair.md).
 
     Args:
-        model: any module; it is changed in place. Only gradients and products are taken; there is no training loop.
+        model: any module; it is changed in place.
         mask: weights that stay. The others are zero afterwards.
         batches: calibration batches.
-        dense: network whose outputs are the goal; by default ``model`` as it is given.
-        objective: what is made small. "squares": the squared distance to the dense network's outputs; "divergence": the
-            Kullback-Leibler divergence from its probabilities; "labels": the loss, which needs the labels.
+        dense: network that the model shall come near; by default ``model`` as it is given.
+        objective: what is made small over all examples, see `howsparse.pruning.repair.objectives.distance`: the
+            distance of "features" and outputs, the "squares" of outputs only, the "divergence" of probabilities, or
+            with "labels" the loss.
         steps: number of Gauss-Newton steps.
         products: largest number of products of a step.
-        damping: delta as a fraction, above 0.
-        curvature_examples: number of examples for products, the first ones; by default all. The gradient and the
-            objective always are those of all examples.
+        damping: delta, above 0; with 1, each weight's curvature counts twice.
+        curvature_examples: number of examples for products, the first ones; by default all.
         loss: ``loss(model, batch)`` with ``output`` and ``of_output``.
 
     Returns:
-        The objective before the first step, and after each step.
+        The objective before the first step, and after each step. It never grows.
 
     Raises:
         InputError: the mask does not fit the model, there are no batches, the loss or an option is not usable. The
             model is then as it was.
 
-    Source: Martens (2010), section 4; products over some of the examples: Byrd et al. (2011).
+    Source: Marquardt (1963); Martens (2010), section 4; products over some of the examples: Byrd et al. (2011).
 
     >>> from howsparse import magnitude_mask
     >>> model, x = nn.Linear(4, 1).double(), torch.randn(50, 4).double() + 1
@@ -103,14 +103,16 @@ def repair_globally(
     given = [move(batch, device_of(model)) for batch in batches]
     if not given:
         raise InputError("there are no batches; pass at least one, of a few hundred examples")
-    near = objective_loss(objective, loss, model)
-    if objective != "labels":
-        given = with_outputs(given, copy.deepcopy(model) if dense is None else dense, loss)
     some = given if curvature_examples is None else [*FirstExamples(given, curvature_examples)]
+    near = in_two_parts(loss, model)
+    if objective != "labels":
+        whole = copy.deepcopy(model) if dense is None else dense
+        near = distance(objective, loss, whole, given)
+        given, some = with_targets(near, whole, given), with_targets(near, whole, some)
     job = _Job(mask, _names(model, mask), given, some, near, products, damping)
     with unchanged_after_error(model):
         mask.apply_(model)
-        values = [evaluate(model, given, near)[0]]
+        values = [evaluate(model, job.batches, job.loss)[0]]
         for _ in range(steps):
             values.append(_step(model, values[-1], job))
     return tuple(values)
@@ -122,7 +124,7 @@ def _check(
     if min(steps, products, 1 if examples is None else examples) < 1:
         raise InputError("steps, products and curvature_examples must be at least 1")
     if not damping > 0:
-        raise InputError(f"damping {damping:g} is not above 0; use about 0.01")
+        raise InputError(f"damping {damping:g} is not above 0; use about 0.1")
     if torch_masks(model):
         raise InputError("the model is pruned by torch.nn.utils.prune; call torch.nn.utils.prune.remove first")
     if dense is model:
@@ -143,13 +145,11 @@ def _step(model: nn.Module, before: float, job: _Job) -> float:
     gradient = risk.gradient()[chosen]
     if not bool(gradient.any()):
         return before
-    block = Block(GGN(EmpiricalRisk(model, job.curvature, job.loss, job.names)), chosen)
-    curvature = float(gradient @ (block @ gradient)) / float(gradient @ gradient)
-    if curvature <= 0:
-        return before
-    found = solve(block, -gradient, job.damping * curvature, max_steps=job.products)
+    local = EmpiricalRisk(model, job.curvature, job.loss, job.names)
+    units = curvature_scales(local)[chosen].rsqrt()
+    found = solve(Scaled(Block(GGN(local), chosen), units), -units * gradient, job.damping, max_steps=job.products)
     step = torch.zeros_like(risk.flat_weights())
-    step[chosen] = found.x
+    step[chosen] = units * found.x
     return _along(model, risk, step, before, job)
 
 

@@ -1,8 +1,10 @@
-"""What a repair of the whole network brings near: its outputs to the dense network's, or its loss to a minimum."""
+"""What a repair of the whole network makes small: its distance to the dense network, or its loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,112 +13,199 @@ from howsparse.pruning.repair.passes import undisturbed
 from howsparse.risk.batches import precise
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, weight_of
 
-__all__ = ["Objective", "OutputLoss", "objective_loss", "with_outputs"]
+__all__ = ["Distance", "Objective", "distance", "in_two_parts", "with_targets"]
 
-Objective = Literal["squares", "divergence", "labels"]
+Objective = Literal["features", "squares", "divergence", "labels"]
+Pair = tuple[Any, Tensor]
 
 
-class OutputLoss:
-    """A loss of the outputs against the dense network's. A batch is a pair: the batch itself, and these outputs.
+class Distance:
+    """A loss against what the dense network computes. A batch is a pair: the batch itself, and this target.
 
     Args:
-        loss: how the model is called on a batch.
-        distance: a function of outputs and dense outputs, a scalar for each batch.
+        seen: what is compared, a function of a model and a batch.
+        compare: a function of what is seen and the target, summed over the predictions.
+        count: number of predictions of a batch.
 
     >>> import torch
-    >>> near = OutputLoss(as_loss(nn.CrossEntropyLoss()), squares)
-    >>> float(near(nn.Identity(), ((torch.ones(1, 2), None), torch.zeros(1, 2))))
-    1.0
+    >>> near = Distance(lambda model, batch: model(batch), lambda now, dense: (now - dense).square().sum(), len)
+    >>> float(near(nn.Identity(), (torch.ones(2, 2), torch.zeros(2, 2))))
+    2.0
     """
 
-    def __init__(self, loss: SplitLoss, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._loss, self._distance = loss, distance
+    def __init__(
+        self,
+        seen: Callable[[nn.Module, Any], Tensor],
+        compare: Callable[[Tensor, Tensor], Tensor],
+        count: Callable[[Any], int],
+    ) -> None:
+        self._seen, self._compare, self._count = seen, compare, count
 
-    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
+    def __call__(self, model: nn.Module, batch: Pair) -> Tensor:
         return self.of_output(self.output(model, batch), batch)
 
-    def output(self, model: nn.Module, batch: Any) -> Tensor:
-        return self._loss.output(model, batch[0])
+    def output(self, model: nn.Module, batch: Pair) -> Tensor:
+        return self._seen(model, batch[0])
 
-    def of_output(self, output: Tensor, batch: Any) -> Tensor:
-        return self._distance(output, batch[1])
+    def of_output(self, output: Tensor, batch: Pair) -> Tensor:
+        return self._compare(output, batch[1]) / max(1, self.count(batch))
 
-    def count(self, batch: Any) -> int:
-        """What a batch counts: its predictions or examples, as the loss counts them."""
-        return weight_of(self._loss, batch[0])
-
-
-def squares(output: Tensor, dense: Tensor) -> Tensor:
-    """Half the squared distance, mean over the predictions.
-
-    Args:
-        output: ``(predictions, outputs)``; more dimensions are more outputs.
-        dense: those of the dense network, of the same shape.
-
-    >>> import torch
-    >>> float(squares(torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)))
-    12.5
-    """
-    return (output - dense).square().sum() / (2 * max(1, len(output)))
+    def count(self, batch: Pair) -> int:
+        """What a batch counts in a mean over batches."""
+        return self._count(batch[0])
 
 
-def divergence(output: Tensor, dense: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the dense network's probabilities, mean over the predictions.
+def in_two_parts(loss: Loss, model: nn.Module) -> SplitLoss:
+    """The loss, if it computes outputs first and then their loss.
 
     Args:
-        output: logits, ``(predictions, classes, ...)``.
-        dense: those of the dense network, of the same shape.
-
-    >>> import torch
-    >>> round(float(divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1e9]]))), 4)  # log 2
-    0.6931
-    """
-    now, wanted = functional.log_softmax(output, dim=1), functional.log_softmax(dense, dim=1)
-    return (wanted.exp() * (wanted - now)).sum() / max(1, len(output))
-
-
-_DISTANCES = {"squares": squares, "divergence": divergence}
-
-
-def objective_loss(objective: Objective, loss: Loss, model: nn.Module) -> SplitLoss:
-    """The loss to minimise; its batches are those of `with_outputs`, except for the objective "labels".
-
-    Args:
-        objective: "squares" or "divergence" for a distance to the dense outputs, "labels" for the loss itself.
         loss: ``loss(model, batch)``.
         model: the model of the loss.
 
     Raises:
-        InputError: the objective is unknown, or the loss has no separate output.
+        InputError: it does not.
     """
-    loss = as_loss(loss, model)
-    if not isinstance(loss, SplitLoss):
+    split = as_loss(loss, model)
+    if not isinstance(split, SplitLoss):
         raise InputError("a repair of the whole network needs a loss with output(model, batch) and of_output")
-    if objective == "labels":
-        return loss
-    if objective not in _DISTANCES:
-        raise InputError(f"objective '{objective}' is not known; use squares, divergence or labels")
-    return OutputLoss(loss, _DISTANCES[objective])
+    return split
 
 
-def with_outputs(batches: list[Any], dense: nn.Module, loss: Loss) -> list[Any]:
-    """Each batch with the dense network's outputs.
+def distance(objective: Objective, loss: Loss, dense: nn.Module, batches: list[Any]) -> Distance:
+    """The loss for an objective other than "labels"; its batches are those of `with_targets`.
+
+    - "features": half the squared distance of the outputs, and of the features before the last part of the network.
+      Each of the two is divided by the squares of the dense network's own, around their mean.
+    - "squares": half the squared distance of the outputs.
+    - "divergence": the Kullback-Leibler divergence from the dense network's probabilities.
+
+    All are means over the predictions.
 
     Args:
-        batches: batches on the network's device.
-        dense: network whose outputs are the goal.
-        loss: a `SplitLoss`, which calls the network on a batch.
+        objective: one of these names.
+        loss: how a model is called on a batch, and what it counts; it must have a separate output.
+        dense: the dense network.
+        batches: batches on its device; they give the scales of the features.
 
     Raises:
-        InputError: the loss has no separate output.
+        InputError: the objective is unknown, or the loss has no separate output.
+    """
+    split = in_two_parts(loss, dense)
+
+    def count(batch: Any) -> int:
+        return weight_of(split, batch)
+
+    if objective == "squares":
+        return Distance(split.output, _squares, count)
+    if objective == "divergence":
+        return Distance(split.output, _divergence, count)
+    if objective != "features":
+        raise InputError(f"objective '{objective}' is not known; use features, squares, divergence or labels")
+    path = _features_path(dense, batches[0], split)
+    scales = _scales(dense, batches, split, path, count)
+
+    def seen(model: nn.Module, batch: Any) -> Tensor:
+        parts = _parts(model, batch, split, path)
+        return torch.cat([scale * part.flatten() for part, scale in zip(parts, scales, strict=True)])
+
+    return Distance(seen, _squares, count)
+
+
+def with_targets(near: Distance, dense: nn.Module, batches: list[Any]) -> list[Pair]:
+    """Each batch with what the dense network computes for it.
+
+    Args:
+        near: a distance.
+        dense: the dense network.
+        batches: batches on its device.
 
     >>> import torch
     >>> from howsparse.risk.losses import cross_entropy
-    >>> with_outputs([(torch.tensor([[2.0, -1.0]]), None)], nn.PReLU(), cross_entropy)[0][1]
+    >>> batches = [(torch.tensor([[2.0, -1.0]]), None)]
+    >>> with_targets(distance("squares", cross_entropy, nn.PReLU(), batches), nn.PReLU(), batches)[0][1]
     tensor([[ 2.0000, -0.2500]])
     """
-    loss = as_loss(loss, dense)
-    if not isinstance(loss, SplitLoss):
-        raise InputError("a repair of the whole network needs a loss with output(model, batch) and of_output")
     with undisturbed(dense):
-        return [(batch, precise(loss.output(dense, batch))) for batch in batches]
+        return [(batch, precise(near.output(dense, (batch, torch.empty(0))))) for batch in batches]
+
+
+def _squares(output: Tensor, dense: Tensor) -> Tensor:
+    return (output - dense).square().sum() / 2
+
+
+def _divergence(output: Tensor, dense: Tensor) -> Tensor:
+    """Classes are dimension 1."""
+    now, wanted = functional.log_softmax(output, dim=1), functional.log_softmax(dense, dim=1)
+    return (wanted.exp() * (wanted - now)).sum()
+
+
+def _features_path(model: nn.Module, batch: Any, loss: SplitLoss) -> str | None:
+    """The name of the module whose output is the features: of the model's parts, the last but one with parameters.
+
+    If parts without parameters follow it and keep the shape, such as an activation, it is the last of these. If only
+    one part is called, its own parts are looked at. None if there is no such part with a tensor as output.
+    """
+    inside, prefix = model, ""
+    while True:
+        called = dict(_outputs(model, batch, loss, dict(inside.named_children())))
+        own = [name for name in called if any(True for _ in inside.get_submodule(name).parameters())]
+        if len(own) > 1:
+            between = [*called][[*called].index(own[-2]) : [*called].index(own[-1])]
+            return prefix + [name for name in between if called[name].shape == called[own[-2]].shape][-1]
+        if not own:
+            return None
+        inside, prefix = inside.get_submodule(own[0]), f"{prefix}{own[0]}."
+
+
+def _outputs(model: nn.Module, batch: Any, loss: SplitLoss, layers: dict[str, nn.Module]) -> list[tuple[str, Tensor]]:
+    """The names and outputs of some layers, in the order of their calls."""
+    found: list[tuple[str, Tensor]] = []
+    with undisturbed(model), _watching(layers, found):
+        loss.output(model, batch)
+    return found
+
+
+@contextmanager
+def _watching(layers: dict[str, nn.Module], found: list[tuple[str, Tensor]]) -> Iterator[None]:
+    """Note the outputs of layers, those that are tensors or begin with one."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def note(layer: nn.Module, args: Any, output: Any) -> None:
+            first = output if isinstance(output, Tensor) else next(iter(_values(output)), None)
+            if isinstance(first, Tensor):
+                found.append((name, first))
+
+        return note
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _values(output: Any) -> Any:
+    return output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
+
+
+def _parts(model: nn.Module, batch: Any, loss: SplitLoss, path: str | None) -> list[Tensor]:
+    """The outputs, and the features if there are any; those of the last call."""
+    found: list[tuple[str, Tensor]] = []
+    with _watching({} if path is None else {path: model.get_submodule(path)}, found):
+        output = loss.output(model, batch)
+    return [output, *(precise(value) for _, value in found[-1:])]
+
+
+def _scales(
+    dense: nn.Module, batches: list[Any], loss: SplitLoss, path: str | None, count: Callable[[Any], int]
+) -> list[float]:
+    """What each part is multiplied by, so that its squares around their mean have the sum 1 for each prediction."""
+    with undisturbed(dense):
+        parts = [_parts(dense, batch, loss, path) for batch in batches]
+    predictions, scales = sum(count(batch) for batch in batches), []
+    for part in zip(*parts, strict=True):
+        numbers = torch.cat([values.flatten() for values in part]).double()
+        around = float((numbers - numbers.mean()).square().sum())
+        scales.append((around / max(1, predictions)) ** -0.5 if around > 0 else 1.0)
+    return scales

@@ -1,0 +1,75 @@
+"""The page on pruning with a repair is run as it stands."""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cli_for_tests import run
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(not DOCS.exists(), reason="not a checkout"),
+]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [code for named, code in found if named == language]
+
+
+def shape(line: str) -> str:
+    """A line without its numbers, and without the names of the order and the repair that won."""
+    return re.sub(r"\S+ order, \S+ repair", "HOW", re.sub(r"\d[\d.,]*", "#", line))
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A working directory with the module and the checkpoint of the page before; the network."""
+    module, training, *_ = blocks("measure.md", "python")
+    (tmp_path / "my_net.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("my_net", None)
+    made: dict[str, Any] = {}
+    exec(training, made)
+    yield made["model"].eval()
+    sys.modules.pop("my_net", None)
+
+
+def test_the_command_prints_what_the_page_shows(
+    trained: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On another processor the training rounds differently, so another combination may win; the kinds of lines stay."""
+    (command,) = [line for block in blocks("prune.md", "") for line in block.splitlines()]
+    assert run(*shlex.split(command)[1:], monkeypatch=monkeypatch) == 0, capsys.readouterr().err
+    (page,) = blocks("prune.md", "text")
+    shown, printed = page.splitlines(), capsys.readouterr().out.splitlines()
+    for i in (0, 1, -2, -1):
+        assert shape(printed[i]) == shape(shown[i])
+    assert float(printed[0].split()[0]) == pytest.approx(float(shown[0].split()[0]), abs=6)
+    assert {tuple(line.split()[:2]) for line in printed[3:-2]} == {tuple(line.split()[:2]) for line in shown[3:-2]}
+    state = load_file("pruned.safetensors")
+    gone = sum(int((state[f"{layer}.weight"] == 0).sum()) for layer in (0, 2, 4))
+    certified = float(re.findall(r"when (\S+) %", printed[1])[0])
+    assert gone / 17024 == pytest.approx(certified / 100, abs=1e-3)
+
+
+def test_the_python_runs(trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks("prune.md", "python")
+    made: dict[str, Any] = {"model": trained}
+    exec(code, made)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == made["certificate"].sentence
+    assert len(said) == 1 + len(made["found"].combinations)
+    assert made["certificate"].sparsity > 0.6
+    kept = made["certificate"].mask["0.weight"]
+    assert torch.equal(trained.get_parameter("0.weight") != 0, kept)
