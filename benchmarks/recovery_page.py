@@ -103,10 +103,11 @@ def verdict(networks: list[Line]) -> list[str]:
   networks; the worst is {worst:+.1f}. The limit's middle is {now[0]:.0f} points off. What is predicted or measured
   without retraining is {now[1]:.0f} and {now[2]:.0f} points off.
 - **It fails with few iterations.** After {few}, it is {weak[0]:.0f} points off on average for networks with little or
-  no l1, the worst {weak[1]:+.0f}: the way back leads along directions of little curvature, which take many iterations. With l1
-  of 3e-4 and more it is {strongly[0]:.1f} points off.
+  no l1, the worst {weak[1]:+.0f}: the way back leads along directions of little curvature, which
+  take many iterations. With l1 of 3e-4 and more it is {strongly[0]:.1f} points off.
 - **The size of the trust region matters little**: the four choices have mean errors of
-  {min(sizes):.1f} to {max(sizes):.1f} points after {many} iterations. R is not the best of them, and is kept, because it was fixed before.
+  {min(sizes):.1f} to {max(sizes):.1f} points after {many} iterations. R was fixed before,
+  and stays also where another choice is nearer.
 - **The loss itself is not predicted well.** Retraining goes on to fit the examples nearly perfectly, where the local
   model says that less is gained.
 {larger(networks)}- All of this is about the training loss. It says nothing about unseen data.
@@ -118,9 +119,10 @@ def larger(networks: list[Line]) -> str:
     """What there is about the larger networks."""
     text = ""
     for line in (line for line in networks if line["task"] == "fc5-cifar10"):
-        text += f"""- On FC5 ({line["examples"]:,} images) it says more than {line["budgets"][1]} steps of SGD reach. A Gauss-Newton matrix of
-  few images has few directions with curvature, and so few that can do harm.
-"""
+        text += f"- On FC5 ({line['examples']:,} images) it says more than {line['budgets'][1]} steps of SGD reach.\n"
+        text += (
+            "  A Gauss-Newton matrix of few images has few directions with curvature, and so few that can do harm.\n"
+        )
     if not any(line["task"] == "resnet20" for line in networks):
         text += "- ResNet20 has not been run.\n"
     return text
