@@ -158,6 +158,15 @@ def answers_of(rule: Rule, magnitudes: Magnitudes, tolerances: Line, share: floa
     def smears(of: Rule, kernel: float) -> list[Rule]:
         return [smeared(of, kernel=kernel, overhead=overhead) for overhead in OVERHEADS]
 
+    def together(zeros: float) -> dict[str, list[float]]:
+        return {
+            str(kernel): [
+                at(with_added_zeros(each, zeros), augmented, rounded="square", grid=1000)
+                for each in smears(rule, kernel)
+            ]
+            for kernel in KERNELS
+        }
+
     return {
         "seed": seed,
         "gauss": at(rule),
@@ -167,13 +176,8 @@ def answers_of(rule: Rule, magnitudes: Magnitudes, tolerances: Line, share: floa
         "tolerance": at(rule, augmented),
         "zeros": at(with_added_zeros(rule, share)),
         "smeared": {str(kernel): [at(each) for each in smears(rule, kernel)] for kernel in KERNELS},
-        "all": {
-            str(kernel): [
-                at(with_added_zeros(each, share), augmented, rounded="square", grid=1000)
-                for each in smears(rule, kernel)
-            ]
-            for kernel in KERNELS
-        },
+        "all": together(share),
+        "all_but_zeros": together(0.0),
     }
 
 

@@ -65,11 +65,12 @@ def page(lines: Iterable[Line]) -> str:
         row("Gauss + augmented Hessian", [line["gauss"] for line in augmented], of_augmented),
         row("Gauss + both augmented", [line["tolerance"] for line in augmented], of_augmented),
         row("Gauss + zero rows", [line["zeros"] for line in plain], base),
+        *smeared_rows("all but zero rows", augmented, "all_but_zeros", of_augmented),
         *smeared_rows("all", augmented, "all", of_augmented),
-        *smeared_rows("all but the augmented Hessian", plain, "all", base),
+        *([] if augmented else smeared_rows("all but the augmented Hessian", plain, "all", base)),
         f"| the paper | {PAPER} |  |",
     ]
-    return "\n".join([said, *table, "", *notes(parts), ""])
+    return "\n".join([said, *table, "", *notes(parts), "", *conclusion(text, plain, augmented), ""])
 
 
 def row(what: str, values: list[float], base: list[float]) -> str:
@@ -115,6 +116,36 @@ def notes(parts: dict[str, Line]) -> list[str]:
         said.append(f"- {text['zero_rows']:,} rows are exactly zero{exactly}; R is {text['radius']:.2f} at the limit.")
         said.append(f"- Gauss after other numbers of steps, exact zeros taken out first: {by_steps}.")
     return said
+
+
+def conclusion(text: Line | None, plain: list[Line], augmented: list[Line]) -> list[str]:
+    """Which of the rows agree with the paper's number."""
+    value, error = (float(number) / 100 for number in PAPER.split(" ± "))
+
+    def agrees(answer: float) -> bool:
+        return abs(answer - value) <= error
+
+    single = {
+        "Gauss alone": [line["gauss"] for line in plain],
+        "R² rounded": [line["square"] for line in plain],
+        "the tolerance of augmented batches": [line["tolerance"] for line in plain],
+        "the augmented Hessian": [line["gauss"] for line in augmented],
+        "zero rows": [line["zeros"] for line in plain],
+    }
+    inside = [name for name, values in single.items() if values and all(agrees(each) for each in values)]
+    outside = [name for name, values in single.items() if values and name not in inside]
+    said = [f"Within {PAPER}: {', '.join(inside) or 'none'}. Not within: {', '.join(outside) or 'none'}."]
+    for kernel in plain[0]["smeared"]:
+        values = [each for line in plain for each in line["smeared"][kernel]]
+        share = sum(agrees(each) for each in values)
+        said.append(
+            f"Smeared, kernel {float(kernel):g} bins wide: {share} of {len(values)} shifts of the bins are within."
+        )
+    if text:
+        steps = text["by_steps"]
+        share = sum(agrees(each) for each in steps.values())
+        said.append(f"Gauss after other numbers of steps: {share} of {len(steps)} are within.")
+    return ["Which of them gives the paper's number?", "", *(f"- {each}" for each in said)]
 
 
 def percent(share: float) -> str:

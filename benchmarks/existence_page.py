@@ -124,17 +124,31 @@ def conclusion(parts: dict[str, Line]) -> list[str]:
     if "block" in parts:
         block = parts["block"]
         intervals["the block of removed weights"] = (block["existence_low"], block["existence_high"])
-    said = []
+    said, excluded = [], 0
     for reading, (low, high) in intervals.items():
+        excluded += low > value + error or high < value - error
         if low > value + error:
             verdict = "**does not give the paper's value**: it is at least"
             said.append(f"- *{reading}* {verdict} {points(low)}.")
         elif high < value - error:
             said.append(f"- *{reading}* **does not give the paper's value**: it is at most {points(high)}.")
         else:
-            said.append(f"- *{reading}*: the paper's value is in or next to the interval, {points(low)} to"
-                        f" {points(high)}; these products do not exclude it.")  # fmt: skip
+            ends = f"{points(low)} to {points(high)}"
+            said.append(f"- *{reading}*: these products do not exclude the paper's value; the interval is {ends}.")
+    if excluded == len(intervals):
+        said += ["", f"So **no reading tried here gives the paper's {PAPER}**.{by_chance(parts, value, error)}"]
     return ["What this says of the paper's value:", "", *said, ""]
+
+
+def by_chance(parts: dict[str, Line], value: float, error: float) -> str:
+    """How often the smeared tail comes near the paper's value."""
+    if "smeared" not in parts:
+        return ""
+    counts = {
+        kernel: sum(abs(tail - value) <= error for tail in tails) for kernel, tails in parts["smeared"]["tails"].items()
+    }
+    total = sum(len(tails) for tails in parts["smeared"]["tails"].values())
+    return f" The smeared tail is within its error for {sum(counts.values())} of {total} shifts and kernels, by chance."
 
 
 def dimensions(parts: dict[str, Line]) -> list[str]:

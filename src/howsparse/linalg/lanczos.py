@@ -33,7 +33,8 @@ class Lanczos:
     Rounding leaves a residual :math:`r_j = Aq_j - \beta_{j-1}q_{j-1} - \alpha_jq_j - \beta_jq_{j+1}` in every step. Its
     component along a Gaussian vector g has the expected square :math:`\lVert r_j\rVert^2`, and :math:`Ag` is the only
     product that it needs: it is :math:`(Ag)'q_j - \beta_{j-1}g'q_{j-1} - \alpha_jg'q_j - \beta_jg'q_{j+1}`. What
-    reorthogonalisation removes is a part of the residual that is known, and it is added.
+    reorthogonalisation removes is a part of the residual that is known, and it is added. No residual counts as less
+    than the dtype's precision times the length of the product.
 
     Args:
         matvec: the product of the operator with a vector ``(n,)``.
@@ -89,13 +90,15 @@ class Lanczos:
         removed = self._remove_basis(w)
         beta = _norm(w)
         # What is removed is rounding. A direction that is no longer than that is made of rounding only.
-        least = max(removed, 10 * torch.finfo(q.dtype).eps * max(size, abs(alpha)))
+        rounded = torch.finfo(q.dtype).eps * max(size, abs(alpha))
+        least = max(removed, 10 * rounded)
         exhausted = len(self._basis) == q.numel() or beta <= least
         self._diagonal.append(alpha)
         self._off_diagonal.append(0.0 if exhausted else beta)
         if not exhausted:
             self._last, self._next = q, w.div_(beta)
-        self._residuals.append(math.hypot(removed, self._seen(q, coupling)))
+        # By chance, one step can look exact along the Gaussian vector. But its product was rounded.
+        self._residuals.append(max(rounded, math.hypot(removed, self._seen(q, coupling))))
         return not exhausted
 
     def _remove_basis(self, w: Tensor) -> float:
