@@ -35,6 +35,8 @@ from the network that the task trains densely with l1.
 - **Rare Gems needs its l2 penalty** at high sparsity, as the paper says ([iteration.md](iteration.md)). The penalty
   acts in every step. The digits take about 2,400 steps where the published settings take 70,000, so the strength is
   0.001 there.
+- **`surgeon` does not train after pruning**, and the others do, or train with l1 before. So it is behind most of them
+  here. What it does for networks that cannot be trained again is in [repair.md](repair.md).
 """
 
 
