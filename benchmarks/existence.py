@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--data", default=None)
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=192)
-    parser.add_argument("--more", type=int, default=0, help="steps for a second look at T and the tail")
+    parser.add_argument("--more", type=int, default=0, help="steps for a second look at all three")
     parser.add_argument("--probes", type=int, default=5)
     parser.add_argument("--dimensions", action="store_true", help="also the block's dimensions at a few densities")
     parser.add_argument("--keep", type=Path, default=None)
@@ -158,7 +158,7 @@ def study(case: Case, book: Book, steps: int, probes: int, keep: Path | None, mo
         steps: of the first probe of the whole Hessian, and of the block.
         probes: number of probes of the block; those after the first take 128 steps.
         keep: folder of the store.
-        more: steps for a second look at T and the tail; the block stays the one of the first.
+        more: steps for a second look at T, the tail and the block, which stays the block of the first look.
     """
 
     def spectrum(operator: Operator, name: str, seed: int, count: int) -> Spectrum:
@@ -179,6 +179,8 @@ def study(case: Case, book: Book, steps: int, probes: int, keep: Path | None, mo
         return block_numbers(spectrum(block, f"block at {density}", seed, count), scale, density)
 
     book.part(case, "block", lambda: block_part(1, steps))
+    if more:
+        book.part(case, f"block, {more} steps", lambda: block_part(1, more))
     for probe in range(2, probes + 1):
         book.part(case, f"probe {probe}", lambda probe=probe: block_part(probe, PAPERS_STEPS))  # type: ignore[misc]
     return whole

@@ -22,7 +22,7 @@ page computes it with more products than a limit spends, and by two readings of 
   products give it without a further one.
 
 All numbers are points of sparsity. An interval is what the moments of the products leave open, for the probe that was
-drawn; the chance of the probe is not in it (for FC5 the column "probe" has its standard deviation). "Gauss, 128 steps"
+drawn; the chance of the probe is not in it (for FC5, five probes show it). "Gauss, 128 steps"
 is how the paper computes spectra. "exact" comes from dense Hessians in float64. On digits, both sums are taken at the
 middle of T's bracket.
 
@@ -49,17 +49,15 @@ def fc5(parts: dict[str, Line]) -> str:
     """The section on FC5: a row for each reading."""
     whole = parts["whole"]
     rows = [
-        row("tail", line["tail_low"], line["tail_high"], [line["tail_by_steps"]["128"]], None, line["steps"])
+        row("tail", line["tail_low"], line["tail_high"], [line["tail_by_steps"]["128"]], line["steps"])
         for name, line in parts.items()
         if name.startswith("whole")
     ]
     last = [line for name, line in parts.items() if name.startswith("whole")][-1]
-    blocks = [line for name, line in parts.items() if name == "block" or name.startswith("probe")]
-    if "block" in parts:
-        block = parts["block"]
+    gauss = [line["by_gauss"] for name, line in parts.items() if name == "block" or name.startswith("probe")]
+    for block in reversed([line for name, line in parts.items() if name.startswith("block")]):
         ends = block["existence_low"], block["existence_high"]
-        gauss = [line["by_gauss"] for line in blocks]
-        rows.insert(0, row("block", *ends, gauss, block["deviation"], block["steps"], block["trivial"]))
+        rows.insert(0, row("block", *ends, gauss, block["steps"], block["trivial"]))
     by_steps = ", ".join(f"{points(value)} at {steps}" for steps, value in last["tail_at_own_limit"].items())
     return "\n".join(
         [
@@ -72,8 +70,8 @@ def fc5(parts: dict[str, Line]) -> str:
             f" after {whole['steps']} steps; a larger p makes U(p) - p smaller. The tail's interval is for T anywhere"
             " in its bracket.",
             "",
-            "| reading | steps | interval | Gauss, 128 steps | probe | paper |",
-            "|---|---|---|---|---|---|",
+            "| reading | steps | interval | Gauss, 128 steps | paper |",
+            "|---|---|---|---|---|",
             *rows,
             "",
             f"With T and the tail both from one Gauss rule, at the limit of that rule, the tail is {by_steps} steps.",
@@ -90,15 +88,13 @@ def row(
     low: float,
     high: float,
     gauss: list[float],
-    deviation: float | None,
     steps: int,
     trivial: bool = False,
 ) -> str:
     """A row of FC5's table."""
     interval = f"{points(low)} to {points(high)}" + (" (T itself)" if trivial else "")
     values = ", ".join(points(value) for value in gauss)
-    chance = "" if deviation is None else points(deviation)
-    return f"| {reading} | {steps} | {interval} | {values} | {chance} | {PAPER} |"
+    return f"| {reading} | {steps} | {interval} | {values} | {PAPER} |"
 
 
 def smears(parts: dict[str, Line]) -> list[str]:
@@ -121,8 +117,9 @@ def conclusion(parts: dict[str, Line]) -> list[str]:
     value, error = (float(number) / 100 for number in PAPER.split(" ± "))
     last = [line for name, line in parts.items() if name.startswith("whole")][-1]
     intervals = {"the tail of the whole spectrum": (last["tail_low"], last["tail_high"])}
-    if "block" in parts:
-        block = parts["block"]
+    blocks = [line for name, line in parts.items() if name.startswith("block")]
+    if blocks:
+        block = blocks[-1]
         intervals["the block of removed weights"] = (block["existence_low"], block["existence_high"])
     said, excluded = [], 0
     for reading, (low, high) in intervals.items():
