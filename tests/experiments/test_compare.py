@@ -53,7 +53,7 @@ def test_a_record_says_what_came_out() -> None:
 
 
 def test_a_word_is_the_same_sparsity_for_every_method(tmp_path: Path) -> None:
-    run, task = Run(tmp_path, limit=LimitOptions(max_products=320)), small()
+    run, task = Run(tmp_path, limit=LimitOptions(max_products=320, curvature="ggn")), small()
     records = [run_case(task, Case(name, "limit", 0), run) for name in ("one_shot", "random", "gradual")]
     assert len({record.sparsity for record in records}) == 1
     assert records[0].sparsity is not None

@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from howsparse.geometry import FilterFactor, absolute_filter, clipped_filter
@@ -39,6 +39,7 @@ def test_rules_are_exact_for_the_polynomials_they_promise(seed: int, steps: int)
     nodes, weights = random_measure(seed)
     nodes = nodes / np.abs(nodes).max()
     found = tridiagonal(nodes, np.sqrt(weights), steps)
+    assume(np.abs(gauss(found).nodes - 0.3).min() > 1e-3)  # else a node is far away, and its powers lose digits
     for rule, degree in ((gauss(found), 2 * steps - 1), (gauss_radau(found, 0.3), 2 * steps)):
         assert np.all(rule.masses >= 0)
         for power in range(degree + 1):
