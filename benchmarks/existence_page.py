@@ -27,7 +27,7 @@ is how the paper computes spectra. "exact" comes from dense Hessians in float64.
 middle of T's bracket.
 
 Made by `python -m benchmarks.existence`; the records with command, commit, machine and notes are in
-`results/existence.jsonl`.
+`results/existence.jsonl`, that of FC5's training in `results/train_table1.jsonl`.
 """
 
 
