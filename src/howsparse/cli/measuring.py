@@ -15,6 +15,7 @@ from howsparse.errors import InputError
 if TYPE_CHECKING:
     from howsparse.limit.best import OrderComparison
     from howsparse.limit.certificate import Certificate
+    from howsparse.limit.goal import Goal
     from howsparse.limit.measure import Measured
     from howsparse.limit.options import Answer
     from howsparse.limit.sequence import Question
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "certify_subject",
+    "goal_for",
     "measure_subject",
     "measured_summary",
     "orders_named",
@@ -87,6 +89,18 @@ def orders_named(order: str) -> tuple[str, ...]:
     return tuple(ORDERS) if order == "best" else (order,)
 
 
+def goal_for(subject: Subject, goals: GoalOptions) -> "Goal":
+    """What the pruned network must keep; by default a point of the metric, if the subject's loss has one.
+
+    Raises:
+        InputError: a value is not valid.
+    """
+    from howsparse.risk.losses import as_loss
+    from howsparse.risk.metrics import as_metric
+
+    return goals.goal(has_metric=as_metric(goals.named_metric(), as_loss(subject.loss, subject.model)) is not None)
+
+
 def question_of(subject: Subject, goals: GoalOptions, loss_bound: float | None, confidence: float) -> "Question":
     """What is to be certified.
 
@@ -94,11 +108,9 @@ def question_of(subject: Subject, goals: GoalOptions, loss_bound: float | None, 
         InputError: a value is not valid, or the goal is one that cannot be certified.
     """
     from howsparse.limit.sequence import Question, check_confidence
-    from howsparse.risk.losses import as_loss
-    from howsparse.risk.metrics import as_metric
 
     check_confidence(confidence)
-    goal = goals.goal(has_metric=as_metric(goals.named_metric(), as_loss(subject.loss, subject.model)) is not None)
+    goal = goal_for(subject, goals)
     if goal.max_rise is not None:
         raise InputError("a share of the loss cannot be certified; give --max-drop, or --tolerance as a loss")
     if goal.max_drop == 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from howsparse.cli.cost import FOLLOWED, say_cost, say_repairs
-from howsparse.cli.measuring import orders_named, question_of, write_measurement
+from howsparse.cli.measuring import goal_for, orders_named, question_of, write_measurement
 from howsparse.cli.subject import GoalOptions, Subject
 from howsparse.cli.terminal import note, print_json, show_lines, show_table, stage_bars
 from howsparse.errors import InputError
@@ -18,7 +18,7 @@ from howsparse.risk.batches import batch_length
 
 if TYPE_CHECKING:
     from howsparse.limit.certificate import Certificate
-    from howsparse.limit.goal import Goal, Point
+    from howsparse.limit.goal import Point
     from howsparse.limit.held_out import HeldOut
     from howsparse.limit.repaired import Combination, Repaired
     from howsparse.pruning.network import PrunedNetwork
@@ -143,19 +143,12 @@ def prune_by_repair(
     choose, held, reason = _data(subject, goals, options, held_out)
     say_cost(subject, choose, orders if repairs == ("none",) else orders[:1])
     with _watched(tried + FOLLOWED + (0 if held is None else len(candidates_below(0.5)))) as told:
-        found = measure_repaired(subject.model, choose, **vars(_goal(subject, goals)), **given, seed=seed, **told)
+        found = measure_repaired(subject.model, choose, **vars(goal_for(subject, goals)), **given, seed=seed, **told)
     if held is not None and found.sparsity == 0:
         held, reason = None, "no pruned network keeps what must be kept on the data that choose"
     certificate, network = (None, None) if held is None else _certified(subject, found, held)
     network = found.network if network is None else network
     return Found(found, network, certificate, reason, choose, time.perf_counter() - began)
-
-
-def _goal(subject: Subject, goals: GoalOptions) -> "Goal":
-    from howsparse.risk.losses import as_loss
-    from howsparse.risk.metrics import as_metric
-
-    return goals.goal(has_metric=as_metric(goals.named_metric(), as_loss(subject.loss, subject.model)) is not None)
 
 
 def _data(
@@ -164,7 +157,7 @@ def _data(
     """The data that choose, the held-out data, and why there are none of these."""
     from howsparse.limit.held_out import check_held_out
 
-    _goal(subject, goals)  # its mistakes are errors, with or without a certificate
+    goal_for(subject, goals)  # its mistakes are errors, with or without a certificate
     choose, held = subject.test, held_out
     if held is None and subject.splits:
         choose, held = subject.halves()
@@ -278,7 +271,7 @@ def _row(combination: "Combination") -> dict[str, Any]:
 def _evaluated(subject: Subject, found: Found) -> "Point":
     """The point of the network that is written, on the data that chose."""
     from howsparse.limit.goal import Point
-    from howsparse.pruning.network import restored
+    from howsparse.pruning.restoring import restored
     from howsparse.risk.evaluate import evaluate
 
     with restored(subject.model):

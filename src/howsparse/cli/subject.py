@@ -19,15 +19,7 @@ if TYPE_CHECKING:
     from howsparse.limit.assess import Assessment
     from howsparse.limit.goal import Goal
 
-__all__ = [
-    "DataOptions",
-    "EveryOther",
-    "GoalOptions",
-    "Subject",
-    "load_data",
-    "load_subject",
-    "typed_options",
-]
+__all__ = ["DataOptions", "EveryOther", "GoalOptions", "Subject", "load_data", "load_subject", "typed_options"]
 
 _BATCH, _HUB_BATCH = 1000, 32  # examples in a batch of an .npz file, and of a Hugging Face model
 

@@ -13,6 +13,7 @@ __all__ = [
     "FilterFactor",
     "absolute_filter",
     "check_scale",
+    "check_tolerance",
     "clipped_filter",
     "curvature_scale",
     "effective_dimension",
@@ -60,10 +61,7 @@ def curvature_scale(tolerance: float, radius: float) -> float:
     Raises:
         InputError: the tolerance is not positive.
     """
-    if not tolerance > 0:
-        raise InputError(
-            f"tolerance {tolerance:g} is not positive; give the allowed loss increase as a positive number"
-        )
+    check_tolerance(tolerance)
     return 2 * tolerance / radius**2 if radius > 0 else math.inf
 
 
@@ -224,3 +222,11 @@ def existence_density(
 def check_scale(scale: float) -> None:
     if not scale > 0:
         raise InputError(f"scale {scale:g} is not positive; compute it as 2 tolerance / radius^2")
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Refuse a tolerance that is not positive; None stands for the default one."""
+    if tolerance is not None and not tolerance > 0:
+        raise InputError(
+            f"tolerance {tolerance:g} is not positive; give the allowed loss increase as a positive number"
+        )

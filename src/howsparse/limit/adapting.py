@@ -18,6 +18,7 @@ from torch import Tensor
 from howsparse.limit.budget import basis_room
 from howsparse.limit.predict import num_kept
 from howsparse.linalg import Block, Lanczos, Operator
+from howsparse.linalg.solve import dot
 from howsparse.linalg.trust_region import trust_region_bounds
 from howsparse.pruning.masks import largest
 from howsparse.shown import Card, Shown
@@ -105,9 +106,9 @@ def adapting(operator: Operator, weights: Tensor, gradient: Tensor, kept: Tensor
     """
     step = torch.where(kept, 0, -weights)
     curved = operator @ step
-    predicted = _dot(gradient, step) + _dot(curved, step) / 2
+    predicted = dot(gradient, step) + dot(curved, step) / 2
     sparsity = 1 - int(kept.sum()) / kept.numel()
-    return Adapting(sparsity, predicted, (gradient + curved)[kept], math.sqrt(_dot(step, step)), Block(operator, kept))
+    return Adapting(sparsity, predicted, (gradient + curved)[kept], math.sqrt(dot(step, step)), Block(operator, kept))
 
 
 def follow(
@@ -124,7 +125,7 @@ def follow(
     Returns:
         The bounds after the last step.
     """
-    norm, positive = math.sqrt(_dot(local.slope, local.slope)), local.block.positive
+    norm, positive = math.sqrt(dot(local.slope, local.slope)), local.block.positive
     low = high = 0.0
     if norm > 0 and local.radius > 0:  # before the first step: the steepest slope without curvature, and no move
         low = -norm * local.radius if positive else -math.inf
@@ -219,7 +220,3 @@ def _next_sparsity(points: Sequence[Recovery], tolerance: float, num_weights: in
 def _narrow(low: float, high: float, num_weights: int) -> bool:
     """Whether no mask between two sparsities is worth a look."""
     return (high - low) * num_weights < 2 or high - low <= min(_PRECISION, _FINER * (1 - low))
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.double(), b.double()))

@@ -203,15 +203,12 @@ def _extremes(
     width_factor: float = 1.0,
 ) -> tuple[float, float]:
     narrowing = width_factor**2
-    alive = 1 - spectrum.num_zero / spectrum.size
 
     def density(rule: Rule, upper: bool) -> float:
         def density_at(scale: float) -> float:
             needed = minimal_density(rule.nodes, scale, rule.masses, factor)
             if rounded:
-                # |f(x) - f(y)| <= f(|x - y|), and f is concave on the right, so f moves by f(mean shift) at most.
-                moved = alive * float(factor(spectrum.rounding, scale))
-                needed = min(needed + moved, alive) if upper else max(needed - moved, 0.0)
+                needed = spectrum.rounded(needed, partial(factor, scale=scale), upper=upper)
             if confidence:
                 needed = spectrum.probe_interval(needed, needed, confidence)[upper]
             return min(max(narrowing * needed + (1 - narrowing), 0.0), 1.0)

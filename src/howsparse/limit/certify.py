@@ -21,8 +21,9 @@ from howsparse.limit.paired import Test, smallest_sample
 from howsparse.limit.sequence import Candidate, Question, as_mask, check_confidence, check_drop, run_tests
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
-from howsparse.pruning.network import PrunedNetwork, restored
+from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import Order, OrderFunction, rank
+from howsparse.pruning.restoring import restored
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.metrics import Metric
 from howsparse.risk.weights import select_weights

@@ -17,6 +17,7 @@ from howsparse.limit.adapting import recovery_bracket, search_recoverable
 from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
 from howsparse.limit.budget import basis_room, plan_budget
 from howsparse.limit.layers import layer_costs, layer_sizes
+from howsparse.limit.moved import curvature_of
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import predict_checked
 from howsparse.limit.prediction import predict_random_losses
@@ -91,7 +92,7 @@ class _Case:
 
     def __init__(self, risk: EmpiricalRisk, options: LimitOptions, memory: int | None, progress: Progress) -> None:
         self.risk, self.options, self.memory, self.progress = risk, options, memory, progress
-        self.matrix = Hessian(risk, memory) if options.curvature == "hessian" else GGN(risk, memory)
+        self.matrix = curvature_of(risk, options.curvature, memory)
         self.tolerance, self.tolerance_error = (
             default_tolerance(risk) if options.tolerance is None else (options.tolerance, 0.0)
         )

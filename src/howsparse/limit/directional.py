@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.geometry import Magnitudes, absolute_filter
+from howsparse.geometry.spectra import check_tolerance
 from howsparse.limit.bracket import RESOLVED_WIDTH, solve_bracket
 from howsparse.limit.budget import basis_room
 from howsparse.limit.subspace import SubspaceLoss
@@ -140,10 +141,7 @@ def directional_limit(
 
 
 def _check(tolerance: float | None, max_products: int) -> None:
-    if tolerance is not None and not tolerance > 0:
-        raise InputError(
-            f"tolerance {tolerance:g} is not positive; give the allowed loss increase as a positive number"
-        )
+    check_tolerance(tolerance)
     if max_products < _LEAST_PRODUCTS:
         raise InputError(f"max_products {max_products} is too few; use at least {_LEAST_PRODUCTS}")
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.limit.change import Difference
-from howsparse.limit.options import Curvature
+from howsparse.limit.options import Curvature, check_curvature
 from howsparse.risk import GGN, EmpiricalRisk, Hessian
-from howsparse.risk.losses import Loss
+from howsparse.risk.losses import Loss, SplitLoss
 from howsparse.risk.modes import evaluation_mode
 
 __all__ = ["curvature_of", "difference_risk", "joined_step", "loss_at", "moved"]
@@ -52,8 +52,13 @@ def joined_step(risk: EmpiricalRisk, changed: Difference) -> Tensor:
     return risk.flatten([changed.steps.get(name, torch.zeros_like(part)).to(part.dtype) for name, part in parts])
 
 
-def curvature_of(risk: EmpiricalRisk, curvature: Curvature) -> Hessian | GGN:
-    """The matrix of this name, which keeps no graphs.
+def curvature_of(risk: EmpiricalRisk, curvature: Curvature | None, memory: int | None = 0) -> Hessian | GGN:
+    """The matrix of this name; by default the GGN if the loss is a `SplitLoss`, which costs less, else the Hessian.
+
+    Args:
+        risk: the empirical risk.
+        curvature: "hessian", "ggn" or None.
+        memory: bytes for stored graphs, as for `Hessian`; by default none are stored.
 
     Raises:
         InputError: the name is unknown, or the loss has no GGN.
@@ -62,9 +67,10 @@ def curvature_of(risk: EmpiricalRisk, curvature: Curvature) -> Hessian | GGN:
     >>> curvature_of(risk, "ggn").positive
     True
     """
-    if curvature not in ("hessian", "ggn"):
-        raise InputError(f"curvature '{curvature}' is not known; use 'hessian' or 'ggn'")
-    return Hessian(risk, memory=0) if curvature == "hessian" else GGN(risk, memory=0)
+    if curvature is None:
+        curvature = "ggn" if isinstance(risk.loss, SplitLoss) else "hessian"
+    check_curvature(curvature)
+    return Hessian(risk, memory) if curvature == "hessian" else GGN(risk, memory)
 
 
 def loss_at(risk: EmpiricalRisk, step: Tensor | None = None, buffers: Mapping[str, Tensor] | None = None) -> float:

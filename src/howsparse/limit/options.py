@@ -6,8 +6,9 @@ from typing import Literal, get_args
 
 from howsparse.errors import InputError
 from howsparse.geometry import FilterFactor, absolute_filter, clipped_filter
+from howsparse.geometry.spectra import check_tolerance
 
-__all__ = ["FILTERS", "Answer", "Curvature", "LimitOptions", "Negative"]
+__all__ = ["FILTERS", "Answer", "Curvature", "LimitOptions", "Negative", "check_curvature"]
 
 Curvature = Literal["hessian", "ggn"]
 Negative = Literal["wall", "unbounded"]
@@ -68,14 +69,10 @@ class LimitOptions:
     def __post_init__(self) -> None:
         if self.names is not None:
             object.__setattr__(self, "names", tuple(self.names))
-        if self.curvature not in get_args(Curvature):
-            raise InputError(f"curvature '{self.curvature}' is not known; use 'hessian' or 'ggn'")
+        check_curvature(self.curvature)
         if self.negative not in FILTERS:
             raise InputError(f"negative '{self.negative}' is not known; use 'wall' or 'unbounded'")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise InputError(
-                f"tolerance {self.tolerance:g} is not positive; give the allowed loss increase as a positive number"
-            )
+        check_tolerance(self.tolerance)
         if not self.max_products >= _LEAST_PRODUCTS * self.probes >= _LEAST_PRODUCTS:
             raise InputError(
                 f"max_products {self.max_products} is too few for a bracket with {self.probes} probe(s);"
@@ -87,3 +84,13 @@ class LimitOptions:
     def filter_factor(self) -> FilterFactor:
         """The filter factor that belongs to ``negative``."""
         return FILTERS[self.negative]
+
+
+def check_curvature(curvature: str) -> None:
+    """Refuse a curvature that is not one of `Curvature`.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if curvature not in get_args(Curvature):
+        raise InputError(f"curvature '{curvature}' is not known; use 'hessian' or 'ggn'")

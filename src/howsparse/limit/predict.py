@@ -8,14 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.limit.options import Curvature
+from howsparse.geometry.spectra import check_tolerance
+from howsparse.limit.moved import curvature_of
+from howsparse.limit.options import Curvature, check_curvature
 from howsparse.limit.prediction import LossCurve, predict_losses
 from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Operator
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask, check_sparsity, largest, largest_mask
-from howsparse.risk import GGN, EmpiricalRisk, Hessian
-from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
 
@@ -124,15 +126,12 @@ def predict(
     >>> prediction.holds, prediction.num_products <= 11
     (True, True)
     """
-    if tolerance is not None and not tolerance > 0:
-        raise InputError(
-            f"tolerance {tolerance:g} is not positive; give the allowed loss increase as a positive number"
-        )
-    if curvature not in (None, "hessian", "ggn"):
-        raise InputError(f"curvature '{curvature}' is not known; use 'hessian' or 'ggn'")
+    check_tolerance(tolerance)
+    if curvature is not None:
+        check_curvature(curvature)
     risk = EmpiricalRisk(model, batches, loss, select_weights(model, names))
-    kind: Curvature = curvature or ("ggn" if isinstance(risk.loss, SplitLoss) else "hessian")
-    matrix = Hessian(risk, memory) if kind == "hessian" else GGN(risk, memory)
+    matrix = curvature_of(risk, curvature, memory)
+    kind: Curvature = "ggn" if isinstance(matrix, GGN) else "hessian"
     allowed = default_tolerance(risk)[0] if tolerance is None else tolerance
     weights = risk.flat_weights()
     with reporting(progress) as report:

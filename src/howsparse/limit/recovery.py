@@ -19,18 +19,20 @@ from torch import nn
 
 from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
+from howsparse.geometry.spectra import check_tolerance
 from howsparse.limit.adapting import Recovery, adapting, follow, recovery_bracket, search_recoverable
-from howsparse.limit.options import Curvature
+from howsparse.limit.moved import curvature_of
+from howsparse.limit.options import Curvature, check_curvature
 from howsparse.limit.tolerance import default_tolerance
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
-from howsparse.risk import GGN, EmpiricalRisk, Hessian
-from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import prunable_weights
 from howsparse.shown import Card, Shown
 
-__all__ = ["Recoverable", "Recovery", "recoverable", "recovered_loss", "recovery_curvature"]
+__all__ = ["Recoverable", "Recovery", "recoverable", "recovered_loss"]
 
 _VERSION = 1
 _KNOWN = 0.01  # the loss of one mask is known when its bounds differ by this fraction of what adapting gains
@@ -135,15 +137,14 @@ def recoverable(
     >>> found.bracket[0] < found.bracket[1], found.num_products <= 200
     (True, True)
     """
-    if tolerance is not None and not tolerance > 0:
-        raise InputError(
-            f"tolerance {tolerance:g} is not positive; give the allowed loss increase as a positive number"
-        )
+    check_tolerance(tolerance)
+    if curvature is not None:
+        check_curvature(curvature)
     if max_products < 2:
         raise InputError(f"max_products {max_products} is too few to examine a mask; use at least 2")
     ranked = rank(model, order, batches, loss=loss, names=names, seed=seed)
     risk = EmpiricalRisk(model, batches, loss, list(ranked.scores))
-    matrix = recovery_curvature(risk, curvature, memory)
+    matrix = curvature_of(risk, curvature, memory)
     allowed = default_tolerance(risk)[0] if tolerance is None else tolerance
     scores = risk.flatten([ranked.scores[name].to(risk.device) for name in risk.names])
     with reporting(progress) as report:
@@ -193,19 +194,11 @@ def recovered_loss(
     mask._check(prunable_weights(model))
     risk = EmpiricalRisk(model, batches, loss, list(mask))
     kept = risk.flatten([mask[name].to(risk.device) for name in risk.names])
-    matrix = recovery_curvature(risk, curvature, memory)
+    matrix = curvature_of(risk, curvature, memory)
     with reporting(progress) as report:
         on_product = partial(report, "recovery")
         local = adapting(matrix, risk.flat_weights(), risk.gradient(), kept)
         return follow(local, max_products, _well_known, lambda steps: on_product(steps, max_products))
-
-
-def recovery_curvature(risk: EmpiricalRisk, curvature: Curvature | None, memory: int | None) -> GGN | Hessian:
-    """The matrix of the local model: the GGN if the loss is a `SplitLoss`, unless ``curvature`` says otherwise."""
-    if curvature not in (None, "hessian", "ggn"):
-        raise InputError(f"curvature '{curvature}' is not known; use 'hessian' or 'ggn'")
-    kind: Curvature = curvature or ("ggn" if isinstance(risk.loss, SplitLoss) else "hessian")
-    return Hessian(risk, memory) if kind == "hessian" else GGN(risk, memory)
 
 
 def _well_known(found: Recovery) -> bool:

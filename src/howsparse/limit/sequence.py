@@ -11,7 +11,8 @@ from howsparse.errors import InputError
 from howsparse.limit.certificate import Step
 from howsparse.limit.paired import Test, betting_p_value, paired_p_value, smallest_sample
 from howsparse.pruning.masks import Mask
-from howsparse.pruning.network import PrunedNetwork, restored
+from howsparse.pruning.network import PrunedNetwork
+from howsparse.pruning.restoring import restored
 from howsparse.risk.outcomes import Outcomes
 
 __all__ = [

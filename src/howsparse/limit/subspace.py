@@ -12,6 +12,7 @@ from torch import Tensor
 from howsparse.geometry import absolute_filter
 from howsparse.limit.budget import basis_room
 from howsparse.linalg import Lanczos, Operator, Rule, Spectrum, Tridiagonal, gauss, gauss_radau
+from howsparse.linalg.solve import dot
 from howsparse.pruning.masks import largest
 
 __all__ = ["SubspaceLoss", "stiffness_bounds"]
@@ -58,8 +59,8 @@ class SubspaceLoss:
         d = torch.where(largest(self.weights.abs(), left), 0, -self.weights)
         slope = (self.matrix @ d).add_(self.gradient)
         self.on_product()
-        at_pruned = (_dot(self.gradient, d) + _dot(slope, d)) / 2  # g'd + d'Gd / 2
-        square = _dot(slope, slope)
+        at_pruned = (dot(self.gradient, d) + dot(slope, d)) / 2  # g'd + d'Gd / 2
+        square = dot(slope, slope)
         low, high = -math.inf if softest == 0 else at_pruned - square / softest / 2, at_pruned
         if square == 0:
             return at_pruned, at_pruned
@@ -102,7 +103,6 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
     >>> low < 1 < high, round(low, 3), round(high, 3)
     (True, 1.0, 1.0)
     """
-    alive = 1 - spectrum.num_zero / spectrum.size
 
     def root(rule: Rule, upper: bool) -> float:
         most = float(rule.nodes.max())
@@ -110,8 +110,7 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
         def excess(log_kappa: float) -> float:
             kappa = math.exp(log_kappa)
             needed = rule.integrate(lambda x: absolute_filter(np.maximum(x, 0.0), kappa))
-            moved = alive * float(absolute_filter(spectrum.rounding, kappa))  # as in `solve_bracket`
-            needed = min(needed + moved, alive) if upper else max(needed - moved, 0.0)
+            needed = spectrum.rounded(needed, lambda x: absolute_filter(x, kappa), upper=upper)
             return spectrum.probe_interval(needed, needed, _CONFIDENCE)[upper] - density
 
         if most <= 0 or density == 0:
@@ -124,7 +123,3 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
         return 0.0 if low is None else math.exp(brentq(excess, low, low + 4, xtol=1e-11))
 
     return root(spectrum.lowest(), upper=False), root(spectrum.gauss(), upper=True)
-
-
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.double(), b.double()))

@@ -18,7 +18,7 @@ from torch import Tensor
 from howsparse.errors import InputError
 from howsparse.linalg.operators import Operator
 
-__all__ = ["Solution", "solve"]
+__all__ = ["Solution", "dot", "solve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +76,19 @@ def solve(
     floor = shift + smallest
     _check(operator, rhs, floor, max_steps)
     x, residual, direction = torch.zeros_like(rhs), rhs.clone(), rhs.clone()
-    squares = _dot(residual, residual)
+    squares = dot(residual, residual)
     low, high, steps = 0.0, squares / floor, 0
     error_step = 1 / floor  # times squares it bounds what is missing in low
     while steps < max_steps and high - low > tol * low:
         product = (operator @ direction).add(direction, alpha=shift)
-        curvature, length = _dot(direction, product), _dot(direction, direction)
+        curvature, length = dot(direction, product), dot(direction, direction)
         if curvature < floor * length * (1 - 1e-3):
             raise InputError(_below(curvature / length - shift, smallest))
         step = squares / curvature
         x.add_(direction, alpha=step)
         residual.sub_(product, alpha=step)
         low += step * squares
-        ratio = _dot(residual, residual) / squares
+        ratio = dot(residual, residual) / squares
         squares *= ratio
         beyond = max(error_step - step, 0.0)
         error_step = beyond / (floor * beyond + ratio) if ratio > 0 else 0.0
@@ -117,5 +117,6 @@ def _below(eigenvalue: float, smallest: float) -> str:
     )
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
+def dot(a: Tensor, b: Tensor) -> float:
+    """Inner product of two vectors, added up in float64."""
     return float(torch.dot(a.double(), b.double()))

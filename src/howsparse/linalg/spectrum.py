@@ -99,6 +99,19 @@ class Spectrum:
         found = [0.0 if t.residuals is None else float(np.linalg.norm(t.residuals)) for t in self.tridiagonals]
         return math.sqrt(2 / alive) * sum(found) / len(found) if alive else 0.0
 
+    def rounded(self, mean: float, f: Integrand, *, upper: bool) -> float:
+        """Bound on the mean of f over all eigenvalues without rounding, from the mean with it.
+
+        Args:
+            mean: the mean with rounding, in [0, 1]; the rows that are zero count.
+            f: a filter factor at a fixed scale. It moves by at most f(distance), and is concave for positive numbers,
+                so its mean moves by at most f(`rounding`).
+            upper: whether the upper bound is wanted; else the lower one.
+        """
+        alive = 1 - self.num_zero / self.size
+        moved = alive * float(f(np.array(self.rounding)))
+        return min(mean + moved, alive) if upper else max(mean - moved, 0.0)
+
     def with_zero_share(self, share: float) -> Rule:
         """The paper's correction of the Gauss rule: move the fraction ``share`` of the mass from the nodes near 0 to 0.
 

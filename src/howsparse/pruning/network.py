@@ -1,7 +1,6 @@
 """`PrunedNetwork`: the state of a network whose weights were pruned, and perhaps repaired, to put into a model."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask
 
-__all__ = ["PrunedNetwork", "restored"]
+__all__ = ["PrunedNetwork"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,29 +69,6 @@ class PrunedNetwork:
         with torch.no_grad():
             for name, tensor in known.items():
                 tensor.copy_(self.state[name])
-
-
-@contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Restore all parameters and buffers of a model at the end of the context, also after an exception.
-
-    Args:
-        model: any module.
-
-    >>> model = nn.Linear(1, 1)
-    >>> with restored(model):
-    ...     _ = model.weight.data.fill_(3.0)
-    >>> bool(model.weight == 3.0)
-    False
-    """
-    tensors = [*model.parameters(), *model.buffers()]
-    before = [tensor.detach().clone() for tensor in tensors]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

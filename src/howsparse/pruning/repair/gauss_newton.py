@@ -20,7 +20,7 @@ from howsparse.linalg.solve import solve
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.repair.objectives import Objective, distance, in_two_parts, with_targets
 from howsparse.pruning.repair.scaling import Scaled, curvature_scales
-from howsparse.pruning.repair.unchanged import unchanged_after_error
+from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.batches import FirstExamples, move
 from howsparse.risk.curvature import GGN
 from howsparse.risk.empirical import EmpiricalRisk

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
@@ -13,7 +14,7 @@ from howsparse.pruning.repair.batchnorm import repair_batchnorm
 from howsparse.pruning.repair.gauss_newton import repair_globally
 from howsparse.pruning.repair.least_squares import repair_layers
 from howsparse.pruning.repair.rounds import repair_rounds
-from howsparse.pruning.repair.unchanged import unchanged_after_error
+from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["REPAIRS", "Repair", "as_repair", "prune_and_repair"]
@@ -35,6 +36,17 @@ class Repair(Protocol):
     ) -> Mask: ...
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What chooses the weights to remove."""
+
+    order: str | Order | OrderFunction
+    names: Iterable[str] | None
+    loss: Loss
+    seed: int
+
+
+Start = Callable[[nn.Module, float, list[Any], nn.Module, _Choice], Mask]  # model, sparsity, examples, dense network
 Step = Callable[[nn.Module, Mask, list[Any], nn.Module, Loss], object]  # model, mask, examples, dense network, loss
 
 
@@ -50,8 +62,27 @@ def _together(model: nn.Module, mask: Mask, batches: list[Any], dense: nn.Module
     repair_globally(model, mask, batches, dense=dense, loss=loss)
 
 
-def _after_one_mask(*steps: Step) -> Repair:
-    """The mask of the order, then the steps."""
+def _once(model: nn.Module, sparsity: float, batches: list[Any], dense: nn.Module, choice: _Choice) -> Mask:
+    return rank(model, choice.order, batches, loss=choice.loss, names=choice.names, seed=choice.seed).mask(sparsity)
+
+
+def _in_rounds(model: nn.Module, sparsity: float, batches: list[Any], dense: nn.Module, choice: _Choice) -> Mask:
+    if isinstance(choice.order, Order):
+        raise InputError("rounds need an order that can be made anew; give its name or its function")
+    return repair_rounds(
+        model,
+        sparsity,
+        batches,
+        order=choice.order,
+        dense=dense,
+        names=choice.names,
+        loss=choice.loss,
+        seed=choice.seed,
+    )
+
+
+def _after(start: Start, *steps: Step) -> Repair:
+    """The mask of a start, then the steps."""
 
     def repair(
         model: nn.Module,
@@ -63,53 +94,24 @@ def _after_one_mask(*steps: Step) -> Repair:
         loss: Loss,
         seed: int,
     ) -> Mask:
-        given = list(batches)
-        mask = rank(model, order, given, loss=loss, names=names, seed=seed).mask(sparsity)
-        _go(model, mask, given, steps, copy.deepcopy(model), loss)
-        return mask
-
-    return repair
-
-
-def _after_rounds(*steps: Step) -> Repair:
-    """`repair_rounds`, then the steps."""
-
-    def repair(
-        model: nn.Module,
-        sparsity: float,
-        batches: Iterable[Any],
-        *,
-        order: str | Order | OrderFunction,
-        names: Iterable[str] | None,
-        loss: Loss,
-        seed: int,
-    ) -> Mask:
-        if isinstance(order, Order):
-            raise InputError("rounds need an order that can be made anew; give its name or its function")
         given, dense = list(batches), copy.deepcopy(model)
-        mask = repair_rounds(model, sparsity, given, order=order, dense=dense, names=names, loss=loss, seed=seed)
-        _go(model, mask, given, steps, dense, loss)
+        mask = start(model, sparsity, given, dense, _Choice(order, names, loss, seed))
+        mask.apply_(model)
+        for step in steps:
+            step(model, mask, given, dense, loss)
         return mask
 
     return repair
-
-
-def _go(
-    model: nn.Module, mask: Mask, batches: list[Any], steps: tuple[Step, ...], dense: nn.Module, loss: Loss
-) -> None:
-    mask.apply_(model)
-    for step in steps:
-        step(model, mask, batches, dense, loss)
 
 
 REPAIRS: dict[str, Repair] = {
-    "none": _after_one_mask(),
-    "batchnorm": _after_one_mask(_by_statistics),
-    "layers": _after_one_mask(_by_layers),
-    "rounds": _after_rounds(),
-    "global": _after_one_mask(_together),
-    "layers+global": _after_one_mask(_by_layers, _together),
-    "rounds+global": _after_rounds(_together),
+    "none": _after(_once),
+    "batchnorm": _after(_once, _by_statistics),
+    "layers": _after(_once, _by_layers),
+    "rounds": _after(_in_rounds),
+    "global": _after(_once, _together),
+    "layers+global": _after(_once, _by_layers, _together),
+    "rounds+global": _after(_in_rounds, _together),
 }
 
 

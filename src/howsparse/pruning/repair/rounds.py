@@ -12,7 +12,7 @@ from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask, check_sparsity
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.repair.least_squares import Inputs, repair_layers
-from howsparse.pruning.repair.unchanged import unchanged_after_error
+from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["repair_path", "repair_rounds", "round_sparsities"]
