@@ -123,7 +123,7 @@ def test_orthogonality_is_restored_only_where_it_is_lost() -> None:
 
 
 def test_a_product_is_taken_again_if_what_was_lost_decided_it() -> None:
-    """After steps with large entries a small one comes at once: what is lost times the norm is longer than what is new."""
+    """A small vector comes at once after large ones: what is lost times the norm is longer than what is new."""
     values = torch.tensor([*np.linspace(0.5, 1, 20), *np.linspace(1e-5, 2e-5, 30)], dtype=torch.float32)
     start = torch.cat([torch.ones(20), torch.full((30,), 1e-3)])
     lanczos = Lanczos(lambda v: values * v, start)

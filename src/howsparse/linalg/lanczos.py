@@ -2,9 +2,9 @@ r"""The Lanczos method, which reduces a symmetric operator to a tridiagonal matr
 
 References:
     Golub and Meurant (2010), Matrices, Moments and Quadrature with Applications.
-    Simon (1984), The Lanczos algorithm with partial reorthogonalization: which orthogonality a tridiagonal matrix needs.
+    Simon (1984), The Lanczos algorithm with partial reorthogonalization.
     Daniel, Gragg, Kaufman and Stewart (1976), Reorthogonalization and stable algorithms.
-    Hutchinson (1990), A stochastic estimator of the trace of the influence matrix, for norms of what is not written out.
+    Hutchinson (1990), A stochastic estimator of the trace of the influence matrix, for the norms that are estimated.
 """
 
 import math
@@ -147,9 +147,7 @@ class Lanczos:
         """Estimate of the length of ``w``'s part along all basis vectors."""
         return math.sqrt(sum(dot(signed, w) ** 2 for signed in self._sums) / _SUMS)
 
-    def _restored(
-        self, w: Tensor, alpha: float, ideal: float, coupling: float
-    ) -> tuple[Tensor, float, float, float]:
+    def _restored(self, w: Tensor, alpha: float, ideal: float, coupling: float) -> tuple[Tensor, float, float, float]:
         """Make the newest vector and ``w`` orthogonal to the basis, and ``w`` to the newest vector.
 
         Returns:
