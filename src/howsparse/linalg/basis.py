@@ -78,11 +78,11 @@ class Basis:
         found = torch.zeros((len(vectors), count), dtype=torch.float64, device=self._like.device)
         for first in range(0, count, self._chunk_rows):
             rows = self._chunks[first // self._chunk_rows][: count - first]
-            along = found[:, first : first + len(rows)]
+            along = list(found[:, first : first + len(rows)])
             for part, of_vectors in self._pieces(rows, vectors):
                 for amounts, piece in zip(along, of_vectors, strict=True):
                     amounts.add_(part @ piece)
-            rounded = along.to(self._like.dtype)
+            rounded = [amounts.to(self._like.dtype) for amounts in along]
             for part, of_vectors in self._pieces(rows, vectors):
                 for amounts, piece in zip(rounded, of_vectors, strict=True):
                     piece.addmv_(part.T, amounts, alpha=-1)
@@ -96,11 +96,10 @@ class Basis:
 
     def _pieces(self, rows: Tensor, vectors: Sequence[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Matching column pieces of rows and vectors, in the vectors' dtype."""
-        for start in range(0, self._like.numel(), self._width):
-            part = rows[:, start : start + self._width]
+        for part, *of_vectors in zip(rows.split(self._width, 1), *(v.split(self._width) for v in vectors), strict=True):
             if self._storage != self._like.dtype:
                 part = self._converted[: part.numel()].view(part.shape).copy_(part)
-            yield part, [vector[start : start + self._width] for vector in vectors]
+            yield part, of_vectors
 
 
 def dot(a: Tensor, b: Tensor) -> float:
