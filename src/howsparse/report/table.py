@@ -56,7 +56,7 @@ def _at_most(limit: PruningLimit) -> str:
     outlook = limit.outlook()
     more = f"; {outlook}" if outlook else ""
     if limit.stopped == "probe":
-        more = f"; --probes {4 * len(limit.spectrum.tridiagonals)} would make it narrower"
+        more = "; --probes {} --max-products {} would make it narrower".format(*limit.more_probes())
     return f"not resolved: a bracket of {limit.errors}{more}"
 
 
