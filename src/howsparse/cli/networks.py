@@ -12,6 +12,7 @@ from howsparse.cli.following import after_limit
 from howsparse.cli.measuring import orders_named, prune_by_order, show_mask
 from howsparse.cli.options import (
     DataOption,
+    DirectionalOption,
     ForceOption,
     JsonOption,
     KeepOption,
@@ -87,6 +88,7 @@ def limit(
     data: DataOption = None,
     parts: DataOptions,
     options: LimitOptions,
+    directional: DirectionalOption = False,
     keep: KeepOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -98,7 +100,7 @@ def limit(
     if plot is not None:
         check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
-    answer = subject.assess(replace(options, seed=seed), keep)
+    answer = subject.assess(replace(options, seed=seed), keep, directional)
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     write_record("limit", subject, answer, after, seed, parts.images, record)
     show_answer(answer, after, as_json, {"kind": "limit", "model": model, "seed": seed, "images": parts.images})
