@@ -158,15 +158,16 @@ def prune(
     if repairs.repair is not None:
         held = None if repairs.held_out is None else load_data(repairs.held_out, model, subject.model, parts)[1]
         repaired = prune_by_repair(subject, target, goals, order, repairs, held, seed)
-        show_repaired(subject, repaired, as_json, about, record)
+        show_repaired(subject, repaired, as_json, about | {"kind": "prune-repair"}, record)
         found, sentence = repaired.network, repaired.sentence
     elif certificate is not None:
         proven = read_certificate(certificate, subject.model)
         found, sentence = proven.mask, proven.sentence
-        show_mask(subject, proven.mask, proven.order, {}, as_json, about, record)
+        show_mask(subject, proven.mask, proven.order, {}, as_json, about | {"kind": "prune-mask"}, record)
     elif max_drop is None and order is None:
         found = prune_by_answer(subject, target, replace(options, seed=seed), keep, as_json, about, record)
     else:
+        about["kind"] = "prune-mask"  # a record of kind "prune" has a limit
         found = prune_by_order(subject, target, goals, order or "magnitude", seed, as_json, about, record)
     write_pruned(subject, found, output, sentence, force)
     if mask is not None:
