@@ -65,7 +65,7 @@ class Found:
         certificate: the certificate; None if none was made.
         reason: why no certificate was made; None if there is one.
         choose: the batches that chose.
-        seconds: time of all this.
+        seconds: time of all this, and time of the processor.
     """
 
     repaired: "Repaired"
@@ -73,7 +73,7 @@ class Found:
     certificate: "Certificate | None"
     reason: str | None
     choose: Iterable[Any]
-    seconds: float
+    seconds: tuple[float, float]
 
     @property
     def sentence(self) -> str:
@@ -128,7 +128,7 @@ def prune_by_repair(
     from howsparse.limit.repaired import AUTO_ORDERS, compare_repairs, measure_repaired, repairs_named
 
     assert options.repair is not None
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     orders = (AUTO_ORDERS if options.repair == "auto" else ("magnitude",)) if order is None else orders_named(order)
     repairs = repairs_named(options.repair)
     if not subject.splits:
@@ -137,7 +137,7 @@ def prune_by_repair(
     if isinstance(target, float):
         with _watched(len(orders) + len(repairs) - 1) as told:
             found = compare_repairs(subject.model, subject.test, target, **given, seed=seed, **told)
-        return Found(found, found.network, None, _NO_GOAL, subject.test, time.perf_counter() - began)
+        return Found(found, found.network, None, _NO_GOAL, subject.test, _since(began))
     choose, held, reason = _data(subject, goals, options, held_out)
     say_cost(subject, choose, orders if repairs == ("none",) else orders[:1])
     given |= vars(goal_for(subject, goals)) | {"seed": seed, "on_follow": say_following}
@@ -147,7 +147,11 @@ def prune_by_repair(
         held, reason = None, "no pruned network keeps what must be kept on the data that choose"
     certificate, network = (None, None) if held is None else _certified(subject, found, held)
     network = found.network if network is None else network
-    return Found(found, network, certificate, reason, choose, time.perf_counter() - began)
+    return Found(found, network, certificate, reason, choose, _since(began))
+
+
+def _since(began: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 def _data(
@@ -255,7 +259,8 @@ def _summary(subject: Subject, found: Found) -> dict[str, Any]:
         "pruned_loss": _finite(after.loss),
         "num_weights": found.network.mask.num_weights,
         "examples": sum(batch_length(batch) for batch in found.choose),
-        "seconds": round(found.seconds, 3),
+        "seconds": round(found.seconds[0], 3),
+        "processor_seconds": round(found.seconds[1], 3),
         "compared_at": repaired.compared_at,
         "combinations": [_row(each) for each in repaired.combinations],
         "refused": repaired.refused,

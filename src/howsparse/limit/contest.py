@@ -14,8 +14,9 @@ from howsparse.pruning.repair import start_of
 __all__ = ["Trial", "choose", "race"]
 
 _NEAR = 10  # near 1, the search stops at this part of the weights that stay
+_SHORT = 0.9  # of the width at which the search stops: a step that ends it, also after rounding to whole weights
 _QUICK = 2.0  # a repair that takes at most so many times as long as the quickest one is quick
-_FOLLOWED = 4  # networks that it usually takes to follow a combination
+_FOLLOWED = 5  # networks that it usually takes to follow a combination
 # Of what may be lost. A smaller or larger part that is lost says little about where all of it is lost.
 _LITTLE, _MUCH = 1 / 8, 8.0
 
@@ -81,7 +82,7 @@ class Trial:
     def climb(self, passed: float, step: float, precision: float) -> None:
         """Go up from a sparsity that meets the goal, first by a step, until one does not; then narrow the range."""
         while True:
-            step = max(step, _width(passed, precision))
+            step = max(step, _SHORT * _width(passed, precision))
             above = self.bench.snap(min(passed + step, (1 + passed) / 2))
             if above == self.bench.snap(passed):
                 return
@@ -105,8 +106,8 @@ class Trial:
         low, high = self._spent(passed), self._spent(failed)
         edge = passed + (failed - passed) * (-low / (high - low) if high > low else 0.5)
         if edge - passed < width:
-            return passed + 0.9 * width
-        return failed - 0.9 * width if failed - edge < width else edge - width / 2
+            return passed + _SHORT * width
+        return failed - _SHORT * width if failed - edge < width else edge - width / 2
 
     def _spent(self, sparsity: float) -> float:
         """The logarithm of the part of what may be lost that is lost: 0 at the goal's edge."""
@@ -222,7 +223,7 @@ def _challenge(trial: Trial, best: Trial, at: float, reached: float, precision: 
     if reached + width < 1 and behind <= (bench.margin() if quick else 0.0):
         with bench.refusing(trial.order, trial.repair):
             if bench.keeps(trial.at(reached + width)):
-                trial.climb(reached + width, width, precision)
+                trial.climb(reached + width, 0.0, precision)
     return max(reached, trial.sparsity)
 
 
