@@ -15,7 +15,6 @@ __all__ = ["Trial", "choose", "race"]
 
 _NEAR = 10  # near 1, the search stops at this part of the weights that stay
 _SHORT = 0.9  # of the width at which the search stops: a step that ends it, also after rounding to whole weights
-_QUICK = 2.0  # a repair that takes at most so many times as long as the quickest one is quick
 _FOLLOWED = 5  # networks that it usually takes to follow a combination
 # Of what may be lost. A smaller or larger part that is lost says little about where all of it is lost.
 _LITTLE, _MUCH = 1 / 8, 8.0
@@ -165,16 +164,36 @@ def race(
     at = min((s for s in best.points if s > reached), default=None)
     if at is None or not others:
         return trials, (bench.snap(start),)
-    found = sorted(_try_repairs(best, others, at), key=_by_score(bench, at), reverse=True)
-    better = [trial for trial in found if bench.keeps(trial.at(at))]
-    for trial in better[:1]:
-        _announce(trial)
-        with bench.refusing(trial.order, trial.repair):
-            trial.climb(at, trial.step_to_edge(at, best.slope(), precision) or 0.0, precision)
-    for trial in better[1:]:
-        reached = max(reached, better[0].sparsity)
-        reached = _challenge(trial, better[0], at, reached, precision)
+    found = _try_repairs(best, others, at)
+    _follow_best([trial for trial in found if bench.keeps(trial.at(at))], at, best.slope(), precision)
     return [*trials, *found], (bench.snap(start), at)
+
+
+def _follow_best(better: list[Trial], at: float, slope: float | None, precision: float) -> None:
+    """Follow the trial that is expected to end highest; of those that end within one width of it, the quickest.
+
+    Args:
+        better: trials that meet the goal at one sparsity, which is above all that was reached.
+        at: that sparsity.
+        slope: of the best trial before, with which the ends are expected.
+        precision: width at which the search stops.
+    """
+    ends = [at + (trial.step_to_edge(at, slope, precision) or 0.0) for trial in better]
+    if not better:
+        return
+    price, width = better[0].bench.prices, _width(at, precision)
+    near = [(trial, end) for trial, end in zip(better, ends, strict=True) if end >= max(ends) - width]
+    first, end = min(near, key=lambda each: price[each[0].repair])
+    if any(trial.bench.spent(trial.at(at)) < _LITTLE for trial, _ in near):  # then their ends are not known so well
+        first, end = max(near, key=lambda each: each[0].bench.score(each[0].at(at)))
+    _announce(first)
+    with first.bench.refusing(first.order, first.repair):
+        first.climb(at, end - at, precision)
+    reached = first.sparsity
+    for trial, end in zip(better, ends, strict=True):
+        above = reached + _width(reached, precision)
+        if trial is not first and end >= above and above < 1:
+            reached = _try_above(trial, above, reached, precision)
 
 
 def _try_orders(
@@ -213,17 +232,17 @@ def _tried(bench: Bench, order: str, repair: str, sparsity: float) -> Trial | No
 
 
 def _challenge(trial: Trial, best: Trial, at: float, reached: float, precision: float) -> float:
-    """Try a trial just above what was reached, and follow it if it meets the goal there; return what is reached then.
-
-    It is not tried if it was clearly worse than the best one, or worse and not quick.
-    """
-    bench, width = trial.bench, _width(reached, precision)
+    """Try a trial above what was reached, unless it was clearly worse than the best; return what is reached then."""
+    bench, above = trial.bench, reached + _width(reached, precision)
     behind = bench.score(best.at(at)) - bench.score(trial.at(at))
-    quick = bench.prices[trial.repair] <= _QUICK * min(bench.prices.values())
-    if reached + width < 1 and behind <= (bench.margin() if quick else 0.0):
-        with bench.refusing(trial.order, trial.repair):
-            if bench.keeps(trial.at(reached + width)):
-                trial.climb(reached + width, 0.0, precision)
+    return _try_above(trial, above, reached, precision) if above < 1 and behind <= bench.margin() else reached
+
+
+def _try_above(trial: Trial, above: float, reached: float, precision: float) -> float:
+    """Try a trial above what was reached, and follow it if it meets the goal there; return what is reached then."""
+    with trial.bench.refusing(trial.order, trial.repair):
+        if trial.bench.keeps(trial.at(above)):
+            trial.climb(above, 0.0, precision)
     return max(reached, trial.sparsity)
 
 

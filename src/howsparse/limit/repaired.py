@@ -129,9 +129,10 @@ def measure_repaired(
        more than twice what may be lost; and followed if it meets the goal there.
     3. At the smallest sparsity at which the best of these fails, each other repair is tried once, with the best order
        only. A repair that goes on from another one ("rounds+global" from "rounds") is tried only for the best of those.
-    4. Of the repairs that meet the goal there, the one with the best score is followed. Another one is tried just above
-       its end if its score was no worse, or if it is quick: at most twice the time of the quickest repair, by the time
-       that was measured.
+    4. For the repairs that meet the goal there, their ends are expected from what they lose there, and from how fast
+       the loss of the best one before grew. The one with the highest expected end is followed; of those that are
+       expected to end within the precision of it, the quickest by the time that was measured. Another one is tried
+       just above that end if it is expected to end above it.
 
     So most pairs of an order and a repair are never tried, and one of them could be better: another order with a slow
     repair, or a repair that is worse in step 3 and better above. Following interpolates between networks, and finds one
