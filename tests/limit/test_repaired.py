@@ -24,6 +24,7 @@ from howsparse.limit.sequence import Question
 from howsparse.pruning.masks import Mask, magnitude_mask
 from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.repair import REPAIRS, prune_and_repair
+from howsparse.risk.losses import cross_entropy
 from howsparse.risk.spread import spread
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -294,7 +295,7 @@ def test_a_repair_that_goes_on_from_another_one_is_named_alone() -> None:
 @pytest.mark.parametrize("start", ["layers", "rounds"])
 def test_a_network_that_goes_on_from_its_start_has_the_same_bits(network: nn.Module, start: str) -> None:
     def fresh() -> Bench:
-        return bench_of(network, CHOOSE, TRAIN, 300, nn.functional.cross_entropy, None, None, 0, quiet, quiet)
+        return bench_of(network, CHOOSE, TRAIN, 300, cross_entropy, None, None, 0, quiet, quiet)
 
     whole, whole_point = fresh().made("wanda", f"{start}+global", 0.8)
     bench = fresh()

@@ -15,7 +15,7 @@ from howsparse.pruning.network import PrunedNetwork
 
 __all__ = ["candidates_below", "certify_repaired", "sparsities_to_certify"]
 
-_GAPS = (1.0, 0.35, 0.15)
+_GAPS = (1.0, 0.6, 0.3, 0.12)
 _NEAR = 0.2  # of the distance to the measured sparsity
 
 
@@ -91,9 +91,9 @@ def candidates_below(measured: float, made: Iterable[float] = ()) -> tuple[float
         InputError: the measured sparsity is not in (0, 1).
 
     >>> candidates_below(0.5)
-    (0.3, 0.43, 0.47, 0.5)
+    (0.3, 0.38, 0.44, 0.476, 0.5)
     >>> candidates_below(0.9, [0.838, 0.88])
-    (0.54, 0.72, 0.8, 0.838, 0.865, 0.88, 0.885, 0.9)
+    (0.54, 0.72, 0.8, 0.838, 0.87, 0.88, 0.888, 0.9)
     """
     if not 0 < measured < 1:
         raise InputError(f"sparsity {measured:g} is outside (0, 1); give the fraction of weights that was removed")

@@ -275,7 +275,7 @@ def _solution(name: str, equations: NormalEquations, kept: Tensor, ridge: float)
         )
     try:
         return equations.solve(kept, ridge)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise InputError(
             f"weight '{name}' cannot be refitted with ridge {ridge:g}: on the calibration examples, the inputs of its"
             " layer are constant or combinations of each other; pass more or other examples, or a ridge of about 1e-3"
