@@ -1,144 +1,21 @@
-"""Convolutions and normalisations whose second derivatives cost no more than their first ones.
+"""The layers of a convolutional network, computed so that second derivatives cost no more than first ones."""
 
-torch differentiates the gradient of a convolution twice by convolutions whose kernels are as large as the images. They
-take most of the time of a product with the Hessian. Here the same derivatives are taken by the three operations of a
-gradient: the convolution, its gradient by the input and its gradient by the weight.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from howsparse.risk.derivatives import Convolution, Passes, convolved, rectified
+
 __all__ = ["Convolutions", "suitable"]
 
 _DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
-
-
-@dataclass(frozen=True)
-class _How:
-    """What a convolution is computed with, apart from its input.
-
-    Attributes:
-        kernel: the weight times ``scale``, without a graph.
-        scale: factor of each output channel, ``(channels, 1, 1, 1)`` for images; None is 1.
-        skip_weight: whether the weight is itself a leaf, so that the value of its gradient is in no second derivative.
-        settings: stride, padding, dilation, groups.
-        passes: what the pass back with a graph has to compute.
-    """
-
-    kernel: Tensor
-    scale: Tensor | None
-    skip_weight: bool
-    settings: tuple[list[int], list[int], list[int], int]
-    passes: "_Passes"
-
-    def scaled(self, weight: Tensor) -> Tensor:
-        return weight if self.scale is None else weight * self.scale
-
-    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        stride, padding, dilation, groups = self.settings
-        return torch.convolution(x, weight, None, stride, padding, dilation, False, [0] * len(stride), groups)
-
-    def back(self, g: Tensor, x: Tensor, weight: Tensor, mask: list[bool]) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients by the input and by the weight; None where ``mask`` is False."""
-        stride, padding, dilation, groups = self.settings
-        by_input, by_weight, _ = torch.ops.aten.convolution_backward(
-            g, x, weight, None, stride, padding, dilation, False, [0] * len(stride), groups, [*mask, False]
-        )
-        return by_input, None if by_weight is None else self.scaled(by_weight)
-
-    def bias(self, g: Tensor) -> Tensor:
-        total = g.sum([0, *range(2, g.ndim)])
-        return total if self.scale is None else total * self.scale.flatten()
-
-
-@dataclass
-class _Passes:
-    """What a pass back that builds a graph computes. Only `Convolutions.for_graph` changes it."""
-
-    only_graph: bool = False
-    only_zeros: bool = False
-
-
-class _Convolution(torch.autograd.Function):
-    """scale * (x * weight + bias) + shift, whose value is already known."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: _How, value: Callable[[], Tensor]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.how = how
-        ctx.skip_bias = bias is not None and bias.is_leaf
-        return value()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        how: _How = ctx.how
-        if torch.is_grad_enabled():
-            found = _Gradient.apply(g, x, weight, how, ctx.needs_input_grad[:3], ctx.skip_bias)
-            return *found, None, None
-        by_input, by_weight = how.back(g, x, how.kernel, list(ctx.needs_input_grad[:2]))
-        return by_input, by_weight, how.bias(g) if ctx.needs_input_grad[2] else None, None, None
-
-
-class _Gradient(torch.autograd.Function):
-    """The gradients of `_Convolution`. They can be differentiated once more."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, g: Tensor, x: Tensor, weight: Tensor, how: _How, needed: list[bool], skip_bias: bool
-    ) -> tuple[Tensor | None, ...]:
-        passes = how.passes
-        ctx.how, ctx.zeros, ctx.shape = how, passes.only_zeros, g.shape
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *([] if passes.only_zeros else [g]))
-        skip = [passes.only_zeros, passes.only_zeros or (passes.only_graph and how.skip_weight)]
-        mask = [want and not left for want, left in zip(needed[:2], skip, strict=True)]
-        by_input, by_weight = how.back(g, x, how.kernel, mask) if any(mask) else (None, None)
-        if needed[0] and skip[0]:
-            by_input = _zeros(x)
-        if needed[1] and skip[1]:
-            by_weight = _zeros(weight)
-        by_bias = None
-        if needed[2]:
-            skipped = passes.only_zeros or (passes.only_graph and skip_bias)
-            by_bias = _zeros(weight)[:, *([0] * (weight.ndim - 1))] if skipped else how.bias(g)
-        return by_input, by_weight, by_bias
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(  # type: ignore[override]
-        ctx: Any, along_input: Tensor | None, along_weight: Tensor | None, along_bias: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        how: _How = ctx.how
-        x, *rest = ctx.saved_tensors
-        along_kernel = None if along_weight is None else how.scaled(along_weight)
-        by_g = by_x = by_weight = None
-        if along_input is not None:
-            by_g = how.convolve(along_input, how.kernel)
-        if along_kernel is not None:
-            straight = how.convolve(x, along_kernel)
-            by_g = straight if by_g is None else by_g.add_(straight)
-        if along_bias is not None:
-            each = how.scaled(along_bias.view(-1, *([1] * (x.ndim - 1))))[:, 0]
-            by_g = each.expand(ctx.shape) if by_g is None else by_g.add_(each)
-        if not ctx.zeros:
-            (g,) = rest
-            if along_kernel is not None and ctx.needs_input_grad[1]:
-                by_x = how.back(g, x, along_kernel, [True, False])[0]
-            if along_input is not None and ctx.needs_input_grad[2]:
-                by_weight = how.back(g, along_input, how.kernel, [False, True])[1]
-        return by_g, by_x, by_weight, None, None, None
+_RELUS = (functional.relu, torch.relu, Tensor.relu)
 
 
 @dataclass(frozen=True)
@@ -148,7 +25,7 @@ class _Made:
     x: Tensor
     weight: Tensor
     bias: Tensor | None
-    how: _How
+    how: Convolution
     version: int
 
 
@@ -172,23 +49,9 @@ class Convolutions(TorchFunctionMode):
     def __init__(self, channels_last: bool = False) -> None:
         super().__init__()
         self._last = channels_last
-        self._passes = _Passes()
+        self.passes = Passes()
         self._kernels: dict[tuple[int, ...], tuple[tuple[Tensor | None, ...], Tensor, Tensor | None]] = {}
         self._made = WeakTensorKeyDictionary()
-
-    @contextmanager
-    def for_graph(self, zeros: bool = False) -> Iterator[None]:
-        """Passes back in this context have the right graph, but need not have the right values.
-
-        Args:
-            zeros: whether the pass begins with zeros, so that all its values are zeros.
-        """
-        before = self._passes.only_graph, self._passes.only_zeros
-        self._passes.only_graph, self._passes.only_zeros = True, zeros
-        try:
-            yield
-        finally:
-            self._passes.only_graph, self._passes.only_zeros = before
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -200,6 +63,8 @@ class Convolutions(TorchFunctionMode):
                 made = self._convolution(_DIMENSIONS[func], *args, **kwargs)
             elif func is functional.batch_norm:
                 made = self._normalised(*args, **kwargs)
+            elif func in _RELUS:
+                made = self._rectified(*args, **kwargs)
         return func(*args, **kwargs) if made is None else made
 
     def _convolution(
@@ -221,14 +86,14 @@ class Convolutions(TorchFunctionMode):
         if padding is None:
             return None
         kernel, scale = self._kernel(weight)
-        how = _How(kernel, scale, weight.is_leaf, (stride, padding, dilation, groups), self._passes)
+        how = Convolution(kernel, scale, (stride, padding, dilation, groups), self.passes)
         x = self._stored(input)
 
         def value() -> Tensor:
-            found = how.convolve(x, kernel)
+            found = how.of(x, kernel)
             return found if bias is None else found.add_(bias.view(-1, *([1] * dimensions)))
 
-        out: Tensor = _Convolution.apply(x, weight, bias, how, value)
+        out = convolved(x, weight, bias, how, value)
         self._made[out] = _Made(x, weight, bias, how, out._version)
         return out
 
@@ -250,13 +115,15 @@ class Convolutions(TorchFunctionMode):
         if made is None or made.version != input._version or not fixed:
             return _affine(input, running_mean, running_var, weight, bias, eps)
         kernel, scale = self._kernel(made.weight, running_var, weight, eps)
-        how = _How(kernel, scale, made.how.skip_weight, made.how.settings, self._passes)
+        how = Convolution(kernel, scale, made.how.settings, self.passes)
 
         def value() -> Tensor:
             return functional.batch_norm(input.detach(), running_mean, running_var, weight, bias, False, momentum, eps)
 
-        out: Tensor = _Convolution.apply(made.x, made.weight, made.bias, how, value)
-        return out
+        return convolved(made.x, made.weight, made.bias, how, value)
+
+    def _rectified(self, input: Tensor, inplace: bool = False) -> Tensor | None:
+        return None if inplace or type(input) is not Tensor else rectified(input, self.passes)
 
     def _kernel(
         self, weight: Tensor, variance: Tensor | None = None, factor: Tensor | None = None, eps: float = 0.0
@@ -317,8 +184,3 @@ def _padding(padding: Any, dilation: list[int], kernel: torch.Size) -> list[int]
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         return None if any(t % 2 for t in total) else [t // 2 for t in total]
     return _each(padding, len(kernel))
-
-
-def _zeros(like: Tensor) -> Tensor:
-    """Zeros of a tensor's shape that take no memory."""
-    return like.new_zeros(()).expand(like.shape)

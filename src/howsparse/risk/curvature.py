@@ -171,7 +171,7 @@ class Hessian(_Curvature):
         leaves = self.risk.leaves
         with convolutions or nullcontext():
             loss = call(self.risk.loss, batch)
-        with convolutions.for_graph() if convolutions else nullcontext():
+        with convolutions.passes.for_graph() if convolutions else nullcontext():
             gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
         # If the loss is linear in a weight, its gradient there has no graph and its curvature is zero. Edges hold the
         # graph without the values of the gradient, which saves memory.
@@ -231,7 +231,7 @@ class GGN(_Curvature):
         at = output.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self._loss.of_output(at, batch), at, create_graph=True)
         dual = torch.zeros_like(output, requires_grad=True)
-        with convolutions.for_graph(zeros=True) if convolutions else nullcontext():
+        with convolutions.passes.for_graph(zeros=True) if convolutions else nullcontext():
             pulled = torch.autograd.grad(output, leaves, dual, create_graph=True, materialize_grads=True)
         edges = [get_gradient_edge(part) for part in pulled]
 
