@@ -87,9 +87,12 @@ class _Curvature(Operator):
                     total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(batch))
         return sum_(total).div_(sum(self.risk.weights[:count]))
 
-    @cached_property
     def graph_bytes(self) -> float:
         """Bytes of one example's stored graph, without the weights, counted on the first batch."""
+        return self._graph_bytes
+
+    @cached_property
+    def _graph_bytes(self) -> float:
         batch = self.risk.on(next(iter(self.risk.all_batches)))
         storages: dict[int, int] = {}
 
@@ -142,7 +145,7 @@ class _Curvature(Operator):
                 return self._kept
             with self.risk.standing_in(twice=True) as call:
                 for batch in self.risk.batches:
-                    left -= self.graph_bytes * batch_length(batch)
+                    left -= self._graph_bytes * batch_length(batch)
                     if left < 0:
                         break
                     graph = self._graph(call, self.risk.on(batch), self._convolutions)
