@@ -87,7 +87,7 @@ def subject(options: argparse.Namespace) -> tuple[nn.Module, Batches]:
     return model.eval(), pairs(*normalised(images.first(options.images)), options.batch)
 
 
-def all_ways(model: nn.Module, batches: Batches) -> tuple[dict[str, Way], dict[str, float]]:
+def all_ways(model: nn.Module, batches: Batches) -> tuple[dict[str, Way], dict[str, int]]:
     """Every way to a gradient, a Hessian product or a Gauss-Newton product; bytes of an example's graph for some."""
     risk = EmpiricalRisk(model, batches)
     last = EmpiricalRisk(*channels_last(model, batches))
@@ -100,9 +100,10 @@ def all_ways(model: nn.Module, batches: Batches) -> tuple[dict[str, Way], dict[s
             memory = int(share * whole.graph_bytes() * risk.num_examples)
             made[f"{name}, howsparse, {part} of the memory"] = kind(risk, memory)
         made[f"{name}, howsparse, no memory"] = kind(risk, 0)
-        made[f"{name}, torch's derivatives, graphs kept"] = plain(kind(risk))
-        made[f"{name}, torch's derivatives, graphs built each time"] = plain(kind(risk, 0))
-        made[f"{name}, torch's derivatives, graphs kept{LAST}"] = plain(kind(last))
+        made[f"{name}, howsparse, channels first"] = with_derivatives(kind(risk), Convolutions())
+        made[f"{name}, torch's derivatives, graphs kept"] = with_derivatives(kind(risk), None)
+        made[f"{name}, torch's derivatives, graphs built each time"] = with_derivatives(kind(risk, 0), None)
+        made[f"{name}, torch's derivatives, graphs kept{LAST}"] = with_derivatives(kind(last), None)
     stored = {name: round(matrix.graph_bytes()) for name, matrix in made.items() if "memory" not in name}
     ways: dict[str, Way] = {
         "gradient": risk.gradient,
@@ -125,9 +126,9 @@ def applied(way: Callable[[Tensor], Tensor], vector: Tensor) -> Way:
     return lambda: way(vector)
 
 
-def plain(matrix: Hessian | GGN) -> Hessian | GGN:
-    """The matrix with torch's derivatives."""
-    matrix._convolutions = None
+def with_derivatives(matrix: Hessian | GGN, convolutions: Convolutions | None) -> Hessian | GGN:
+    """The matrix with these derivatives; None is torch's."""
+    matrix._convolutions = convolutions
     return matrix
 
 

@@ -126,7 +126,7 @@ def test_products_against_the_dense_matrices(name: str, memory: int | None) -> N
     if name == "its own statistics":  # they are a batch's
         batches = batches[:1]
     for kind, make in KINDS:
-        operator = make(EmpiricalRisk(model, batches, names=studied), memory)  # type: ignore[operator]
+        operator = make(EmpiricalRisk(model, batches, names=studied), memory)
         assert isinstance(operator._convolutions, Convolutions)
         expected = exact_curvature(model, batches, kind, studied)
         assert torch.allclose(dense(operator), expected, atol=1e-12)
@@ -139,7 +139,7 @@ def test_products_by_all_parameters(name: str) -> None:
     model, batches = case(name)
     names = [name for name, _ in model.named_parameters()]
     for kind, make in KINDS:
-        operator = make(EmpiricalRisk(model, batches[:1], names=names))  # type: ignore[operator]
+        operator = make(EmpiricalRisk(model, batches[:1], names=names))
         assert operator._convolutions is not None
         assert torch.allclose(dense(operator), exact_curvature(model, batches[:1], kind, names), atol=1e-12)
 
@@ -153,7 +153,7 @@ def test_signals_and_volumes(dimensions: int) -> None:
         model = nn.Sequential(*layers, nn.Linear(2 * 3**dimensions, 3)).double()
         batches = [(torch.randn(4, 2, *[3] * dimensions, dtype=torch.float64), torch.arange(4) % 3)]
     for kind, make in KINDS:
-        operator = make(EmpiricalRisk(model, batches))  # type: ignore[operator]
+        operator = make(EmpiricalRisk(model, batches))
         assert operator._convolutions is not None
         assert torch.allclose(dense(operator), exact_curvature(model, batches, kind), atol=1e-12)
 

@@ -32,9 +32,9 @@ class _Made:
 class Convolutions(TorchFunctionMode):
     """Inside this context, convolutions and normalisations have cheap second derivatives.
 
-    The functions are the same, up to rounding. A normalisation in evaluation mode is an affine map of each channel. If
-    it is applied to the output of a convolution, it becomes part of the convolution's weight in all derivatives. What
-    is not recognised is computed by torch.
+    The functions are the same, up to rounding; their derivatives are those of `howsparse.risk.derivatives`. A
+    normalisation in evaluation mode is an affine map of each channel. If it is applied to the output of a convolution,
+    it becomes part of the convolution's weight in all derivatives. What is not recognised is computed by torch.
 
     Args:
         channels_last: whether images are stored with their channels last, which is faster on a CPU. A network that
@@ -149,8 +149,8 @@ class Convolutions(TorchFunctionMode):
 def suitable(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Convolutions]:
     """The kinds of convolutions for a network, quickest first; none for a network without convolutional layers.
 
-    On a CPU, channels last was quicker on every network and layer of docs/product.md: oneDNN, which computes float32
-    there, reorders other images before and after each convolution.
+    On a CPU, channels last is quicker for both networks of docs/product.md: oneDNN, which computes float32 there,
+    reorders other images before and after each convolution.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     last = device.type == "cpu" and dtype == torch.float32 and any(isinstance(layer, nn.Conv2d) for layer in layers)

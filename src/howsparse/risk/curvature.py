@@ -122,17 +122,23 @@ class _Curvature(Operator):
         if not candidates:
             return None
         few = split_batch(self.risk.on(next(iter(self.risk.all_batches))), 2)[0]
-        vector = [torch.cos(torch.arange(p.numel(), device=p.device)).to(p).view(p.shape) for p in self.risk.leaves]
         with self.risk.standing_in(twice=True) as call:
-            expected = self.risk.flatten(self._graph(call, few, None)(vector))
+            expected = self._tried(call, few, None)
+            if expected is None:
+                return None
             for convolutions in candidates:
-                try:
-                    found = self.risk.flatten(self._graph(call, few, convolutions)(vector))
-                except RuntimeError:
-                    continue
-                if (found - expected).norm() <= _ALIKE * expected.norm():
+                found = self._tried(call, few, convolutions)
+                if found is not None and (found - expected).norm() <= _ALIKE * expected.norm():
                     return convolutions
         return None
+
+    def _tried(self, call: Caller, batch: Any, convolutions: Convolutions | None) -> Tensor | None:
+        """The product with a fixed vector; None after any error, which a real product raises again."""
+        vector = [torch.cos(torch.arange(p.numel(), device=p.device)).to(p).view(p.shape) for p in self.risk.leaves]
+        try:
+            return self.risk.flatten(self._graph(call, batch, convolutions)(vector))
+        except Exception:
+            return None
 
     @abstractmethod
     def _graph(self, call: Caller, batch: Any, convolutions: Convolutions | None) -> Product:
