@@ -24,11 +24,16 @@ ONEDNN = ", by oneDNN"  # with the matrix products that howsparse takes; on a CP
 
 @dataclass(frozen=True)
 class ProductCosts:
-    """Median seconds of a product over ``examples``, by who takes it; relative difference from howsparse's."""
+    """Median seconds of a product over ``examples``, by who takes it; relative difference from howsparse's.
+
+    Attributes:
+        refused: why a tool cannot take this network, by its name.
+    """
 
     examples: int
     seconds: dict[str, float]
     difference: dict[str, float]
+    refused: dict[str, str]
 
     def ratios(self, to: str) -> dict[str, float]:
         return {name: taken / self.seconds[to] for name, taken in self.seconds.items()}
@@ -50,7 +55,10 @@ def product_costs(network: Network) -> ProductCosts:
         "authors": peers.double_backward(peers.subject(network.model, risk.names), batches),
     }
     tools = peers.products(network.model, risk.names, batches)
-    ways |= {name: product for name, product in tools.items() if product is not None}
+    refused = {name: why for name, product in tools.items() if product and (why := refusal(product, vector))}
+    for name, why in refused.items():
+        note(f"{name} does not take {network.name}: {why}")
+    ways |= {name: product for name, product in tools.items() if product is not None and name not in refused}
     if kept.num_kept < len(batches):
         note(f"memory holds {kept.num_kept} of {len(batches)} batches' graphs")
     difference = check_agreement(ways, vector)
@@ -58,7 +66,16 @@ def product_costs(network: Network) -> ProductCosts:
     if network.effort.by_onednn:
         turns |= {name + ONEDNN: with_onednn(turns[name]) for name in turns if not name.startswith("howsparse")}
     seconds = interleaved({"gradient": risk.gradient, **turns}, network.effort.rounds)
-    return ProductCosts(network.effort.examples, seconds, difference)
+    return ProductCosts(network.effort.examples, seconds, difference, refused)
+
+
+def refusal(product: Callable[[Tensor], Tensor], vector: Tensor) -> str:
+    """Why a tool cannot differentiate the network; empty if it can."""
+    try:
+        product(vector)
+    except NotImplementedError as error:  # torch's, where an operation has no derivative of the kind that the tool uses
+        return str(error).splitlines()[0]
+    return ""
 
 
 def check_agreement(ways: dict[str, Callable[[Tensor], Tensor]], vector: Tensor) -> dict[str, float]:
@@ -195,6 +212,7 @@ def details(network: Network, products: ProductCosts) -> dict[str, object]:
         "product_gradients": products.ratios("gradient"),
         "product_speedup": products.ratios("howsparse"),
         "product_difference": products.difference,
+        "refused": products.refused,
         "density_seconds": density_seconds(network, products),
     }
 
@@ -206,7 +224,7 @@ def density_seconds(network: Network, products: ProductCosts) -> dict[str, float
     diagonal = torch.randn(size, generator=torch.Generator().manual_seed(0))
     seconds: dict[str, float | None] = {}
     for name, density in peers.densities(diagonal).items():
-        if density is None:
+        if density is None or name in products.refused:
             seconds[name] = None
         else:
             product = products.per_example(network.ours if name == "howsparse" else name) * len(network.train)

@@ -87,7 +87,8 @@ def remarks(result: dict[str, Any]) -> list[str]:
         " every product counts as one that builds its graphs again.",
         f"Other tools: {', '.join(f'{tool} {version}' for tool, version in result['peers'].items())}.",
     ]
-    return lines
+    refused = [(tool, name, why) for name, about in networks.items() for tool, why in about["refused"].items()]
+    return lines + [f"{tool} does not take {name}: {why}" for tool, name, why in refused]
 
 
 def of_error(error: dict[str, Any]) -> str:

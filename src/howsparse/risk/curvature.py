@@ -62,6 +62,11 @@ class _Curvature(Operator):
         """Number of this process's batches with stored graphs. The first product decides it."""
         return len(self._keep())
 
+    def graph_bytes(self) -> float:
+        """Bytes of the graph of one example, without the weights; counted on the first batch."""
+        with self.risk.standing_in(twice=True) as call:
+            return self._graph_bytes(call)
+
     def _matvec(self, vector: Tensor) -> Tensor:
         self._products += 1
         return self.over_first(len(self.risk.lengths), vector)

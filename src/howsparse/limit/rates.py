@@ -1,0 +1,256 @@
+"""How fast this machine is with a network: seconds and bytes of gradients, products and vectors, measured on a little.
+
+A time grows with the number of examples as a line does: two pieces of the first batch give it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from howsparse.geometry import Magnitudes
+from howsparse.limit.bracket import solve_bracket
+from howsparse.limit.moved import curvature_of
+from howsparse.limit.options import Curvature, LimitOptions
+from howsparse.limit.prediction import predict_losses
+from howsparse.linalg import Operator, Spectrum, grow_spectrum
+from howsparse.linalg.quadrature import Tridiagonal
+from howsparse.risk import EmpiricalRisk
+from howsparse.risk.batches import batch_length, can_split, split_batch
+from howsparse.risk.curvature import GGN, Hessian
+
+__all__ = ["DataRates", "MatrixRates", "VectorRates", "data_rates", "vector_rates"]
+
+Clock = Callable[[], float]
+
+_LEAST_EXAMPLES = 8
+_LONG = 1.0  # seconds; a larger piece is timed only if it takes less
+_TEMPORARY = 0.5  # what a batch's product takes beside its graph, as a fraction of the graph
+_TIMED_NUMBERS = 1 << 21  # vectors are timed at this length at most
+_TIMED_STEPS = 24
+_TOLERANCE = 0.1  # of the timed bracket and prediction, whose values do not matter
+
+
+@dataclass(frozen=True)
+class MatrixRates:
+    """Time and memory of one matrix over all data.
+
+    Attributes:
+        begin: seconds until the graphs that are kept are built.
+        product: seconds of a product.
+        kept: bytes of the graphs that are kept.
+        graph: bytes of the largest batch's graph.
+        work: bytes that come and go within a product.
+    """
+
+    begin: float
+    product: float
+    kept: int
+    graph: int
+    work: int
+
+
+@dataclass(frozen=True)
+class DataRates:
+    """Seconds of one pass over all data, without and with a gradient; and the matrices in the order of their use."""
+
+    forward: float
+    gradient: float
+    kinds: tuple[MatrixRates, ...]
+
+
+@dataclass(frozen=True)
+class VectorRates:
+    """Seconds of the work beside products.
+
+    Attributes:
+        step: of a Lanczos step.
+        pair: of making one Lanczos vector orthogonal to another.
+        solving: of solving for the bracket, for each pair of steps.
+        prediction: of the predicted curve, with all of its products.
+    """
+
+    step: float
+    pair: float
+    solving: float
+    prediction: float
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Seconds as a function of the number of examples."""
+
+    examples: int
+    seconds: float
+    slope: float
+
+    def at(self, examples: int) -> float:
+        return max(0.0, self.seconds + self.slope * (examples - self.examples))
+
+
+def data_rates(risk: EmpiricalRisk, kinds: Sequence[Curvature], memory: int, clock: Clock) -> DataRates:
+    """Time gradients and products on pieces of the first batch; scale them to all batches.
+
+    Args:
+        risk: the empirical risk; its model is not changed.
+        kinds: the matrices.
+        memory: bytes for stored graphs.
+        clock: gives the time in seconds.
+    """
+    first = next(iter(risk.all_batches))
+    lengths = risk.lengths
+    small = _piece(first, _LEAST_EXAMPLES)
+    bytes_of = {kind: curvature_of(_risk_on(risk, small), kind).graph_bytes() for kind in kinds}
+    seconds = [_seconds_on(risk, small, kinds, clock)]
+    timed = [batch_length(small)]
+    larger = int(timed[0] * _LONG / max(max(seconds[0].values()), 1e-6))
+    larger = min(larger, batch_length(first), int(memory / (4 * max(1.0, *bytes_of.values()))))
+    if larger > timed[0]:
+        seconds.append(_seconds_on(risk, _piece(first, larger), kinds, clock))
+        timed.append(larger)
+    lines = {name: _line(timed, [each[name] for each in seconds]) for name in seconds[0]}
+    found = tuple(
+        _over_all(lengths, bytes_of[kind], memory, lines[f"{kind} graph"], lines[f"{kind} product"]) for kind in kinds
+    )
+    return DataRates(_sum(lines["forward"], lengths), _sum(lines["gradient"], lengths), found)
+
+
+def vector_rates(risk: EmpiricalRisk, options: LimitOptions, sampled: bool, clock: Clock) -> VectorRates:
+    """Time Lanczos steps, a bracket and a predicted curve on a diagonal matrix.
+
+    Args:
+        risk: the empirical risk.
+        options: options of the limit.
+        sampled: whether the bracket also has the error of sampled data.
+        clock: gives the time in seconds.
+    """
+    flat = risk.flat_weights()
+    vector = flat[:_TIMED_NUMBERS]
+    share = flat.numel() / vector.numel()
+    free = _Diagonal(torch.linspace(0, 1, vector.numel(), dtype=flat.dtype, device=flat.device).pow_(8))
+
+    def lanczos(steps: int) -> float:
+        began = clock()
+        for _ in islice(grow_spectrum(free, vector), steps):
+            pass
+        return clock() - began
+
+    lanczos(2)
+    half, whole = lanczos(_TIMED_STEPS // 2), lanczos(_TIMED_STEPS)
+    pairs = [count * (count - 1) / 2 for count in (_TIMED_STEPS // 2, _TIMED_STEPS)]
+    pair = max(0.0, (whole - 2 * half) / (pairs[1] - 2 * pairs[0]))
+    step = max(0.0, (whole - pair * pairs[1]) / _TIMED_STEPS)
+    began = clock()
+    predict_losses(free, vector, vector, _TOLERANCE)
+    prediction = clock() - began
+    solving = _solving(vector, options, clock) * (2 if sampled else 1)
+    return VectorRates(share * step, share * pair, solving, share * prediction)
+
+
+class _Diagonal(Operator):
+    """A diagonal matrix. Its products cost next to nothing."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._values.numel(), self._values.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._values.device
+
+    @property
+    def num_products(self) -> int:
+        return 0
+
+    def _matvec(self, vector: Tensor) -> Tensor:
+        return self._values * vector
+
+
+def _solving(weights: Tensor, options: LimitOptions, clock: Clock) -> float:
+    """Seconds of solving for the bracket, for each pair of steps.
+
+    It is solved again whenever the steps have become an eighth more, so at k steps these solutions add up to about four
+    times the last one, which has k eigenvalues and takes a time in proportion to the square of k. The last is searched.
+    """
+    steps = max(8, min(128, options.max_products * 3 // 4 // options.probes))
+    generator = np.random.default_rng(0)
+    tridiagonal = Tridiagonal(generator.uniform(0.4, 0.6, steps), np.full(steps, 0.2))
+    spectrum = Spectrum((tridiagonal,) * options.probes, weights.numel())
+    magnitudes = Magnitudes(weights.cpu().numpy())
+    seconds = 0.0
+    for search, times in ((False, 4), (True, 2)):
+        began = clock()
+        solve_bracket(spectrum, magnitudes, _TOLERANCE, options.filter_factor, search=search)
+        seconds += times * (clock() - began)
+    return seconds / (steps * (steps - 1) / 2)
+
+
+def _seconds_on(risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clock: Clock) -> dict[str, float]:
+    """Seconds of everything on one piece of a batch. Each is done twice, because the first time is slower."""
+    own = _risk_on(risk, piece)
+    vector = own.flat_weights()
+
+    def timed(call: Callable[[], object]) -> float:
+        call()
+        began = clock()
+        call()
+        return clock() - began
+
+    found = {"forward": timed(own.value), "gradient": timed(own.gradient)}
+    for kind in kinds:
+        matrix: Hessian | GGN = curvature_of(own, kind, memory=1 << 60)
+        matrix @ vector
+        found[f"{kind} product"] = timed(lambda matrix=matrix: matrix @ vector)  # type: ignore[misc]
+        del matrix
+        rebuilt = curvature_of(own, kind, memory=0)
+        found[f"{kind} graph"] = max(0.0, timed(lambda: rebuilt @ vector) - found[f"{kind} product"])  # noqa: B023
+    return found
+
+
+def _over_all(lengths: Sequence[int], example: float, memory: int, graph: _Line, product: _Line) -> MatrixRates:
+    """One matrix over all batches: as many graphs are kept as fit into ``memory``."""
+    kept, left = 0, memory - example * lengths[0]
+    while left >= 0:
+        kept += 1
+        if kept == len(lengths):
+            break
+        left -= example * lengths[kept]
+    rebuilt = _sum(graph, lengths[kept:])
+    largest = example * max(lengths)
+    # While a graph is built again, the one before it is still there.
+    work = _TEMPORARY * largest + (2 * largest if kept < len(lengths) else 0.0)
+    begin = _sum(graph, lengths[:kept]) + graph.at(lengths[0])  # the first batch's is built once more, to count bytes
+    every = _sum(product, lengths) + rebuilt
+    return MatrixRates(begin, every, int(example * sum(lengths[:kept])), int(largest), int(work))
+
+
+def _risk_on(risk: EmpiricalRisk, piece: Any) -> EmpiricalRisk:
+    return EmpiricalRisk(risk.model, [piece], risk.loss, risk.names)
+
+
+def _piece(batch: Any, size: int) -> Any:
+    """The first examples of a batch; all of them, if it cannot be split."""
+    return split_batch(batch, size)[0] if can_split(batch) and batch_length(batch) > size else batch
+
+
+def _line(examples: Sequence[int], seconds: Sequence[float]) -> _Line:
+    """The line through the last two points; through the origin if there is only one."""
+    if len(examples) == 1:
+        return _Line(examples[0], seconds[0], seconds[0] / examples[0])
+    slope = (seconds[-1] - seconds[-2]) / (examples[-1] - examples[-2])
+    return _Line(examples[-1], seconds[-1], max(0.0, slope))
+
+
+def _sum(line: _Line, lengths: Sequence[int]) -> float:
+    return sum(line.at(length) for length in lengths)
