@@ -4,9 +4,9 @@
         [--table docs/cost.md]
 
 Five networks: an MLP on digits, FC5, ResNet20, ResNet18 and a Llama of 260,000 weights; ResNet20 and the Llama are in
-the folder of --nets. Each case is a process of its own: it estimates, and then computes the limit. Memory is the largest
-resident set above that before the estimate. Time is the processor's, on one thread, so that other processes do not
-count. The estimate is of the largest numbers of products; it is compared at the numbers that the limit took, which
+the folder of --nets. Each case is a process of its own: it estimates, and then computes the limit. Memory is the
+largest resident set above that before the estimate. Time is the processor's, on one thread, so that other processes do
+not count. The estimate is of the largest numbers of products; it is compared at the numbers that the limit took, which
 depend on the spectrum and which nobody knows before. It needs Linux. Cases recorded are not run again.
 """
 
@@ -32,7 +32,7 @@ from benchmarks.real_networks_cases import CASES, Sources
 from howsparse.files import write_whole
 from howsparse.limit.cost import LimitCost, limit_cost
 from howsparse.records import Measurement, append_record, provenance, read_lines
-from howsparse.tasks.data import Batches, Images, load_images
+from howsparse.tasks.data import Batches, load_images
 from howsparse.tasks.recipe import load_recipe
 from howsparse.tasks.task import task_problem
 
@@ -176,12 +176,36 @@ NETWORKS: dict[str, Callable[[str | None, Path], Case]] = {
 
 def page(lines: list[dict[str, Any]]) -> str:
     """The page in docs."""
-    made = lines[0]["made"] if lines else {"command": "", "machine": {"processor": ""}}
+    last = lines[-1]
     text = f"""# The cost of a limit, said in advance
 
-Made by `{made["command"]}` on this processor: {made["machine"]["processor"]}. The records are in `results/cost.jsonl`.
+`howsparse limit` says what a limit takes at most before it computes the first product, and so does
+`howsparse.limit_cost(model, batches, options=...)`. If it does not fit into the free memory, the command refuses it
+and names batches that fit. The limits of control groups, such as those of containers and batch jobs, count.
+
+Made by `{last["command"]}` on this processor: {last["machine"]["processor"]}; the records are in `results/cost.jsonl`.
+Each network is a process of its own. Time is the processor's on one thread, so that other processes do not count.
+Memory is the largest resident set above that before the estimate. The steps that a limit takes depend on the spectrum,
+which nobody knows in advance. So the estimate is compared at the steps that were taken; *at most* is what is said in
+advance.
+
+| network | weights | examples | products (at most) | seconds (at most) | estimate / seconds | MiB (at most) | estimate / MiB |
+|---|---|---|---|---|---|---|---|
 """
-    return text
+    rows = [
+        f"| {r['network']} | {r['num_weights']:,} | {r['examples']} | {r['products']} ({r['products_at_most']})"
+        f" | {r['seconds']:.1f} ({r['seconds_at_most']:.1f}) | {ratio(r, 'seconds'):.2f}"
+        f" | {r['bytes'] / 2**20:.0f} ({r['bytes_at_most'] / 2**20:.0f}) | {ratio(r, 'bytes'):.2f} |"
+        for r in lines
+    ]
+    right = sum(abs(ratio(r, what) - 1) <= WITHIN for r in lines for what in ("seconds", "bytes"))
+    took = max(r["seconds_of_estimate"] / r["seconds"] for r in lines)
+    end = f"{right} of {2 * len(lines)} estimates are within {WITHIN:.0%}. The estimate takes at most {took:.0%} of the time"
+    return text + "\n".join(rows) + f"\n\n{end} of the limit.\n"
+
+
+def ratio(line: dict[str, Any], what: str) -> float:
+    return float(line[f"{what}_estimated"] / line[what])
 
 
 if __name__ == "__main__":

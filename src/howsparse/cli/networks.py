@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from howsparse.cli.app import app
+from howsparse.cli.cost import say_limit
 from howsparse.cli.following import after_limit
 from howsparse.cli.measuring import orders_named, prune_by_order, show_mask
 from howsparse.cli.options import (
@@ -98,6 +99,7 @@ def limit(
     if plot is not None:
         check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
+    say_limit(subject, options)
     answer = subject.assess(replace(options, seed=seed), keep)
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     write_record("limit", subject, answer, after, seed, parts.images, record)
@@ -206,6 +208,7 @@ def prune_by_answer(
     record: Path | None,
 ) -> "Mask":
     """The magnitude mask at a given sparsity or at one of the answers; print all answers."""
+    say_limit(subject, options)
     answer = subject.assess(options, keep)
     found, after = pruned_to(subject, answer, target)
     images, weights = about["images"], about["weights"]

@@ -16,7 +16,7 @@ from howsparse.errors import InputError
 from howsparse.limit.budget import basis_room, plan_budget
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.prediction import MAX_PRODUCTS as PREDICTION_PRODUCTS
-from howsparse.limit.rates import DataRates, VectorRates, data_rates, vector_rates
+from howsparse.limit.rates import REBUILT, DataRates, VectorRates, data_rates, vector_rates
 from howsparse.memory import available_memory
 from howsparse.progress import duration
 from howsparse.risk import EmpiricalRisk
@@ -26,7 +26,6 @@ from howsparse.risk.weights import select_weights
 
 __all__ = ["LimitCost", "Part", "limit_cost"]
 
-_GIB = 1 << 30
 _OTHER_PRODUCTS = 3  # two for the costs of the layers, one for random masks
 _PASSES = 3  # over all data without a gradient: one for the tolerance, two that check the prediction
 # Bytes for each weight, beside its own. _HELD: sorted magnitudes, and the float64 sums of their squares. _LANCZOS: an
@@ -35,7 +34,7 @@ _HELD, _LANCZOS, _PREDICTION = 12, 9, 48
 # Vectors of a product: its sum, its part of one batch, flat and in layers. Of Lanczos: a Gaussian vector and its
 # product, with and without the rows that are zero; three in a step, and two for the rows.
 _PRODUCT_VECTORS, _LANCZOS_VECTORS = 3, 9
-_LIBRARIES = 24 << 20  # code and buffers that torch and SciPy load when they are first used
+_LIBRARIES = 56 << 20  # code and buffers that torch and SciPy load when they are first used
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,8 @@ class LimitCost:
         parts: its parts, one after the other.
         before: seconds before the first part, and for evaluating the network.
         held: bytes that all parts need, for example for the weights.
-        graphs: bytes of the largest graph of one batch.
+        graphs: bytes of graphs in the part with the largest memory.
+        example: bytes of one example's graph.
         available: bytes that are free now.
         batch: number of examples in the longest batch.
     """
@@ -90,6 +90,7 @@ class LimitCost:
     before: float
     held: int
     graphs: int
+    example: float
     available: int
     batch: int
 
@@ -126,8 +127,8 @@ class LimitCost:
 
     def __str__(self) -> str:
         return (
-            f"at most {self.products} products, about {duration(self.seconds)} and {self.bytes / _GIB:.1f} GiB of"
-            f" memory, mostly for {self.most}; {self.available / _GIB:.1f} GiB are free"
+            f"at most {self.products} products, {duration(self.seconds)} and {size_of(self.bytes)} of memory, mostly"
+            f" for {self.most}; {size_of(self.available)} are free"
         )
 
     def check(self) -> None:
@@ -138,13 +139,24 @@ class LimitCost:
         """
         if self.fits:
             return
-        left = self.available - (self.bytes - 2 * self.graphs)
-        size = int(left / (2 * self.graphs / self.batch)) if self.graphs else 0
-        mend = f"use batches of {size} examples" if 1 <= size < self.batch else "free some memory, or use fewer weights"
+        # A third of the memory may hold graphs between products. What is left is for those that are built again.
+        left = 2 * self.available / 3 - (self.bytes - self.graphs)
+        size = int(left / (REBUILT * self.example)) if self.example else 0
+        smaller = f"use batches of {size} examples (--batch-size {size} on the command line)"
+        mend = smaller if 1 <= size < self.batch else "free some memory, or study fewer weights by their names"
         raise InputError(
-            f"the limit needs {self.bytes / _GIB:.1f} GiB of memory, mostly for {self.most}, but"
-            f" {self.available / _GIB:.1f} GiB are free; {mend}"
+            f"the limit needs {size_of(self.bytes)} of memory, mostly for {self.most}, but {size_of(self.available)}"
+            f" are free; {mend}"
         )
+
+
+def size_of(number: int) -> str:
+    """A number of bytes in the unit that a person would use.
+
+    >>> size_of(300 << 20), size_of(3 << 29)
+    ('300 MiB', '1.5 GiB')
+    """
+    return f"{number / (1 << 20):.0f} MiB" if number < 1 << 30 else f"{number / (1 << 30):.1f} GiB"
 
 
 def limit_cost(
@@ -192,7 +204,9 @@ def limit_cost(
     halves = sum(4 * p.numel() for p in model.parameters() if is_half(p))
     held = 2 * numbers + _HELD * risk.num_weights + halves + _LIBRARIES
     before = rates.gradient + _PASSES * rates.forward
-    return LimitCost(parts, before, held, max(r.graph for r in rates.kinds), room, max(risk.lengths))
+    graphs = max(matrix.kept + matrix.work for matrix in rates.kinds)
+    example = max(matrix.example for matrix in rates.kinds)
+    return LimitCost(parts, before, held, graphs, example, room, max(risk.lengths))
 
 
 def _parts(
@@ -225,8 +239,8 @@ def _parts(
             "half the data",
             budget.half_sample_after(steps) if sampled else 0,
             probes,
-            whole.product / 2,
-            probes * (whole.product / 2 + vectors.step),
+            whole.half if sampled else 0.0,
+            probes * (whole.half + vectors.step),
             probes * vectors.pair,
             lanczos,
             probes * n * number,

@@ -5,7 +5,7 @@ A time grows with the number of examples as a line does: two pieces of the first
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,20 @@ from howsparse.limit.options import Curvature, LimitOptions
 from howsparse.limit.prediction import predict_losses
 from howsparse.linalg import Operator, Spectrum, grow_spectrum
 from howsparse.linalg.quadrature import Tridiagonal
+from howsparse.memory import available_memory
 from howsparse.risk import EmpiricalRisk
 from howsparse.risk.batches import batch_length, can_split, split_batch
 from howsparse.risk.curvature import GGN, Hessian
 
-__all__ = ["DataRates", "MatrixRates", "VectorRates", "data_rates", "vector_rates"]
+__all__ = ["REBUILT", "DataRates", "MatrixRates", "VectorRates", "data_rates", "vector_rates"]
 
 Clock = Callable[[], float]
 
 _LEAST_EXAMPLES = 8
 _LONG = 1.0  # seconds; a larger piece is timed only if it takes less
-_TEMPORARY = 0.5  # what a batch's product takes beside its graph, as a fraction of the graph
+# Memory that comes and goes within a product, as a multiple of a batch's graph: with the graph kept; and with the graph
+# built again, while the one before it is still there.
+TEMPORARY, REBUILT = 0.5, 2.5
 _TIMED_NUMBERS = 1 << 21  # vectors are timed at this length at most
 _TIMED_STEPS = 24
 _TOLERANCE = 0.1  # of the timed bracket and prediction, whose values do not matter
@@ -42,16 +45,18 @@ class MatrixRates:
     Attributes:
         begin: seconds until the graphs that are kept are built.
         product: seconds of a product.
+        half: seconds of a product over the first half of the batches.
         kept: bytes of the graphs that are kept.
-        graph: bytes of the largest batch's graph.
         work: bytes that come and go within a product.
+        example: bytes of one example's graph.
     """
 
     begin: float
     product: float
+    half: float
     kept: int
-    graph: int
     work: int
+    example: float
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,14 @@ class VectorRates:
 
 @dataclass(frozen=True)
 class _Line:
-    """Seconds as a function of the number of examples."""
+    """Seconds or bytes as a function of the number of examples."""
 
     examples: int
-    seconds: float
+    value: float
     slope: float
 
     def at(self, examples: int) -> float:
-        return max(0.0, self.seconds + self.slope * (examples - self.examples))
+        return max(0.0, self.value + self.slope * (examples - self.examples))
 
 
 def data_rates(risk: EmpiricalRisk, kinds: Sequence[Curvature], memory: int, clock: Clock) -> DataRates:
@@ -103,20 +108,18 @@ def data_rates(risk: EmpiricalRisk, kinds: Sequence[Curvature], memory: int, clo
     """
     first = next(iter(risk.all_batches))
     lengths = risk.lengths
-    small = _piece(first, _LEAST_EXAMPLES)
-    bytes_of = {kind: curvature_of(_risk_on(risk, small), kind).graph_bytes() for kind in kinds}
-    seconds = [_seconds_on(risk, small, kinds, clock)]
-    timed = [batch_length(small)]
-    larger = int(timed[0] * _LONG / max(max(seconds[0].values()), 1e-6))
-    larger = min(larger, batch_length(first), int(memory / (4 * max(1.0, *bytes_of.values()))))
+    small = _piece(risk, first, _LEAST_EXAMPLES)
+    timed, found = [batch_length(small)], [_measured(risk, small, kinds, clock)]
+    largest = max(max(1.0, found[0][f"{kind} bytes"]) for kind in kinds)
+    slowest = max(max(1e-6, value) for name, value in found[0].items() if not name.endswith("bytes"))
+    larger = int(timed[0] * min(_LONG / slowest, available_memory(risk.device) / (16 * largest)))
+    larger = min(larger, batch_length(first))
     if larger > timed[0]:
-        seconds.append(_seconds_on(risk, _piece(first, larger), kinds, clock))
+        found.append(_measured(risk, _piece(risk, first, larger), kinds, clock))
         timed.append(larger)
-    lines = {name: _line(timed, [each[name] for each in seconds]) for name in seconds[0]}
-    found = tuple(
-        _over_all(lengths, bytes_of[kind], memory, lines[f"{kind} graph"], lines[f"{kind} product"]) for kind in kinds
-    )
-    return DataRates(_sum(lines["forward"], lengths), _sum(lines["gradient"], lengths), found)
+    lines = {name: _line(timed, [each[name] for each in found]) for name in found[0]}
+    matrices = tuple(_over_all(lengths, memory, lines, kind) for kind in kinds)
+    return DataRates(_sum(lines["forward"], lengths), _sum(lines["gradient"], lengths), matrices)
 
 
 def vector_rates(risk: EmpiricalRisk, options: LimitOptions, sampled: bool, clock: Clock) -> VectorRates:
@@ -196,8 +199,8 @@ def _solving(weights: Tensor, options: LimitOptions, clock: Clock) -> float:
     return seconds / (steps * (steps - 1) / 2)
 
 
-def _seconds_on(risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clock: Clock) -> dict[str, float]:
-    """Seconds of everything on one piece of a batch. Each is done twice, because the first time is slower."""
+def _measured(risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clock: Clock) -> dict[str, float]:
+    """Seconds and bytes on one piece of a batch. Each is done twice, because the first time is slower."""
     own = _risk_on(risk, piece)
     vector = own.flat_weights()
 
@@ -210,6 +213,7 @@ def _seconds_on(risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clo
     found = {"forward": timed(own.value), "gradient": timed(own.gradient)}
     for kind in kinds:
         matrix: Hessian | GGN = curvature_of(own, kind, memory=1 << 60)
+        found[f"{kind} bytes"] = matrix.graph_bytes() * batch_length(piece)
         matrix @ vector
         found[f"{kind} product"] = timed(lambda matrix=matrix: matrix @ vector)  # type: ignore[misc]
         del matrix
@@ -218,38 +222,45 @@ def _seconds_on(risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clo
     return found
 
 
-def _over_all(lengths: Sequence[int], example: float, memory: int, graph: _Line, product: _Line) -> MatrixRates:
+def _over_all(lengths: Sequence[int], memory: int, lines: dict[str, _Line], kind: Curvature) -> MatrixRates:
     """One matrix over all batches: as many graphs are kept as fit into ``memory``."""
-    kept, left = 0, memory - example * lengths[0]
-    while left >= 0:
-        kept += 1
-        if kept == len(lengths):
-            break
-        left -= example * lengths[kept]
-    rebuilt = _sum(graph, lengths[kept:])
+    graph, product = lines[f"{kind} graph"], lines[f"{kind} product"]
+    example = lines[f"{kind} bytes"].at(lengths[0]) / lengths[0]
+    kept = sum(example * count <= memory for count in accumulate(lengths)) if memory > 0 else 0
+    half = len(lengths) // 2
     largest = example * max(lengths)
-    # While a graph is built again, the one before it is still there.
-    work = _TEMPORARY * largest + (2 * largest if kept < len(lengths) else 0.0)
-    begin = _sum(graph, lengths[:kept]) + graph.at(lengths[0])  # the first batch's is built once more, to count bytes
-    every = _sum(product, lengths) + rebuilt
-    return MatrixRates(begin, every, int(example * sum(lengths[:kept])), int(largest), int(work))
+    work = largest * (TEMPORARY if kept == len(lengths) else REBUILT)
+    counted = graph.at(lengths[0]) if memory > 0 else 0.0  # the first batch's is built once more, to count its bytes
+    return MatrixRates(
+        _sum(graph, lengths[:kept]) + counted,
+        _sum(product, lengths) + _sum(graph, lengths[kept:]),
+        _sum(product, lengths[:half]) + _sum(graph, lengths[kept:half]),
+        int(example * sum(lengths[:kept])),
+        int(work),
+        example,
+    )
 
 
 def _risk_on(risk: EmpiricalRisk, piece: Any) -> EmpiricalRisk:
     return EmpiricalRisk(risk.model, [piece], risk.loss, risk.names)
 
 
-def _piece(batch: Any, size: int) -> Any:
-    """The first examples of a batch; all of them, if it cannot be split."""
-    return split_batch(batch, size)[0] if can_split(batch) and batch_length(batch) > size else batch
+def _piece(risk: EmpiricalRisk, batch: Any, size: int) -> Any:
+    """The first examples of a batch, with a label that counts; all of them, if it cannot be split."""
+    while can_split(batch) and batch_length(batch) > size:
+        piece = split_batch(batch, size)[0]
+        if risk.weight_of(piece):
+            return piece
+        size *= 2
+    return batch
 
 
-def _line(examples: Sequence[int], seconds: Sequence[float]) -> _Line:
-    """The line through the last two points; through the origin if there is only one."""
+def _line(examples: Sequence[int], values: Sequence[float]) -> _Line:
+    """The line through two points; through the origin if there is only one."""
     if len(examples) == 1:
-        return _Line(examples[0], seconds[0], seconds[0] / examples[0])
-    slope = (seconds[-1] - seconds[-2]) / (examples[-1] - examples[-2])
-    return _Line(examples[-1], seconds[-1], max(0.0, slope))
+        return _Line(examples[0], values[0], values[0] / examples[0])
+    slope = (values[1] - values[0]) / (examples[1] - examples[0])
+    return _Line(examples[1], values[1], max(0.0, slope))
 
 
 def _sum(line: _Line, lengths: Sequence[int]) -> float:
