@@ -142,8 +142,8 @@ def digits(data: str | None, nets: Path) -> Case:
 
 def fc5(data: str | None, nets: Path) -> Case:
     recipe = load_recipe("fc5-cifar10")
-    train, test = load_images(recipe.data, data, first=1000)
-    return Case(task_problem(recipe, train, test).initial(), list(Batches(train, 250)), 100)
+    train, test = load_images(recipe.data, data, first=500)
+    return Case(task_problem(recipe, train, test).initial(), list(Batches(train, 125)), 64)
 
 
 def resnet20(data: str | None, nets: Path) -> Case:
@@ -152,17 +152,17 @@ def resnet20(data: str | None, nets: Path) -> Case:
         Sources(nets, Path(data or load_recipe("fc5-cifar10").data.source), nothing, nothing, nothing)
     )
     x, y = case.calibration[0]
-    return Case(case.model, list(zip(x[:128].split(32), y[:128].split(32), strict=True)), 48)
+    return Case(case.model, list(zip(x[:64].split(16), y[:64].split(16), strict=True)), 36)
 
 
 def resnet18(data: str | None, nets: Path) -> Case:
     train, _ = load_images(load_recipe("fc5-cifar10").data, data, first=256)
-    return Case(convnet(train), list(Batches(train.first(32), 8)), 36)
+    return Case(convnet(train), list(Batches(train.first(8), 4)), 32)
 
 
 def llama_260k(data: str | None, nets: Path) -> Case:
-    (network,) = llama(nets, Effort(64, 16, 1, 1), train=64, used=64)
-    return Case(network.model, network.batches(), 100)
+    (network,) = llama(nets, Effort(32, 8, 1, 1), train=32, used=32)
+    return Case(network.model, network.batches(), 48)
 
 
 NETWORKS: dict[str, Callable[[str | None, Path], Case]] = {
@@ -186,10 +186,10 @@ and names batches that fit. The limits of control groups, such as those of conta
 Made by `{last["command"]}` on this processor: {last["machine"]["processor"]}; the records are in `results/cost.jsonl`.
 Each network is a process of its own. Time is the processor's on one thread, so that other processes do not count.
 Memory is the largest resident set above that before the estimate. The steps that a limit takes depend on the spectrum,
-which nobody knows in advance. So the estimate is compared at the steps that were taken; *at most* is what is said in
-advance.
+which nobody knows in advance. So the estimate is compared at the steps that were taken, and *estimated* is its ratio to
+what was taken; *at most* is what is said in advance.
 
-| network | weights | examples | products (at most) | seconds (at most) | estimate / seconds | MiB (at most) | estimate / MiB |
+| network | weights | examples | products (at most) | seconds (at most) | estimated | MiB (at most) | estimated |
 |---|---|---|---|---|---|---|---|
 """
     rows = [
@@ -200,8 +200,9 @@ advance.
     ]
     right = sum(abs(ratio(r, what) - 1) <= WITHIN for r in lines for what in ("seconds", "bytes"))
     took = max(r["seconds_of_estimate"] / r["seconds"] for r in lines)
-    end = f"{right} of {2 * len(lines)} estimates are within {WITHIN:.0%}. The estimate takes at most {took:.0%} of the time"
-    return text + "\n".join(rows) + f"\n\n{end} of the limit.\n"
+    end = f"{right} of {2 * len(lines)} estimates are within {WITHIN:.0%}."
+    end += f" Estimating takes at most {took:.0%} of the limit's time."
+    return text + "\n".join(rows) + f"\n\n{end}\n"
 
 
 def ratio(line: dict[str, Any], what: str) -> float:

@@ -99,7 +99,7 @@ def test_memory_is_that_of_graphs_and_lanczos_vectors(model: Counting, batches: 
 def test_refuses_what_does_not_fit_and_names_batches_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
-    one = [(torch.randn(256, 3, 32, 32), torch.arange(256) % 10)]
+    one = [(torch.randn(256, 3, 64, 64), torch.arange(256) % 10)]
     options = LimitOptions(max_products=32)
     limit_cost(model, one, options=options).check()
     least = limit_cost(model, Pieces(one, 1), options=options).bytes

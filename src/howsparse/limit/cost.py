@@ -45,6 +45,7 @@ class Part:
         name: its name there.
         steps: largest number of steps.
         products: products of one step: one for each probe.
+        extra: products before the first step.
         begin: seconds before the first step.
         each: seconds of a step, without work that grows with the number of steps.
         pair: seconds for each pair of steps.
@@ -55,6 +56,7 @@ class Part:
     name: str
     steps: int
     products: int
+    extra: int
     begin: float
     each: float
     pair: float
@@ -97,7 +99,7 @@ class LimitCost:
     @property
     def products(self) -> int:
         """Largest number of curvature products."""
-        return sum(part.steps * part.products for part in self.parts)
+        return sum(part.extra + part.steps * part.products for part in self.parts)
 
     @property
     def seconds(self) -> float:
@@ -224,11 +226,12 @@ def _parts(
     building = whole.begin if len(rates.kinds) > 1 else 0.0
     step = whole.product + vectors.step
     return (
-        Part("recoverable", budget.recovery, 1, first.begin, first.product + vectors.step, 0.0, recovering, 0),
+        Part("recoverable", budget.recovery, 1, 0, first.begin, first.product + vectors.step, 0.0, recovering, 0),
         Part(
             "bracket",
             steps,
             probes,
+            1,
             building + whole.product,
             probes * step,
             probes * vectors.pair + vectors.solving,
@@ -239,6 +242,7 @@ def _parts(
             "half the data",
             budget.half_sample_after(steps) if sampled else 0,
             probes,
+            int(sampled),
             whole.half if sampled else 0.0,
             probes * (whole.half + vectors.step),
             probes * vectors.pair,
@@ -248,6 +252,7 @@ def _parts(
         Part(
             "upper bound",
             budget.upper_bound_after(steps),
+            1,
             1,
             whole.product,
             step,
@@ -259,11 +264,12 @@ def _parts(
             "prediction",
             PREDICTION_PRODUCTS,
             1,
+            0,
             vectors.prediction,
             whole.product,
             0.0,
             product + _PREDICTION * n,
             0,
         ),
-        Part("layers", _OTHER_PRODUCTS, 1, 0.0, whole.product, 0.0, product, 0),
+        Part("layers", _OTHER_PRODUCTS, 1, 0, 0.0, whole.product, 0.0, product, 0),
     )

@@ -5,7 +5,9 @@ A time grows with the number of examples as a line does: two pieces of the first
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, islice
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ __all__ = ["REBUILT", "DataRates", "MatrixRates", "VectorRates", "data_rates", "
 Clock = Callable[[], float]
 
 _LEAST_EXAMPLES = 8
+_REPEATS, _ENOUGH = 5, 0.2  # times of one thing, and the seconds after which it is not done again
 _LONG = 1.0  # seconds; a larger piece is timed only if it takes less
 # Memory that comes and goes within a product, as a multiple of a batch's graph: with the graph kept; and with the graph
 # built again, while the one before it is still there.
@@ -136,20 +139,15 @@ def vector_rates(risk: EmpiricalRisk, options: LimitOptions, sampled: bool, cloc
     share = flat.numel() / vector.numel()
     free = _Diagonal(torch.linspace(0, 1, vector.numel(), dtype=flat.dtype, device=flat.device).pow_(8))
 
-    def lanczos(steps: int) -> float:
-        began = clock()
+    def lanczos(steps: int) -> None:
         for _ in islice(grow_spectrum(free, vector), steps):
             pass
-        return clock() - began
 
-    lanczos(2)
-    half, whole = lanczos(_TIMED_STEPS // 2), lanczos(_TIMED_STEPS)
+    half, whole = (_timed(clock, partial(lanczos, steps)) for steps in (_TIMED_STEPS // 2, _TIMED_STEPS))
     pairs = [count * (count - 1) / 2 for count in (_TIMED_STEPS // 2, _TIMED_STEPS)]
     pair = max(0.0, (whole - 2 * half) / (pairs[1] - 2 * pairs[0]))
     step = max(0.0, (whole - pair * pairs[1]) / _TIMED_STEPS)
-    began = clock()
-    predict_losses(free, vector, vector, _TOLERANCE)
-    prediction = clock() - began
+    prediction = _timed(clock, partial(predict_losses, free, vector, vector, _TOLERANCE))
     solving = _solving(vector, options, clock) * (2 if sampled else 1)
     return VectorRates(share * step, share * pair, solving, share * prediction)
 
@@ -191,35 +189,38 @@ def _solving(weights: Tensor, options: LimitOptions, clock: Clock) -> float:
     tridiagonal = Tridiagonal(generator.uniform(0.4, 0.6, steps), np.full(steps, 0.2))
     spectrum = Spectrum((tridiagonal,) * options.probes, weights.numel())
     magnitudes = Magnitudes(weights.cpu().numpy())
-    seconds = 0.0
-    for search, times in ((False, 4), (True, 2)):
-        began = clock()
-        solve_bracket(spectrum, magnitudes, _TOLERANCE, options.filter_factor, search=search)
-        seconds += times * (clock() - began)
+    solve = partial(solve_bracket, spectrum, magnitudes, _TOLERANCE, options.filter_factor)
+    seconds = 4 * _timed(clock, partial(solve, search=False)) + 2 * _timed(clock, partial(solve, search=True))
     return seconds / (steps * (steps - 1) / 2)
 
 
 def _measured(risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clock: Clock) -> dict[str, float]:
-    """Seconds and bytes on one piece of a batch. Each is done twice, because the first time is slower."""
+    """Seconds and bytes on one piece of a batch."""
     own = _risk_on(risk, piece)
     vector = own.flat_weights()
 
-    def timed(call: Callable[[], object]) -> float:
-        call()
-        began = clock()
-        call()
-        return clock() - began
-
+    timed = partial(_timed, clock)
     found = {"forward": timed(own.value), "gradient": timed(own.gradient)}
     for kind in kinds:
         matrix: Hessian | GGN = curvature_of(own, kind, memory=1 << 60)
         found[f"{kind} bytes"] = matrix.graph_bytes() * batch_length(piece)
         matrix @ vector
-        found[f"{kind} product"] = timed(lambda matrix=matrix: matrix @ vector)  # type: ignore[misc]
+        found[f"{kind} product"] = timed(partial(matrix.__matmul__, vector))
         del matrix
         rebuilt = curvature_of(own, kind, memory=0)
-        found[f"{kind} graph"] = max(0.0, timed(lambda: rebuilt @ vector) - found[f"{kind} product"])  # noqa: B023
+        found[f"{kind} graph"] = max(0.0, timed(partial(rebuilt.__matmul__, vector)) - found[f"{kind} product"])
     return found
+
+
+def _timed(clock: Clock, call: Callable[[], object]) -> float:
+    """The median of a few times; of a single one if it is long. The first call can be slower and does not count."""
+    call()
+    seconds: list[float] = []
+    while len(seconds) < _REPEATS and sum(seconds) < _ENOUGH:
+        began = clock()
+        call()
+        seconds.append(clock() - began)
+    return median(seconds)
 
 
 def _over_all(lengths: Sequence[int], memory: int, lines: dict[str, _Line], kind: Curvature) -> MatrixRates:

@@ -109,10 +109,16 @@ class _Curvature(Operator):
         """Bytes of one example's graph without the weights, counted on the first batch."""
         batch = self.risk.on(next(iter(self.risk.all_batches)))
         storages: dict[int, int] = {}
+        views: set[tuple[int, int, int]] = set()
 
         def count(tensor: Tensor) -> Tensor:
+            """Add a tensor's own part of its storage: a batch may be a part of all data."""
             storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            view = storage.data_ptr(), tensor.storage_offset(), tensor.numel()
+            if view not in views:
+                views.add(view)
+                used = storages.get(view[0], 0) + tensor.numel() * tensor.element_size()
+                storages[view[0]] = min(storage.nbytes(), used)
             return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
