@@ -31,7 +31,8 @@ __all__ = ["REBUILT", "DataRates", "MatrixRates", "VectorRates", "data_rates", "
 Clock = Callable[[], float]
 
 _LEAST_EXAMPLES = 8
-_REPEATS, _ENOUGH = 5, 0.2  # times of one thing, and the seconds after which it is not done again
+_REPEATS, _ENOUGH = 3, 0.1  # times of one thing, and the seconds after which it is not done again
+_SHORT = 0.1  # seconds; pieces that take less are timed together
 _LONG = 1.0  # seconds; a larger piece is timed only if it takes less
 # Memory that comes and goes within a product, as a multiple of a batch's graph: with the graph kept; and with the graph
 # built again, while the one before it is still there.
@@ -117,9 +118,13 @@ def data_rates(risk: EmpiricalRisk, kinds: Sequence[Curvature], memory: int, clo
     slowest = max(max(1e-6, value) for name, value in found[0].items() if not name.endswith("bytes"))
     larger = int(timed[0] * min(_LONG / slowest, available_memory(risk.device) / (16 * largest)))
     larger = min(larger, batch_length(first))
-    if larger > timed[0]:
-        found.append(_measured(risk, _piece(risk, first, larger), kinds, clock))
-        timed.append(larger)
+    copies = max(1, min(len(lengths), int(_SHORT / slowest)))
+    if larger > timed[0] or copies > 1:
+        again = larger <= timed[0]
+        timed, found = ([], []) if again else (timed, found)
+        piece = small if again else _piece(risk, first, larger)
+        found.append(_measured(risk, piece, kinds, clock, copies))
+        timed.append(batch_length(piece))
     lines = {name: _line(timed, [each[name] for each in found]) for name in found[0]}
     matrices = tuple(_over_all(lengths, memory, lines, kind) for kind in kinds)
     return DataRates(_sum(lines["forward"], lengths), _sum(lines["gradient"], lengths), matrices)
@@ -194,12 +199,16 @@ def _solving(weights: Tensor, options: LimitOptions, clock: Clock) -> float:
     return seconds / (steps * (steps - 1) / 2)
 
 
-def _measured(risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clock: Clock) -> dict[str, float]:
-    """Seconds and bytes on one piece of a batch."""
-    own = _risk_on(risk, piece)
+def _measured(
+    risk: EmpiricalRisk, piece: Any, kinds: Sequence[Curvature], clock: Clock, copies: int = 1
+) -> dict[str, float]:
+    """Seconds and bytes on one piece of a batch; short ones on some copies, as a product has fixed costs of its own."""
+    own = EmpiricalRisk(risk.model, [piece] * copies, risk.loss, risk.names)
     vector = own.flat_weights()
 
-    timed = partial(_timed, clock)
+    def timed(call: Callable[[], object]) -> float:
+        return _timed(clock, call) / copies
+
     found = {"forward": timed(own.value), "gradient": timed(own.gradient)}
     for kind in kinds:
         matrix: Hessian | GGN = curvature_of(own, kind, memory=1 << 60)
@@ -240,10 +249,6 @@ def _over_all(lengths: Sequence[int], memory: int, lines: dict[str, _Line], kind
         int(work),
         example,
     )
-
-
-def _risk_on(risk: EmpiricalRisk, piece: Any) -> EmpiricalRisk:
-    return EmpiricalRisk(risk.model, [piece], risk.loss, risk.names)
 
 
 def _piece(risk: EmpiricalRisk, batch: Any, size: int) -> Any:
