@@ -114,7 +114,7 @@ class _Curvature(Operator):
         def count(tensor: Tensor) -> Tensor:
             """Add a tensor's own part of its storage: a batch may be a part of all data."""
             storage = tensor.untyped_storage()
-            view = storage.data_ptr(), tensor.storage_offset(), tensor.numel()
+            view = storage.data_ptr(), int(tensor.storage_offset()), tensor.numel()
             if view not in views:
                 views.add(view)
                 used = storages.get(view[0], 0) + tensor.numel() * tensor.element_size()
