@@ -91,7 +91,7 @@ def test_limit_says_its_cost_before_it_starts(
     arguments = ("limit", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--max-products", "40")
     monkeypatch.setattr("howsparse.cli.cost._WORTH_SAYING", 0.0)
     assert run(*arguments, monkeypatch=monkeypatch) == 0
-    assert "the limit takes at most 38 products" in capsys.readouterr().err
+    assert "the limit takes at most 40 products" in capsys.readouterr().err
     monkeypatch.setattr("howsparse.limit.cost.available_memory", lambda device: 1 << 20)
     assert "but 1 MiB are free" in refused(*arguments, monkeypatch=monkeypatch, capsys=capsys)
 
