@@ -3,6 +3,8 @@
     python -m benchmarks.product --data FOLDER_OR_HUB_NAME [--images 4000] [--record results/product.jsonl]
         [--table docs/product.md]
 
+The page is made of the records in ``--record``, also of those of `benchmarks.convolutions`.
+
 FC5 at initialisation on CIFAR-10, float32. All ways are first checked against the same product in float64. Then they
 take turns in one process, so that a slow phase of the machine affects all of them. Ratios are of medians.
 """
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, linearize, vmap
 
-from howsparse.files import write_whole
+from benchmarks.product_page import write_page
 from howsparse.matmul import fast_matmul
 from howsparse.records import Measurement, append_record, provenance
 from howsparse.risk.curvature import GGN, Hessian
@@ -64,12 +66,11 @@ def main() -> None:
         "seconds": {name: round(taken, 4) for name, taken in seconds.items()},
     }
     record = Measurement(kind="product", made=provenance("python -m benchmarks.product"), **found)
-    result = record.model_dump(mode="json")
     if options.record is not None:
         append_record(record, options.record)
-    if options.table is not None:
-        write_whole(options.table, lambda file: file.write_text(page(result)))
-    print(json.dumps(result, indent=2))
+    if options.table is not None and options.record is not None:
+        write_page(options.record, options.table)
+    print(json.dumps(record.model_dump(mode="json"), indent=2))
 
 
 def hessian_ways(risk: EmpiricalRisk, vector: Tensor) -> dict[str, Way]:
@@ -150,30 +151,6 @@ def check_agreement(risk: EmpiricalRisk, vector: Tensor, ways: dict[str, Way]) -
         if not error < 1e-3:
             raise SystemExit(f"{name}: differs from the product in float64 by {error:.1e}")
     return errors
-
-
-def page(result: dict[str, Any]) -> str:
-    """The page in docs."""
-    ratios, errors = result["product_gradients"], result["errors"]
-    processor = result["made"]["machine"]["processor"]
-    rows = [f"| {name} | {ratio:.2f} | {show(errors.get(name))} |" for name, ratio in ratios.items()]
-    text = f"""# What a product costs
-
-Made by `python -m benchmarks.product` on {result["images"]:,} images, with {result["threads"]} threads on an
-{processor} processor; the record is in `results/product.jsonl`. FC5 at initialisation, float32. *Gradients*: the time
-of a product divided by the time of a gradient of the same batches. The gradient uses oneDNN's matrix products, which
-howsparse takes where they do not round (`howsparse/matmul.py`); torch's default are MKL's, marked "MKL". The error is
-relative to the same product in float64. Errors much above 1e-6 come from one unit that, on one image, rounding puts on
-the other side of its ReLU.
-
-| way | gradients | relative error |
-|---|---|---|
-"""
-    return text + "".join(f"{row}\n" for row in rows)
-
-
-def show(error: float | None) -> str:
-    return "" if error is None else f"{error:.0e}"
 
 
 def interleaved(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -166,7 +166,10 @@ def retrained(network: Network, allowed: float, start: float) -> Line:
     for sparsity in FIXED:
         reached = losses(sparsity, -math.inf)
         local = howsparse.recovered_loss(
-            network.model, magnitude_mask(network.model, sparsity), network.batches, max_products=24
+            network.model,
+            magnitude_mask(network.model, sparsity),
+            network.batches,
+            max_products=network.fixed_steps,
         )
         predicted.append({"sparsity": sparsity, "now": local.predicted, "low": local.low, "high": local.high})
         predicted[-1]["reached"] = reached

@@ -32,8 +32,9 @@ class Network:
         x, y: the examples, on which it was trained and is retrained.
         retrain: the losses after each budget, from the model, the mask, the examples and a loss at which to stop.
         products: products of limit, recoverable and directional limit.
-        steps: Lanczos steps for each mask when the choices of the trust region are compared.
         batch: examples in a batch of the products.
+        steps: Lanczos steps for each mask when the choices of the trust region are compared.
+        fixed_steps: products for the predicted loss of each mask of the fixed sparsities.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Network:
     products: tuple[int, int, int]
     batch: int
     steps: int = 20
+    fixed_steps: int = 24
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
@@ -99,7 +101,8 @@ def _fc5(weights: Path, folder: Path, images: int) -> Network:
 def _resnet20(nets: Path, folder: Path, images: int) -> Network:
     model = ResNet(3)
     load_weights(model, nets / "resnet20-12fca82f.th")
-    return Network(model.eval(), *normalised(cifar10_images(folder).first(images)), _sgd, (40, 60, 64), 250)
+    x, y = normalised(cifar10_images(folder).first(images))
+    return Network(model.eval(), x, y, _sgd, (32, 30, 48), 250, steps=8, fixed_steps=10)  # products are dear here
 
 
 def whole(images: Images) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from howsparse.limit.bracket import RESOLVED_WIDTH
+
 __all__ = ["page"]
 
 Line = dict[str, Any]
@@ -50,8 +52,15 @@ def page(lines: list[Line]) -> str:
     networks = [with_directional(line, lines) for line in lines if line["kind"] == "recovery"]
     tasks = list(dict.fromkeys(line["task"] for line in networks))
     networks.sort(key=lambda line: tasks.index(line["task"]))
-    parts = introduction(len(networks), networks[0]["budgets"]), verdict(networks), by_training(networks)
-    return "\n".join(line for part in (*parts, errors(networks), losses(networks)) for line in part).rstrip() + "\n"
+    answered = [line for line in networks if resolved(line)]
+    parts = introduction(len(networks), networks[0]["budgets"]), verdict(answered, networks), by_training(networks)
+    return "\n".join(line for part in (*parts, errors(answered), losses(networks)) for line in part).rstrip() + "\n"
+
+
+def resolved(line: Line) -> bool:
+    """Whether the bracket of the recoverable sparsity is narrow enough to be an answer."""
+    low, high = line["recoverable"]
+    return bool(high - low <= RESOLVED_WIDTH)
 
 
 def with_directional(line: Line, lines: list[Line]) -> Line:
@@ -78,13 +87,14 @@ removed ones did (R). R was fixed after a look at three of these networks (seed 
 neither, the convnet with l1 0.0001), before the others were retrained. The other choices of the trust region are in
 the table of errors: a ball of twice the radius, and fixed shifts of mu = 2 tolerance / R² and a tenth of it in place of
 a ball. [theory.md](theory.md) has the formulas. Limits and directional limits are from few products, so some of their
-brackets are wide; the table of errors takes the middle.
+brackets are wide; the table of errors takes the middle. It leaves out networks whose bracket of *recoverable* is wider
+than {RESOLVED_WIDTH:g}.
 
 """.splitlines()
 
 
-def verdict(networks: list[Line]) -> list[str]:
-    """What the tables say, in words."""
+def verdict(networks: list[Line], all_networks: list[Line]) -> list[str]:
+    """What the tables say, in words, of the networks with an answer; and of the larger ones in any case."""
     few, many = networks[0]["budgets"]
 
     def gaps(name: str, budget: int, of: list[Line]) -> tuple[float, float]:
@@ -110,7 +120,7 @@ def verdict(networks: list[Line]) -> list[str]:
   and stays also where another choice is nearer.
 - **The loss itself is not predicted well.** Retraining goes on to fit the examples nearly perfectly, where the local
   model says that less is gained.
-{larger(networks)}- All of this is about the training loss. It says nothing about unseen data.
+{larger(all_networks)}- All of this is about the training loss. It says nothing about unseen data.
 
 """.splitlines()
 
@@ -123,8 +133,11 @@ def larger(networks: list[Line]) -> str:
         text += (
             "  A Gauss-Newton matrix of few images has few directions with curvature, and so few that can do harm.\n"
         )
-    if not any(line["task"] == "resnet20" for line in networks):
-        text += "- ResNet20 has not been run.\n"
+    for line in (line for line in networks if line["task"] == "resnet20"):
+        low, high = line["recoverable"]
+        text += f"- On ResNet20 ({line['examples']:,} images), {line['recoverable_products']} products give no answer:"
+        text += f" the bracket is {low:.2f} to {high:.2f}.\n  It is not in the table of errors."
+        text += f" {line['budgets'][1]} steps of SGD reach {line['reached'][1]:.2f}, which is below both ends.\n"
     return text
 
 

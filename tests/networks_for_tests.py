@@ -34,13 +34,18 @@ def convnet_case(seed: int = 0) -> tuple[nn.Module, Batches]:
     return model, list(zip(inputs.split(8), targets.split(8), strict=True))
 
 
-def exact_curvature(model: nn.Module, batches: Batches, kind: str = "hessian") -> Tensor:
-    """Dense Hessian or Gauss-Newton matrix of the mean loss, ``(D, D)``, in evaluation mode."""
+def exact_curvature(
+    model: nn.Module, batches: Batches, kind: str = "hessian", names: list[str] | None = None
+) -> Tensor:
+    """Dense Hessian or Gauss-Newton matrix of the mean loss, ``(D, D)``, in evaluation mode.
+
+    It is by the weights of these names; by default by the prunable ones.
+    """
     was = model.training
     model.eval()
     inputs, targets = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
     fixed = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    studied = prunable_weights(model)
+    studied = prunable_weights(model) if names is None else {name: model.get_parameter(name) for name in names}
     shapes = {name: w.shape for name, w in studied.items()}
     at = torch.cat([w.detach().flatten() for w in studied.values()])
 

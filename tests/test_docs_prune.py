@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from cli_for_tests import run
+from howsparse.records import read_lines
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -49,9 +50,9 @@ def test_the_command_prints_what_the_page_shows(
     trained: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On another processor the training rounds differently, so another combination may win; the kinds of lines stay."""
-    (command,) = [line for block in blocks("prune.md", "") for line in block.splitlines()]
+    command, *_ = [line for block in blocks("prune.md", "") for line in block.splitlines()]
     assert run(*shlex.split(command)[1:], monkeypatch=monkeypatch) == 0, capsys.readouterr().err
-    (page,) = blocks("prune.md", "text")
+    page, *_ = blocks("prune.md", "text")
     shown, printed = page.splitlines(), capsys.readouterr().out.splitlines()
     for i in (0, 1, -2, -1):
         assert shape(printed[i]) == shape(shown[i])
@@ -61,6 +62,21 @@ def test_the_command_prints_what_the_page_shows(
     gone = sum(int((state[f"{layer}.weight"] == 0).sum()) for layer in (0, 2, 4))
     certified = float(re.findall(r"when (\S+) %", printed[1])[0])
     assert gone / 17024 == pytest.approx(certified / 100, abs=1e-3)
+
+
+def test_the_page_shows_what_is_recorded() -> None:
+    """The numbers of each run on the page are those of the last record of its command."""
+    records = {line["model"]: line for line in read_lines(DOCS.parent / "results/prune.jsonl") if "sentence" in line}
+    pages = blocks("prune.md", "text")
+    assert len(pages) == len(records) >= 1
+    for found, page in zip(records.values(), pages, strict=True):
+        first, second, _, *rows = page.splitlines()
+        assert first.startswith(f"{100 * found['measured']:.1f} % of {found['num_weights']:,} weights can go while")
+        assert second == found["sentence"]
+        for row, each in zip(rows, found["combinations"], strict=False):
+            assert row.split()[:2] == [each["order"], each["repair"]]
+            assert row.split()[-2:] == [str(len(each["points"]) - 1), f"{each['seconds']:.1f}"]
+        assert f"the network with {100 * found['pruned_sparsity']:.1f} % removed" in page
 
 
 def test_the_python_runs(trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli_for_tests import refused, run
+from howsparse import directional_limit
 from howsparse.cli.terminal import free_name, ticker
 
 KEYS = {
@@ -116,6 +117,31 @@ def test_limit_of_any_module(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     kept = float(last.split("--sparsity ")[1].split()[0])
     assert round(kept * 112) == measured
     assert "has rank" not in shown.err
+
+
+def test_the_directional_limit_is_that_of_the_library(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("limit", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--tolerance", "0.02")
+    products = ("--max-products", "100")
+    assert run(*arguments, *products, "--directional", "--json", monkeypatch=monkeypatch) == 0
+    answer = json.loads(capsys.readouterr().out)
+    import mynets
+
+    with np.load("data.npz") as arrays:
+        batches = [(torch.from_numpy(arrays["inputs"]), torch.from_numpy(arrays["targets"]))]
+    found = directional_limit(mynets.net(), batches, tolerance=0.02, max_products=100)
+    assert answer["directional_low"] == pytest.approx(found.low, abs=0.03)  # the same up to batches and threads
+    assert answer["directional_high"] == pytest.approx(found.high, abs=0.03)
+    assert 0 < answer["directional_low"] <= answer["directional_high"] <= 1
+    assert 0 < answer["directional_products"] <= 100
+    assert run(*arguments, *products, "--directional", monkeypatch=monkeypatch) == 0
+    low, high = (f"{100 * answer[f'directional_{end}']:.1f} %" for end in ("low", "high"))
+    assert f"directional  {low} to {high}, if a random subspace adapts" in capsys.readouterr().out
+    assert run(*arguments, *products, "--json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["directional_low"] is None
+    said = refused(*arguments, "--max-products", "40", "--directional", monkeypatch=monkeypatch, capsys=capsys)
+    assert "max_products 40 is too few for a directional limit; use at least 64" in said
 
 
 def test_too_few_images_for_the_gauss_newton_matrix(

@@ -217,7 +217,7 @@ def test_errors_add_up_to_the_bracket() -> None:
 
 def test_stops_at_the_precision_asked_for() -> None:
     model, batches = trained_case(4)
-    easy = pruning_limit(model, batches, precision=0.9, max_products=160)
+    easy = pruning_limit(model, batches, precision=0.9, max_products=160, probes=1)
     assert easy.stopped == "precision"
     assert easy.num_products < 48
     resolved = pruning_limit(model, batches, precision=0.0)

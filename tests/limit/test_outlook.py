@@ -3,11 +3,14 @@
 import functools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from howsparse import InputError, PruningLimit, pruning_limit
+from howsparse import InputError, LimitOptions, PruningLimit, pruning_limit
+from howsparse.limit.options import probes_for
+from howsparse.linalg import Spectrum, Tridiagonal
 from networks_for_tests import Batches
 
 
@@ -73,15 +76,45 @@ def test_seconds_are_those_of_the_products() -> None:
 
 
 def test_where_the_probe_makes_the_bracket_wide_more_probes_are_advised() -> None:
-    """More products of the same probe change nothing; the advised number of probes makes the bracket narrower."""
+    """More products of the same probe change nothing; the advised options are valid and make the bracket narrower."""
     torch.manual_seed(0)
     model, inputs = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(300, 4)
     batches = [(inputs, inputs[:, :3].argmax(1))]
-    wide = pruning_limit(model, batches, tolerance=0.015)
+    wide = pruning_limit(model, batches, tolerance=0.015, probes=1)
     assert (wide.stopped, wide.resolved) == ("probe", False)
     assert wide.outlook() is None
-    with pytest.raises(InputError, match=r"use the measured sparsity, or probes=4"):
+    probes, products = wide.more_probes()
+    with pytest.raises(
+        InputError, match=rf"use the measured sparsity, or probes={probes} with max_products={products}"
+    ):
         wide.resolved_sparsity()
-    assert pruning_limit(model, batches, tolerance=0.015, max_products=800).bracket == wide.bracket
-    more = pruning_limit(model, batches, tolerance=0.015, probes=4)
+    assert pruning_limit(model, batches, tolerance=0.015, probes=1, max_products=800).bracket == wide.bracket
+    more = pruning_limit(model, batches, tolerance=0.015, probes=probes, max_products=products)
     assert more.errors.width < 0.75 * wide.errors.width
+    chosen = pruning_limit(model, batches, tolerance=0.015)
+    assert chosen.errors.width < more.errors.width
+    assert chosen.resolved
+    many = pruning_limit(model, batches, tolerance=0.015, probes=12)  # whose steps are so few that 4 x 12 need more
+    probes, products = many.more_probes()
+    assert pruning_limit(model, batches, tolerance=0.015, probes=probes, max_products=products).errors.probe < (
+        0.75 * many.errors.probe
+    )
+
+
+@pytest.mark.parametrize("size", [30, 200, 3000, 20_000, 60_000])
+def test_probes_for_are_as_many_as_give_the_half_width_and_as_the_products_allow(size: int) -> None:
+    """Against the interval itself at T = 1/2: one probe fewer is wider than 0.01, if products and 16 do not decide."""
+    one = Tridiagonal(np.array([1.0]), np.array([0.0]))
+
+    def half_width(probes: int) -> float:
+        low, high = Spectrum((one,) * probes, size).probe_interval(0.5, 0.5, 0.99)
+        return (high - low) / 2
+
+    probes = probes_for(size, 10**9)
+    assert 1 <= probes <= 16
+    assert half_width(probes) <= 0.01 or probes == 16
+    assert probes == 1 or half_width(probes - 1) > 0.0099
+    few = probes_for(size, 400)
+    assert few <= probes
+    assert few == 1 or few * max(32, size / 6) <= 400
+    assert LimitOptions(probes=few).max_products == 400  # which accepts so many

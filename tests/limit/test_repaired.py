@@ -1,6 +1,7 @@
 """The search for the best order and repair, against repairs and evaluations that are made here one by one."""
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from howsparse import InputError
-from howsparse.limit.bench import bench_of
+from howsparse.limit.bench import Bench, bench_of
 from howsparse.limit.certificate import Certificate
 from howsparse.limit.certify import certify
 from howsparse.limit.certify_repaired import candidates_below, certify_repaired
-from howsparse.limit.contest import Trial
+from howsparse.limit.contest import Trial, race
 from howsparse.limit.goal import Goal, Point
 from howsparse.limit.held_out import check_held_out
 from howsparse.limit.paired import paired_p_value
@@ -23,6 +24,7 @@ from howsparse.limit.sequence import Question
 from howsparse.pruning.masks import Mask, magnitude_mask
 from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.repair import REPAIRS, prune_and_repair
+from howsparse.risk.losses import cross_entropy
 from howsparse.risk.spread import spread
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,7 +140,11 @@ def test_a_repair_keeps_the_mask_and_reaches_more_than_none(found: Repaired) -> 
     assert all((found.network.state[name][~kept] == 0).all() for name, kept in found.network.mask.items())
     none = next(each for each in found.combinations if each.repair == "none")
     assert found.sparsity > none.sparsity + 0.05
-    assert found.compared_at == pytest.approx((1 + none.sparsity) / 2, abs=1e-3)
+    orders_at, repairs_at = found.compared_at
+    assert orders_at == pytest.approx((1 + none.sparsity) / 2, abs=1e-3)
+    for each in found.combinations:
+        if each.repair != "none":
+            assert each.at(orders_at) or each.at(repairs_at)
 
 
 def test_the_model_and_the_random_state_are_as_before(network: nn.Module) -> None:
@@ -208,9 +214,112 @@ def test_what_does_not_fit_is_said_and_not_fatal() -> None:
         compare_repairs(model, CHOOSE, 0.5, calibration=TRAIN, orders=["magnitude"], repairs="batchnorm")
 
 
-def test_auto_has_every_repair_but_none() -> None:
-    assert set(repairs_named("auto")) == REPAIRS.keys() - {"none"}
+def test_auto_has_every_repair_but_none_and_the_global_step_alone() -> None:
+    assert set(repairs_named("auto")) == REPAIRS.keys() - {"none", "global"}
     assert repairs_named(["none", "rounds"]) == ("none", "rounds")
+
+
+def quiet(*told: object) -> None:
+    """Nobody listens."""
+
+
+class Scripted(Bench):
+    """A bench whose combinations have known ends: what is lost grows exponentially up to there and above."""
+
+    ends: dict[tuple[str, str], float]
+    steepness: float
+    networks: list[tuple[str, str, float]]
+
+    @classmethod
+    def of(cls, ends: dict[tuple[str, str], float], steepness: float = 12.0) -> "Scripted":
+        bench = cls(nn.Linear(1000, 1000), [], [], nn.functional.mse_loss, None, ["weight"], 0, None, quiet, quiet)  # type: ignore[arg-type]
+        bench.goal, bench._dense, bench.networks = Goal(tolerance=0.5), Point(0.0, 1.0, None), []
+        bench.ends, bench.steepness = ends, steepness
+        return bench
+
+    def made(self, order: str, repair: str, sparsity: float) -> Any:
+        if (order, repair) not in self.ends:
+            raise InputError(f"{order} with {repair} does not fit")
+        self.networks.append((order, repair, sparsity))
+        self.prices[repair] = {"layers": 1.0, "batchnorm": 0.5}.get(repair, 5.0)
+        lost = 0.5 * np.exp(self.steepness * (sparsity - self.ends[order, repair]))
+        return SimpleNamespace(order=order, repair=repair, sparsity=sparsity), Point(sparsity, 1.0 + lost, None)
+
+
+ENDS = {
+    ("magnitude", "layers"): 0.62,
+    ("erk", "layers"): 0.56,
+    ("wanda", "layers"): 0.2,
+    ("magnitude", "batchnorm"): 0.4,
+    ("magnitude", "rounds"): 0.66,
+    ("magnitude", "layers+global"): 0.655,
+    ("magnitude", "rounds+global"): 0.7,
+}
+AUTO = ["layers", "batchnorm", "rounds", "layers+global", "rounds+global"]
+
+
+@pytest.mark.parametrize("steepness", [3.0, 12.0, 60.0])
+@pytest.mark.parametrize("start", [0.5, 0.72, 0.9])
+def test_the_contest_finds_the_best_with_few_networks(steepness: float, start: float) -> None:
+    bench = Scripted.of(ENDS, steepness)
+    trials, compared_at = race(bench, ["erk", "magnitude", "wanda"], AUTO, 0.3, start, 0.01)
+    best = max(trials, key=lambda trial: trial.rank)
+    assert (best.order, best.repair) == ("magnitude", "rounds+global")
+    assert 0.69 <= best.sparsity <= 0.7
+    assert len(set(bench.networks)) == len(bench.networks), "no network is made twice"
+    slow = [each for each in bench.networks if each[1] not in ("layers", "batchnorm")]
+    assert bench.networks.index(slow[0]) > max(i for i, each in enumerate(bench.networks) if each[1] == "layers")
+    assert ("magnitude", "layers+global") not in {each[:2] for each in slow}, "rounds are the better start"
+    assert [s for _, repair, s in slow if repair == "rounds"] == [compared_at[1]]
+    assert 0.62 < compared_at[1] <= 0.63
+    assert len(slow) <= 6
+    assert len(bench.networks) <= 16
+
+
+def test_a_repair_that_does_not_fit_is_passed_over() -> None:
+    bench = Scripted.of({("magnitude", "rounds"): 0.6})
+    trials, _ = race(bench, ["erk", "magnitude"], ["layers", "rounds", "batchnorm"], 0.3, 0.65, 0.01)
+    assert [(each.order, each.repair) for each in trials] == [("magnitude", "rounds")]
+    assert set(bench.refused) == {"erk, layers", "magnitude, layers", "erk, rounds", "magnitude, batchnorm"}
+    assert trials[0].sparsity == pytest.approx(0.595, abs=0.006)
+    with pytest.raises(InputError, match="erk with layers does not fit"):
+        race(bench, ["erk"], ["layers"], 0.3, 0.65, 0.01)
+
+
+def test_a_repair_that_goes_on_from_another_one_is_named_alone() -> None:
+    bench = Scripted.of({("magnitude", "rounds+global"): 0.6})
+    trials, _ = race(bench, ["magnitude"], ["rounds+global"], 0.3, 0.65, 0.01)
+    assert trials[0].sparsity == pytest.approx(0.595, abs=0.006)
+
+
+@pytest.mark.parametrize("start", ["layers", "rounds"])
+def test_a_network_that_goes_on_from_its_start_has_the_same_bits(network: nn.Module, start: str) -> None:
+    def fresh() -> Bench:
+        return bench_of(network, CHOOSE, TRAIN, 300, cross_entropy, None, None, 0, quiet, quiet)
+
+    whole, whole_point = fresh().made("wanda", f"{start}+global", 0.8)
+    bench = fresh()
+    bench.made("wanda", start, 0.8)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("howsparse.limit.bench.prune_and_repair", lambda *given, **options: calls.append(given))
+        parts, point = bench.made("wanda", f"{start}+global", 0.8)
+    assert not calls
+    assert point == whole_point
+    assert all(torch.equal(value, parts.state[name]) for name, value in whole.state.items())
+    assert bench.prices[f"{start}+global"] > bench.prices[start]
+
+
+def test_the_calls_before_following_tell_time_and_number(network: nn.Module) -> None:
+    told: list[tuple[str, str, float, int]] = []
+    options: dict[str, Any] = {"calibration": TRAIN, "max_drop": 0.05, "orders": ["magnitude"], "examples": 200}
+    found = measure_repaired(
+        network, CHOOSE, repairs=["layers"], on_follow=lambda *given: told.append(given), **options
+    )
+    ((order, repair, seconds, networks),) = told
+    assert (order, repair) == ("magnitude", "layers")
+    assert seconds < found.best.seconds
+    assert networks >= 1
 
 
 def test_the_search_finds_the_edge_of_any_goal() -> None:
@@ -218,7 +327,7 @@ def test_the_search_finds_the_edge_of_any_goal() -> None:
     model = nn.Linear(100, 100)
     for edge in (0.013, 0.4, 0.737, 0.96, 0.995):
         for precision in (0.01, 0.03):
-            bench = bench_of(model, [], TRAIN, 10, nn.functional.mse_loss, None, None, 0, lambda *rest: None)  # type: ignore[arg-type]
+            bench = bench_of(model, [], TRAIN, 10, nn.functional.mse_loss, None, None, 0, quiet, quiet)  # type: ignore[arg-type]
             bench.goal, bench._dense = Goal(tolerance=0.5), Point(0.0, 0.0, None)
             made: list[float] = []
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from howsparse import InputError, magnitude_mask, random_mask
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import prune
-from howsparse.pruning.repair import repair_layers
+from howsparse.pruning.repair import prune_and_repair, repair_layers
 from howsparse.pruning.repair.layers import as_groups, input_columns, output_columns
 from howsparse.risk.batches import split_batch
 
@@ -354,6 +354,33 @@ def test_after_an_error_the_model_is_as_before() -> None:
         repair_layers(model, magnitude_mask(model, 0.5), batches_of(normal(40, 3)))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("repair", ["layers", "rounds", "layers+global", "rounds+global"])
+def test_inputs_that_are_not_finite_are_refused_in_one_line(repair: str) -> None:
+    """An overflow in the first layer: the second one gets infinite inputs. No weight becomes NaN."""
+    model = seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)))
+    model[0].weight.data[0] = 1e308
+    x = normal(20, 3).abs() * 10
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=r"^weight '\S+' cannot be refitted: .* are not finite .*; pass [^\n]*$"):
+        prune_and_repair(model, 0.25, batches_of(x), repair=repair)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["constant", "copies", "few"])
+@pytest.mark.parametrize("random", [False, True], ids=["one mask for all rows", "a mask for each row"])
+def test_a_singular_system_is_refused_in_one_line(kind: str, random: bool) -> None:
+    """The inputs are finite, but the sum of their squares has no inverse, and the ridge is below the rounding."""
+    x = {"constant": torch.ones(50, 8), "copies": normal(50, 1).repeat(1, 8), "few": normal(2, 8)}[kind].double()
+    model = seeded(lambda: nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 2)))
+    mask = random_mask(model, 0.25) if random else Mask({"0.weight": torch.arange(8).expand(6, 8) > 1})
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=r"^weight '0.weight' cannot be refitted with ridge 1e-18: .* combinations"):
+        repair_layers(model, mask, batches_of(x), ridge=1e-18)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    repair_layers(model, mask, batches_of(x))
+    assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
 def test_a_path_that_depends_on_the_weights_is_refused() -> None:

@@ -18,14 +18,21 @@ from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import SplitLoss
 from howsparse.risk.modes import device_of, evaluation_mode
 
-__all__ = ["FOLLOWED", "PASSES", "expected_seconds", "say_cost", "say_limit", "say_repairs"]
+__all__ = [
+    "PASSES",
+    "expected_seconds",
+    "say_certifying",
+    "say_cost",
+    "say_following",
+    "say_limit",
+    "say_repairs",
+]
 
 PASSES = 9  # over all data, of one measurement that begins on a part of the data; of a certificate too
 _MANY_PASSES = 17  # of one measurement on few data
 _FEW = 1600  # fewer examples than this are few
 _WORTH_SAYING = 10.0  # seconds
 _MUCH_MEMORY = 1 << 30
-FOLLOWED = 7  # networks that are made to follow the best combinations to their largest sparsity
 _BACKWARD = 3  # a gradient takes this many evaluations
 _CURVATURE_EXAMPLES = 256
 _MARGINAL_STEPS, _MARGINAL_EXAMPLES, _MARGINAL_SINGLE = 20, 512, 64
@@ -71,15 +78,44 @@ def say_limit(subject: Subject, options: LimitOptions) -> None:
 
 
 def say_repairs(seconds: float, networks: int) -> None:
-    """Print how long some repairs will take, once the first one was timed, if it is more than ten seconds.
+    """Print how long the first repairs will take, once one was timed, if it is more than ten seconds.
 
     Args:
         seconds: time of the first repair and its evaluation.
-        networks: number of networks to repair.
+        networks: number of networks that are compared first.
     """
     if seconds * networks > _WORTH_SAYING:
         whole = duration(seconds * networks)
-        note(f"one repaired network takes {duration(seconds)}; up to {networks} are made: {whole}; rounds take longer")
+        note(f"one repaired network takes {duration(seconds)}; {networks} are compared first: {whole}")
+
+
+def say_following(order: str, repair: str, seconds: float, networks: int) -> None:
+    """Print how long it will take to follow a combination to its largest sparsity, if it is more than ten seconds.
+
+    Args:
+        order, repair: the combination.
+        seconds: time of one of its networks.
+        networks: the usual number of networks.
+    """
+    if seconds * networks > _WORTH_SAYING:
+        whole = duration(seconds * networks)
+        note(f"following {order}, {repair}: about {networks} networks of {duration(seconds)}: {whole}")
+
+
+def say_certifying(subject: Subject, held_out: Iterable[Any], seconds: float, made: int, tested: int) -> None:
+    """Print how long a certificate of repaired networks will take at most, if it is more than ten seconds.
+
+    Args:
+        subject: the network and its data.
+        held_out: batches to certify on.
+        seconds: time of one repaired network.
+        made: number of networks that must be made.
+        tested: number of networks that are tested.
+    """
+    first = next(iter(held_out))
+    whole = seconds * made + _seconds(subject, first) / batch_length(first) * _count(held_out) * (tested + 1)
+    if whole > _WORTH_SAYING:
+        note(f"certifying: at most {made} more networks of {duration(seconds)}, {tested} tests: {duration(whole)}")
 
 
 def expected_seconds(

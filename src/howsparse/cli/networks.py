@@ -13,6 +13,7 @@ from howsparse.cli.following import after_limit
 from howsparse.cli.measuring import orders_named, prune_by_order, show_mask
 from howsparse.cli.options import (
     DataOption,
+    DirectionalOption,
     ForceOption,
     JsonOption,
     KeepOption,
@@ -70,12 +71,8 @@ def demo(
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     show_answer(answer, after, as_json, {"task": "digits", "seed": seed})
     if not as_json:
-        show_lines(
-            [
-                "next: howsparse train digits --output digits.safetensors",
-                "next: howsparse measure digits --weights digits.safetensors",
-            ]
-        )
+        commands = "train digits --output digits.safetensors", "measure digits --weights digits.safetensors"
+        show_lines([f"next: howsparse {command}" for command in commands])
     draw(answer, "Digits, 64-64-32-10 ReLU network trained with l1", output)
 
 
@@ -88,6 +85,7 @@ def limit(
     data: DataOption = None,
     parts: DataOptions,
     options: LimitOptions,
+    directional: DirectionalOption = False,
     keep: KeepOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -100,7 +98,7 @@ def limit(
         check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
     say_limit(subject, options)
-    answer = subject.assess(replace(options, seed=seed), keep)
+    answer = subject.assess(replace(options, seed=seed), keep, directional)
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     write_record("limit", subject, answer, after, seed, parts.images, record)
     show_answer(answer, after, as_json, {"kind": "limit", "model": model, "seed": seed, "images": parts.images})
@@ -158,15 +156,16 @@ def prune(
     if repairs.repair is not None:
         held = None if repairs.held_out is None else load_data(repairs.held_out, model, subject.model, parts)[1]
         repaired = prune_by_repair(subject, target, goals, order, repairs, held, seed)
-        show_repaired(subject, repaired, as_json, about, record)
+        show_repaired(subject, repaired, as_json, about | {"kind": "prune-repair"}, record)
         found, sentence = repaired.network, repaired.sentence
     elif certificate is not None:
         proven = read_certificate(certificate, subject.model)
         found, sentence = proven.mask, proven.sentence
-        show_mask(subject, proven.mask, proven.order, {}, as_json, about, record)
+        show_mask(subject, proven.mask, proven.order, {}, as_json, about | {"kind": "prune-mask"}, record)
     elif max_drop is None and order is None:
         found = prune_by_answer(subject, target, replace(options, seed=seed), keep, as_json, about, record)
     else:
+        about["kind"] = "prune-mask"  # a record of kind "prune" has a limit
         found = prune_by_order(subject, target, goals, order or "magnitude", seed, as_json, about, record)
     write_pruned(subject, found, output, sentence, force)
     if mask is not None:

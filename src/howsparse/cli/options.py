@@ -11,6 +11,7 @@ import typer
 
 __all__ = [
     "DataOption",
+    "DirectionalOption",
     "EpochsOption",
     "FolderOption",
     "ForceOption",
@@ -57,6 +58,9 @@ KeepOption = Annotated[
     typer.Option(help="Folder that stores the computation; if it is stopped, run the same command to continue."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+DirectionalOption = Annotated[
+    bool, typer.Option("--directional", help="Also the limit with the gradient and the direction of what is removed.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output files.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Append the run to this JSON-lines file.")]
 PlotOption = Annotated[Path | None, typer.Option(help="Draw the answers into this .png, .svg or .pdf file.")]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from howsparse.cli.cost import FOLLOWED, say_cost, say_repairs
+from howsparse.cli.cost import say_certifying, say_cost, say_following, say_repairs
 from howsparse.cli.measuring import goal_for, orders_named, question_of, write_measurement
 from howsparse.cli.subject import GoalOptions, Subject
 from howsparse.cli.terminal import note, print_json, show_lines, show_table, stage_bars
@@ -65,7 +65,7 @@ class Found:
         certificate: the certificate; None if none was made.
         reason: why no certificate was made; None if there is one.
         choose: the batches that chose.
-        seconds: time of all this.
+        seconds: time of all this, and time of the processor.
     """
 
     repaired: "Repaired"
@@ -73,7 +73,7 @@ class Found:
     certificate: "Certificate | None"
     reason: str | None
     choose: Iterable[Any]
-    seconds: float
+    seconds: tuple[float, float]
 
     @property
     def sentence(self) -> str:
@@ -125,30 +125,33 @@ def prune_by_repair(
     Raises:
         InputError: nothing fits, or a certificate was asked for and cannot be made.
     """
-    from howsparse.limit.certify_repaired import candidates_below
     from howsparse.limit.repaired import AUTO_ORDERS, compare_repairs, measure_repaired, repairs_named
 
     assert options.repair is not None
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     orders = (AUTO_ORDERS if options.repair == "auto" else ("magnitude",)) if order is None else orders_named(order)
     repairs = repairs_named(options.repair)
     if not subject.splits:
         note("the same examples calibrate and choose, so more may be measured than other data keep; give test data too")
     given: dict[str, Any] = {"calibration": subject.train, "orders": orders, "repairs": repairs, "loss": subject.loss}
-    tried = len(orders) + len(repairs) - 1
     if isinstance(target, float):
-        with _watched(tried) as told:
+        with _watched(len(orders) + len(repairs) - 1) as told:
             found = compare_repairs(subject.model, subject.test, target, **given, seed=seed, **told)
-        return Found(found, found.network, None, _NO_GOAL, subject.test, time.perf_counter() - began)
+        return Found(found, found.network, None, _NO_GOAL, subject.test, _since(began))
     choose, held, reason = _data(subject, goals, options, held_out)
     say_cost(subject, choose, orders if repairs == ("none",) else orders[:1])
-    with _watched(tried + FOLLOWED + (0 if held is None else len(candidates_below(0.5)))) as told:
-        found = measure_repaired(subject.model, choose, **vars(goal_for(subject, goals)), **given, seed=seed, **told)
+    given |= vars(goal_for(subject, goals)) | {"seed": seed, "on_follow": say_following}
+    with _watched(len(orders)) as told:
+        found = measure_repaired(subject.model, choose, **given, **told)
     if held is not None and found.sparsity == 0:
         held, reason = None, "no pruned network keeps what must be kept on the data that choose"
     certificate, network = (None, None) if held is None else _certified(subject, found, held)
     network = found.network if network is None else network
-    return Found(found, network, certificate, reason, choose, time.perf_counter() - began)
+    return Found(found, network, certificate, reason, choose, _since(began))
+
+
+def _since(began: tuple[float, float]) -> tuple[float, float]:
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 def _data(
@@ -177,17 +180,19 @@ def _data(
 
 
 def _certified(subject: Subject, found: "Repaired", held: "HeldOut") -> "tuple[Certificate, PrunedNetwork | None]":
-    from howsparse.limit.certify_repaired import certify_repaired
+    from howsparse.limit.certify_repaired import certify_repaired, sparsities_to_certify
 
-    best = found.best
+    best, tested = found.best, sparsities_to_certify(found)
     note(f"measured on the data that choose: {100 * best.sparsity:.1f} % ({best.order} order, {best.repair} repair)")
+    new = 0 if best.repair == "none" else len([each for each in tested if each not in found.kept])
+    say_certifying(subject, held.batches, best.seconds / (len(best.points) - 1), new, len(tested))
     with stage_bars() as show:
         return certify_repaired(subject.model, found, held, progress=show)
 
 
 @contextmanager
 def _watched(networks: int) -> Iterator[dict[str, Any]]:
-    """Options with which the library shows its progress, and says how long it takes once a repair was timed."""
+    """Options with which the library shows its progress, and says how long networks take once the first was timed."""
     last, said = time.perf_counter(), False
 
     def on_point(order: str, repair: str, point: "Point") -> None:
@@ -254,7 +259,8 @@ def _summary(subject: Subject, found: Found) -> dict[str, Any]:
         "pruned_loss": _finite(after.loss),
         "num_weights": found.network.mask.num_weights,
         "examples": sum(batch_length(batch) for batch in found.choose),
-        "seconds": round(found.seconds, 3),
+        "seconds": round(found.seconds[0], 3),
+        "processor_seconds": round(found.seconds[1], 3),
         "compared_at": repaired.compared_at,
         "combinations": [_row(each) for each in repaired.combinations],
         "refused": repaired.refused,

@@ -120,7 +120,7 @@ class Subject:
     def splits(self) -> bool:
         return self.test is not self.train and self.test is not self.whole
 
-    def assess(self, options: LimitOptions, keep: Path | None = None) -> "Assessment":
+    def assess(self, options: LimitOptions, keep: Path | None = None, directional: bool = False) -> "Assessment":
         """Compute all answers, with progress on stderr."""
         from howsparse.limit.assess import assess
         from howsparse.limit.compute import options_for_sample
@@ -130,7 +130,8 @@ class Subject:
         elif self.population is not None:
             options = replace(options, population=self.population)
         with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
-            return assess(self.model, self.train, self.test, loss=self.loss, options=options, keep=keep, progress=show)
+            given: dict[str, Any] = {"loss": self.loss, "options": options, "directional": directional, "keep": keep}
+            return assess(self.model, self.train, self.test, **given, progress=show)
 
     def halves(self) -> tuple[Iterable[Any], Iterable[Any]]:
         """The test data in two halves: one chooses, the other is held out."""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from howsparse.limit.compute import pruning_limit
+from howsparse.limit.directional import DirectionalLimit, check_directional, directional_limit
 from howsparse.limit.goal import Goal, Point
 from howsparse.limit.measure import FINE, Measured, measure
 from howsparse.limit.options import Answer, LimitOptions
@@ -32,13 +33,15 @@ class Assessment:
         limit: the computed limit.
         on_train: the measured curve on the training batches; use its threshold for the loss.
         on_test: the measured curve on the test batches; use its threshold for the accuracy.
-        seconds: time for the limit and both curves, in seconds.
+        seconds: time for the limits and both curves, in seconds.
+        directional: the directional limit on the training batches; None if it was not asked for.
     """
 
     limit: PruningLimit
     on_train: Measured
     on_test: Measured
     seconds: float
+    directional: DirectionalLimit | None = None
 
     def sparsity(self, answer: Answer) -> float:
         """The sparsity of one answer.
@@ -58,6 +61,9 @@ class Assessment:
             "limit_unbounded": unbounded.sparsity if unbounded.resolved else None,
             "limit_unbounded_low": unbounded.bracket[0],
             "limit_unbounded_high": unbounded.bracket[1],
+            "directional_low": None if self.directional is None else self.directional.low,
+            "directional_high": None if self.directional is None else self.directional.high,
+            "directional_products": None if self.directional is None else self.directional.num_products,
             "larsen_interval": self.limit.larsen_interval if self.limit.resolved else None,
             "measured": self.on_train.sparsity,
             "measured_by_accuracy": self.on_test.sparsity_by_accuracy,
@@ -75,6 +81,7 @@ def assess(
     *,
     loss: Loss = cross_entropy,
     options: LimitOptions | None = None,
+    directional: bool = False,
     keep: Path | None = None,
     progress: Progress | bool | None = None,
 ) -> Assessment:
@@ -88,6 +95,8 @@ def assess(
         test: test batches, which can be read several times.
         loss: ``loss(model, batch)``, as for `pruning_limit`.
         options: options of the limit.
+        directional: whether to compute the directional limit too, with the tolerance of the limit and at most as many
+            products again.
         keep: folder in which `pruning_limit` stores its products and the limit.
         progress: as for `pruning_limit`.
 
@@ -95,13 +104,19 @@ def assess(
         The limit and both measured curves.
 
     Raises:
-        InputError: as for `pruning_limit`.
+        InputError: as for `pruning_limit` and `directional_limit`.
     """
-    began = time.perf_counter()
+    began, chosen, along = time.perf_counter(), options or LimitOptions(), None
+    if directional:
+        check_directional(model, loss, chosen.max_products)
     with reporting(progress) as report:
-        limit = pruning_limit(model, train, loss=loss, options=options, keep=keep, progress=report)
+        limit = pruning_limit(model, train, loss=loss, options=chosen, keep=keep, progress=report)
+        if directional:
+            same: dict[str, Any] = {"tolerance": limit.tolerance, "names": limit.names, "seed": chosen.seed}
+            same |= {"loss": loss, "max_products": chosen.max_products, "progress": report}
+            along = directional_limit(model, train, **same)
         on_train, on_test = measure_both(model, limit, train, test, loss, report)
-    return Assessment(limit, on_train, on_test, time.perf_counter() - began)
+    return Assessment(limit, on_train, on_test, time.perf_counter() - began, along)
 
 
 def measure_both(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +13,11 @@ from torch import nn
 
 from howsparse.errors import InputError
 from howsparse.limit.goal import Goal, Point
+from howsparse.progress import Progress
+from howsparse.pruning.masks import Mask
 from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import Order, OrderFunction, rank
-from howsparse.pruning.repair import prune_and_repair
+from howsparse.pruning.repair import REPAIRS, continue_repair, prune_and_repair, start_of
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.fast import fast_convolutions
 from howsparse.risk.losses import Loss, as_loss
@@ -25,6 +28,7 @@ from howsparse.store import digest
 
 __all__ = ["Bench", "bench_of"]
 
+_STARTS = {start for start in map(start_of, REPAIRS) if start is not None}
 _CLEARLY = 2.0  # a combination that is worse than the best by so many times what may be lost is clearly worse
 
 
@@ -41,8 +45,12 @@ class Bench:
         names: names of the weights to prune.
         seed: seed of orders that draw at random.
         goal: what a pruned network must keep; None if the best at one sparsity is wanted.
-        on_point: called with order, repair, point, and the number of points so far.
+        on_point: called with order, repair and point.
+        on_follow: called before a combination is followed, with order, repair, time of one of its networks, and the
+            usual number of networks.
+        progress: called with the stage, and the done and the expected number of its networks.
         refused: why a combination cannot be used, by "order, repair".
+        prices: time of one network by repair, in seconds, with its evaluation.
         best: the rank of the best network that was made by a repair.
         kept: networks of the same order and repair as the best one that meet the goal, by their sparsity.
     """
@@ -55,11 +63,16 @@ class Bench:
     names: list[str]
     seed: int
     goal: Goal | None
-    on_point: Callable[[str, str, Point, int], None]
+    on_point: Callable[[str, str, Point], None]
+    progress: Progress
+    on_follow: Callable[[str, str, float, int], None] = lambda order, repair, seconds, networks: None
     refused: dict[str, str] = field(default_factory=dict)
+    prices: dict[str, float] = field(default_factory=dict)
     best: tuple[float, float] = (0.0, -math.inf)
     kept: dict[float, PrunedNetwork] = field(default_factory=dict)
-    _made: int = 0
+    _stage: tuple[str, int] = ("measuring", 1)
+    _done: int = 0
+    _starts: dict[str, PrunedNetwork] = field(default_factory=dict)
     _orders: dict[str, OrderFunction] = field(default_factory=dict)
     _dense: Point | None = None
 
@@ -84,19 +97,31 @@ class Bench:
 
     def made(self, order: str, repair: str, sparsity: float) -> tuple[PrunedNetwork, Point]:
         """`make`, and the network's point on the batches."""
-        changed = copy.deepcopy(self.model)
+        changed, began, going_on = copy.deepcopy(self.model), time.perf_counter(), self._start(order, repair, sparsity)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            mask = prune_and_repair(
-                changed,
-                self.snap(sparsity),
-                self.calibration,
-                repair=repair,
-                order=self.order(order),
-                names=self.names,
-                loss=self.loss,
-                seed=self.seed,
-            )
-            return PrunedNetwork.of(changed, mask, order, repair), self._point(changed, mask.sparsity)
+            mask = self._repair(changed, order, repair, self.snap(sparsity))
+            network, point = PrunedNetwork.of(changed, mask, order, repair), self._point(changed, mask.sparsity)
+        if repair in _STARTS:
+            self._starts[repair] = network
+        seconds = time.perf_counter() - began
+        self.prices[repair] = seconds + (0.0 if going_on is None else self.prices[going_on.repair])
+        return network, point
+
+    def _start(self, order: str, repair: str, sparsity: float) -> PrunedNetwork | None:
+        """The network that a repair can go on from, if it was the last one that its start has made."""
+        start = self._starts.get(start_of(repair) or "")
+        same = start is not None and (start.order, start.sparsity) == (order, self.snap(sparsity))
+        return start if same else None
+
+    def _repair(self, changed: nn.Module, order: str, repair: str, sparsity: float) -> Mask:
+        """Prune and repair a copy of the model."""
+        start = self._start(order, repair, sparsity)
+        if start is not None:
+            start.apply_(changed)
+            continue_repair(changed, start.mask, self.calibration, repair=repair, dense=self.model, loss=self.loss)
+            return start.mask
+        options: dict[str, Any] = {"order": self.order(order), "names": self.names, "loss": self.loss}
+        return prune_and_repair(changed, sparsity, self.calibration, repair=repair, seed=self.seed, **options)
 
     def keep(self, network: PrunedNetwork, rank: tuple[float, float]) -> None:
         """Keep a network that meets the goal if its order and repair are the best so far. Few networks stay in memory.
@@ -111,10 +136,16 @@ class Bench:
         self.best = max(self.best, rank)
         self.kept = (self.kept if same else {}) | {network.sparsity: network}
 
+    def begin(self, stage: str, networks: int) -> None:
+        """Begin a stage of the progress, which makes about so many networks."""
+        self._stage, self._done = (f"measuring {stage}", networks), 0
+
     def tell(self, order: str, repair: str, point: Point) -> None:
         """Report a point."""
-        self._made += 1
-        self.on_point(order, repair, point, self._made)
+        self._done += 1
+        stage, expected = self._stage
+        self.progress(stage, self._done, max(expected, self._done))
+        self.on_point(order, repair, point)
 
     @contextmanager
     def refusing(self, order: str, repair: str) -> Iterator[None]:
@@ -127,6 +158,19 @@ class Bench:
     def keeps(self, point: Point) -> bool:
         """Whether a point meets the goal; True if there is no goal."""
         return self.goal is None or self.goal.keeps(self.dense, point)
+
+    def spent(self, point: Point) -> float:
+        """How much of what may be lost is lost, as a fraction: at most 1 if the goal is met, and inf if nothing may."""
+        assert self.goal is not None
+        if self.goal.max_drop is not None:
+            assert self.dense.accuracy is not None
+            assert point.accuracy is not None
+            lost, allowed = self.dense.accuracy - point.accuracy, self.goal.max_drop
+        else:
+            lost = point.loss - self.dense.loss
+            allowed = self.goal.tolerance or (self.goal.max_rise or 0.0) * self.dense.loss
+        lost = math.inf if math.isnan(lost) else lost
+        return lost / allowed if allowed > 0 else (math.inf if lost > 0 else 0.0)
 
     def score(self, point: Point) -> float:
         """What the contest is about, larger is better: the metric, or minus the loss if the goal is about the loss."""
@@ -160,7 +204,8 @@ def bench_of(
     metric: Any,
     names: Iterable[str] | None,
     seed: int,
-    on_point: Callable[[str, str, Point, int], None],
+    on_point: Callable[[str, str, Point], None],
+    progress: Progress,
 ) -> Bench:
     """A bench without a goal.
 
@@ -168,7 +213,7 @@ def bench_of(
         model, batches, loss, metric, names, seed: as for `measure`.
         calibration: batches that can be read several times.
         examples: number of calibration examples to use, at equal distances.
-        on_point: as in `Bench`.
+        on_point, progress: as in `Bench`.
 
     Raises:
         InputError: there are no calibration examples, or an argument is not valid.
@@ -179,7 +224,7 @@ def bench_of(
     chosen, given = list(select_weights(model, names)), spread(calibration, examples)
     if not given:
         raise InputError("there are no calibration examples; pass batches, of a few hundred to a few thousand examples")
-    return Bench(model, batches, given, loss, as_metric(metric, loss), chosen, seed, None, on_point)
+    return Bench(model, batches, given, loss, as_metric(metric, loss), chosen, seed, None, on_point, progress)
 
 
 def _made_once(name: str) -> OrderFunction:

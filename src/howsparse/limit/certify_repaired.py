@@ -13,7 +13,7 @@ from howsparse.limit.repaired import Repaired
 from howsparse.progress import Progress
 from howsparse.pruning.network import PrunedNetwork
 
-__all__ = ["candidates_below", "certify_repaired"]
+__all__ = ["candidates_below", "certify_repaired", "sparsities_to_certify"]
 
 _GAPS = (1.0, 0.6, 0.3, 0.12)
 _NEAR = 0.2  # of the distance to the measured sparsity
@@ -58,14 +58,22 @@ def certify_repaired(
     True
     """
     best = repaired.best
-    if best.repair == "none":
-        sparsities = candidates_around(best.sparsity)
-    else:
-        sparsities = candidates_below(best.sparsity, repaired.kept)
-    networks = (repaired.kept.get(each) or repaired.make(each) for each in sparsities)
+    networks = (repaired.kept.get(each) or repaired.make(each) for each in sparsities_to_certify(repaired))
     told: dict[str, Any] = {"names": repaired.network.mask, "on_point": on_point, "progress": progress}
     certificate, found = certify_sequence(model, held, networks, order=best.order, repair=best.repair, **told)
     return certificate, found if isinstance(found, PrunedNetwork) else None
+
+
+def sparsities_to_certify(repaired: Repaired) -> tuple[float, ...]:
+    """The sparsities at which `certify_repaired` tests networks, as far as each test passes.
+
+    Args:
+        repaired: the best order and repair, with a sparsity above 0.
+    """
+    best = repaired.best
+    if best.repair == "none":
+        return candidates_around(best.sparsity)
+    return candidates_below(best.sparsity, repaired.kept)
 
 
 def candidates_below(measured: float, made: Iterable[float] = ()) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
 from howsparse.limit.budget import basis_room, plan_budget
 from howsparse.limit.layers import layer_costs, layer_sizes
 from howsparse.limit.moved import curvature_of
-from howsparse.limit.options import LimitOptions
+from howsparse.limit.options import LimitOptions, probes_for
 from howsparse.limit.predict import predict_checked
 from howsparse.limit.prediction import predict_random_losses
 from howsparse.limit.result import LIMIT, PruningLimit
@@ -104,7 +104,8 @@ class _Case:
             raise InputError(
                 "the data are one batch, but the sampling error needs two; pass smaller batches, or no population"
             )
-        self.budget = plan_budget(options.max_products, options.probes, self.sampled)
+        self.probes = options.probes or probes_for(self.flat.numel(), options.max_products)
+        self.budget = plan_budget(options.max_products, self.probes, self.sampled)
 
     @property
     def sampled(self) -> bool:
@@ -205,8 +206,8 @@ def _recoverable(case: _Case, whole: Remembered, store: Store) -> tuple[tuple[fl
 def _resolve(case: _Case, operator: Operator, clock: _Clock) -> tuple[Spectrum, str]:
     """Grow the spectrum until more steps are not needed or not possible; return it and the value of ``stopped``."""
     options, planned = case.options, case.budget.bracket
-    steps, storage = basis_room(case.flat, planned, options.probes)
-    growing = grow_spectrum(operator, case.flat, probes=options.probes, seed=options.seed, storage=storage)
+    steps, storage = basis_room(case.flat, planned, case.probes)
+    growing = grow_spectrum(operator, case.flat, probes=case.probes, seed=options.seed, storage=storage)
     looks, watch = _looks(steps), case.watch("bracket")
     for spectrum in growing:
         clock.stop()
@@ -226,7 +227,7 @@ def _resolve(case: _Case, operator: Operator, clock: _Clock) -> tuple[Spectrum, 
 
 def _sampling(case: _Case, half: Operator, steps: int) -> Sampling:
     """The spectrum of half of the data, from which the sampling error is estimated."""
-    growing = grow_spectrum(half, case.flat, probes=case.options.probes, seed=case.options.seed)
+    growing = grow_spectrum(half, case.flat, probes=case.probes, seed=case.options.seed)
     spectrum = _after(case.budget.half_sample_after(steps), growing, case.watch("half the data"))
     return Sampling(spectrum, case.doublings, case.tolerance_error)
 

@@ -1,16 +1,23 @@
 """A contest of orders and repairs: few pruned and repaired networks are made, to find the best combination."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from howsparse.errors import InputError
 from howsparse.limit.bench import Bench
 from howsparse.limit.goal import Point
+from howsparse.pruning.repair import start_of
 
 __all__ = ["Trial", "choose", "race"]
 
 _NEAR = 10  # near 1, the search stops at this part of the weights that stay
+_SHORT = 0.9  # of the width at which the search stops: a step that ends it, also after rounding to whole weights
+_FOLLOWED = 5  # networks that it usually takes to follow a combination
+# Of what may be lost. A smaller or larger part that is lost says little about where all of it is lost.
+_LITTLE, _MUCH = 1 / 8, 8.0
 
 
 @dataclass
@@ -55,27 +62,60 @@ class Trial:
         return self.points[sparsity]
 
     def follow(self, passed: float, failed: float, precision: float) -> None:
-        """Bisect between a sparsity that meets the goal, or counts as if, and one that does not."""
-        while failed - passed > _width(passed, precision):
-            middle = self.bench.snap((passed + failed) / 2)
-            if middle in (self.bench.snap(passed), self.bench.snap(failed)):
+        """Narrow the range between a sparsity that meets the goal, or counts as if, and one that does not.
+
+        The logarithm of what is lost grows about evenly with the sparsity, so the goal's edge is interpolated. Every
+        third network halves the range, in case it does not.
+        """
+        for turn in count(1):
+            width = _width(passed, precision)
+            if failed - passed <= width:
                 return
-            passed, failed = (middle, failed) if self.bench.keeps(self.at(middle)) else (passed, middle)
+            middle, ends = self.bench.snap((passed + failed) / 2), {self.bench.snap(passed), self.bench.snap(failed)}
+            at = middle if turn % 3 == 0 else self.bench.snap(self._beside_edge(passed, failed, width))
+            at = middle if at in ends else at
+            if at in ends:
+                return
+            passed, failed = (at, failed) if self.bench.keeps(self.at(at)) else (passed, at)
 
     def climb(self, passed: float, step: float, precision: float) -> None:
-        """Go up in growing steps from a sparsity that meets the goal, until one does not; then bisect."""
+        """Go up from a sparsity that meets the goal, first by a step, until one does not; then narrow the range."""
         while True:
+            step = max(step, _SHORT * _width(passed, precision))
             above = self.bench.snap(min(passed + step, (1 + passed) / 2))
             if above == self.bench.snap(passed):
                 return
             if not self.bench.keeps(self.at(above)):
                 break
-            passed, step = above, 2 * step
+            passed, step = above, min(2 * step, self.step_to_edge(above, self.slope(), precision) or 2 * step)
         self.follow(passed, above, precision)
+
+    def step_to_edge(self, passed: float, slope: float | None, precision: float) -> float | None:
+        """The step from a sparsity that meets the goal to a little above the goal's edge; None without a slope."""
+        return None if slope is None else _width(passed, precision) / 2 - self._spent(passed) / slope
+
+    def slope(self) -> float | None:
+        """How fast the logarithm of what is lost grows with the sparsity; None if the points do not tell."""
+        near = [s for s in sorted(self.points) if _LITTLE < self.bench.spent(self.points[s]) < _MUCH]
+        rise = self._spent(near[-1]) - self._spent(near[0]) if near else 0.0
+        return rise / (near[-1] - near[0]) if rise > 0 else None
+
+    def _beside_edge(self, passed: float, failed: float, width: float) -> float:
+        """Where to look next: on that side of the goal's edge, as interpolated, that can end the search."""
+        low, high = self._spent(passed), self._spent(failed)
+        edge = passed + (failed - passed) * (-low / (high - low) if high > low else 0.5)
+        if edge - passed < width:
+            return passed + _SHORT * width
+        return failed - _SHORT * width if failed - edge < width else edge - width / 2
+
+    def _spent(self, sparsity: float) -> float:
+        """The logarithm of the part of what may be lost that is lost: 0 at the goal's edge."""
+        point = self.points.get(self.bench.snap(sparsity))
+        return math.log(_LITTLE if point is None else min(max(self.bench.spent(point), _LITTLE), _MUCH))
 
 
 def choose(bench: Bench, orders: Sequence[str], repairs: Sequence[str], sparsity: float) -> list[Trial]:
-    """Try every order with the first repair that fits, and all repairs with the best order; the best trial is first.
+    """Try every order with the first repair that fits, and the other repairs with the best order.
 
     Args:
         bench: the contest.
@@ -83,43 +123,35 @@ def choose(bench: Bench, orders: Sequence[str], repairs: Sequence[str], sparsity
         repairs: names of repairs.
         sparsity: where they are compared.
 
+    Returns:
+        All trials, the best one first.
+
     Raises:
         InputError: nothing fits.
     """
-    trials: list[Trial] = []
-
-    def score(trial: Trial) -> float:
-        return bench.score(trial.at(sparsity))
-
-    for repair in repairs:
-        for order in (max(trials, key=score).order,) if trials else orders:
-            with bench.refusing(order, repair):
-                trial = Trial(bench, order, repair, {0.0: bench.dense})
-                trial.at(sparsity)
-                trials.append(trial)
-    if not trials:
-        raise InputError(next(iter(bench.refused.values()), "there is nothing to try; give at least one order"))
-    return sorted(trials, key=score, reverse=True)
+    trials, others = _try_orders(bench, orders, repairs, sparsity)
+    return sorted([*trials, *_try_repairs(trials[0], others, sparsity)], key=_by_score(bench, sparsity), reverse=True)
 
 
 def race(
     bench: Bench, orders: Sequence[str], repairs: Sequence[str], measured: float, start: float, precision: float
-) -> list[Trial]:
-    """Compare combinations at one sparsity, and follow those that may be the best to their largest sparsity.
+) -> tuple[list[Trial], tuple[float, ...]]:
+    """Find the order and repair that meet the goal up to the largest sparsity, as `measure_repaired` describes it.
 
     Args:
         bench: the contest, with a goal.
         orders: names of orders.
-        repairs: names of repairs.
+        repairs: names of repairs, the quick ones first.
         measured: what is reached without a repair.
-        start: the sparsity at which all are compared.
+        start: the sparsity at which the orders are compared.
         precision: width at which the search stops.
 
     Returns:
-        All trials.
+        All trials, and the sparsities at which they were compared.
     """
-    trials = choose(bench, orders, repairs, start)
+    trials, others = _try_orders(bench, orders, repairs, start)
     leader = trials[0]
+    _announce(leader)
     with bench.refusing(leader.order, leader.repair):
         if bench.keeps(leader.at(start)):
             leader.climb(start, (1 - start) / 4, precision)
@@ -127,14 +159,102 @@ def race(
             leader.follow(measured, start, precision)
     reached = max(measured, leader.sparsity)
     for trial in trials[1:]:
+        reached = _challenge(trial, leader, start, reached, precision)
+    best = max(trials, key=lambda trial: trial.rank)
+    at = min((s for s in best.points if s > reached), default=None)
+    if at is None or not others:
+        return trials, (bench.snap(start),)
+    found = _try_repairs(best, others, at)
+    _follow_best([trial for trial in found if bench.keeps(trial.at(at))], at, best.slope(), precision)
+    return [*trials, *found], (bench.snap(start), at)
+
+
+def _follow_best(better: list[Trial], at: float, slope: float | None, precision: float) -> None:
+    """Follow the trial that is expected to end highest; of those that end within one width of it, the quickest.
+
+    Args:
+        better: trials that meet the goal at one sparsity, which is above all that was reached.
+        at: that sparsity.
+        slope: of the best trial before, with which the ends are expected.
+        precision: width at which the search stops.
+    """
+    ends = [at + (trial.step_to_edge(at, slope, precision) or 0.0) for trial in better]
+    if not better:
+        return
+    price, width = better[0].bench.prices, _width(at, precision)
+    near = [(trial, end) for trial, end in zip(better, ends, strict=True) if end >= max(ends) - width]
+    first, end = min(near, key=lambda each: price[each[0].repair])
+    if any(trial.bench.spent(trial.at(at)) < _LITTLE for trial, _ in near):  # then their ends are not known so well
+        first, end = max(near, key=lambda each: each[0].bench.score(each[0].at(at)))
+    _announce(first)
+    with first.bench.refusing(first.order, first.repair):
+        first.climb(at, end - at, precision)
+    reached = first.sparsity
+    for trial, end in zip(better, ends, strict=True):
         above = reached + _width(reached, precision)
-        if bench.score(leader.at(start)) - bench.score(trial.at(start)) > bench.margin():
-            continue
-        with bench.refusing(trial.order, trial.repair):
-            if above < 1 and bench.keeps(trial.at(above)):
-                trial.climb(above, _width(above, precision), precision)
-                reached = max(reached, trial.sparsity)
-    return trials
+        if trial is not first and end >= above and above < 1:
+            reached = _try_above(trial, above, reached, precision)
+
+
+def _try_orders(
+    bench: Bench, orders: Sequence[str], repairs: Sequence[str], sparsity: float
+) -> tuple[list[Trial], Sequence[str]]:
+    """Every order with the first repair that fits, the best one first; and the repairs that were not tried."""
+    for tried, repair in enumerate(repairs, 1):
+        bench.begin(f"orders with {repair}", len(orders))
+        trials = [trial for order in orders if (trial := _tried(bench, order, repair, sparsity)) is not None]
+        if trials:
+            return sorted(trials, key=_by_score(bench, sparsity), reverse=True), repairs[tried:]
+    raise InputError(next(iter(bench.refused.values()), "there is nothing to try; give at least one order"))
+
+
+def _try_repairs(known: Trial, repairs: Sequence[str], sparsity: float) -> list[Trial]:
+    """Other repairs with the order of a known trial. Those that go on from another one go on from the best one only."""
+    bench, named = known.bench, {known.repair, *repairs}
+    alone = [repair for repair in repairs if start_of(repair) not in named]
+    bench.begin("repairs", len(alone) + (len(alone) < len(repairs)))
+    found = [known, *(_tried(bench, known.order, repair, sparsity) for repair in alone)]
+    begun = {start_of(repair) for repair in repairs}
+    starts = [trial for trial in found if trial is not None and trial.repair in begun]
+    best = max(starts, key=_by_score(bench, sparsity)).repair if starts else None
+    longer = [repair for repair in repairs if repair not in alone and start_of(repair) == best]
+    found += [_tried(bench, known.order, repair, sparsity) for repair in longer]
+    return [trial for trial in found[1:] if trial is not None]
+
+
+def _tried(bench: Bench, order: str, repair: str, sparsity: float) -> Trial | None:
+    """A trial with one network; None if the order or the repair does not fit."""
+    trial = Trial(bench, order, repair, {0.0: bench.dense})
+    with bench.refusing(order, repair):
+        trial.at(sparsity)
+        return trial
+    return None
+
+
+def _challenge(trial: Trial, best: Trial, at: float, reached: float, precision: float) -> float:
+    """Try a trial above what was reached, unless it was clearly worse than the best; return what is reached then."""
+    bench, above = trial.bench, reached + _width(reached, precision)
+    behind = bench.score(best.at(at)) - bench.score(trial.at(at))
+    return _try_above(trial, above, reached, precision) if above < 1 and behind <= bench.margin() else reached
+
+
+def _try_above(trial: Trial, above: float, reached: float, precision: float) -> float:
+    """Try a trial above what was reached, and follow it if it meets the goal there; return what is reached then."""
+    with trial.bench.refusing(trial.order, trial.repair):
+        if trial.bench.keeps(trial.at(above)):
+            trial.climb(above, 0.0, precision)
+    return max(reached, trial.sparsity)
+
+
+def _announce(trial: Trial) -> None:
+    """Say that a combination will be followed."""
+    bench = trial.bench
+    bench.begin(f"{trial.order}, {trial.repair}", _FOLLOWED)
+    bench.on_follow(trial.order, trial.repair, bench.prices[trial.repair], _FOLLOWED)
+
+
+def _by_score(bench: Bench, sparsity: float) -> Callable[[Trial], float]:
+    return lambda trial: bench.score(trial.at(sparsity))
 
 
 def _width(sparsity: float, precision: float) -> float:

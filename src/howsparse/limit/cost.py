@@ -14,7 +14,7 @@ from torch import nn
 
 from howsparse.errors import InputError
 from howsparse.limit.budget import basis_room, plan_budget
-from howsparse.limit.options import LimitOptions
+from howsparse.limit.options import LimitOptions, probes_for
 from howsparse.limit.prediction import MAX_PRODUCTS as PREDICTION_PRODUCTS
 from howsparse.limit.rates import REBUILT, DataRates, VectorRates, data_rates, vector_rates
 from howsparse.memory import available_memory
@@ -215,7 +215,9 @@ def _parts(
     risk: EmpiricalRisk, options: LimitOptions, rates: DataRates, vectors: VectorRates, sampled: bool
 ) -> tuple[Part, ...]:
     """The parts of `pruning_limit`, in their order."""
-    budget, probes, n = plan_budget(options.max_products, options.probes, sampled), options.probes, risk.num_weights
+    n = risk.num_weights
+    probes = options.probes or probes_for(n, options.max_products)
+    budget = plan_budget(options.max_products, probes, sampled)
     number = risk.leaves[0].element_size()
     steps, storage = basis_room(risk.flat_weights(), budget.bracket, probes)
     first, whole = rates.kinds[0], rates.kinds[-1]

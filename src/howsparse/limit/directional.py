@@ -27,11 +27,11 @@ from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Operator, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk
-from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
 
-__all__ = ["DirectionalLimit", "directional_limit"]
+__all__ = ["DirectionalLimit", "check_directional", "directional_limit"]
 
 _PROBED_WEIGHTS = 50_000  # probes are drawn until they have about so many entries: their deviation is then small
 _MOST_PROBES = 8
@@ -122,10 +122,9 @@ def directional_limit(
     >>> 0 < found.low <= found.high <= 1
     True
     """
-    _check(tolerance, max_products)
+    check_tolerance(tolerance)
+    check_directional(model, loss, max_products)
     risk = EmpiricalRisk(model, batches, loss, select_weights(model, names))
-    if not isinstance(risk.loss, SplitLoss):
-        raise InputError("the directional limit needs the GGN, and so a loss of two parts; give a howsparse SplitLoss")
     matrix = GGN(risk, memory)
     allowed = default_tolerance(risk)[0] if tolerance is None else tolerance
     weights = risk.flat_weights()
@@ -140,10 +139,21 @@ def directional_limit(
     return DirectionalLimit(allowed, low, high, matrix.num_products, tuple(risk.names), weights.numel())
 
 
-def _check(tolerance: float | None, max_products: int) -> None:
-    check_tolerance(tolerance)
+def check_directional(model: nn.Module, loss: Loss, max_products: int) -> None:
+    """Refuse what `directional_limit` cannot use, before any work.
+
+    Args:
+        model, loss, max_products: as for `directional_limit`.
+
+    Raises:
+        InputError: the loss has not two parts, or the products are too few.
+    """
     if max_products < _LEAST_PRODUCTS:
-        raise InputError(f"max_products {max_products} is too few; use at least {_LEAST_PRODUCTS}")
+        raise InputError(
+            f"max_products {max_products} is too few for a directional limit; use at least {_LEAST_PRODUCTS}"
+        )
+    if not isinstance(as_loss(loss, model), SplitLoss):
+        raise InputError("the directional limit needs the GGN, and so a loss of two parts; give a howsparse SplitLoss")
 
 
 def _resolved_spectrum(

@@ -25,7 +25,9 @@ __all__ = ["AUTO_ORDERS", "EXAMPLES", "Combination", "Repaired", "compare_repair
 
 AUTO_ORDERS = ("magnitude", "layerwise", "erk", "wanda", "wanda-row")  # they cost at most one pass over the examples
 EXAMPLES = 1000  # calibration examples, by default
+_EVALUATIONS = 15  # of one order without a repair
 _FIRST = "layers"  # of the repairs that "auto" tries: much better than none, and quick
+_NOT_AUTO = ("none", _FIRST, "global")  # after layers or rounds, the global step is always much better than alone
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Repaired:
         refused: why a combination cannot be used for this network, by "order, repair".
         goal: what the pruned network must keep; None if the sparsity was given.
         metric: name of the metric; None if there is none.
-        compared_at: the sparsity at which all combinations with a repair were compared; None if only "none" was tried.
+        compared_at: the sparsities at which combinations with a repair were compared: first the orders, then the
+            repairs; empty if only "none" was tried.
         network: the best network, after its repair.
         make: makes the network of the same order and repair at another sparsity. The same sparsity gives the same bits.
         kept: networks of this order and repair that were made by the search and meet the goal, by their sparsity.
@@ -75,7 +78,7 @@ class Repaired:
     refused: dict[str, str]
     goal: Goal | None
     metric: str | None
-    compared_at: float | None
+    compared_at: tuple[float, ...]
     network: PrunedNetwork = field(repr=False)
     make: Callable[[float], PrunedNetwork] = field(repr=False)
     kept: dict[float, PrunedNetwork] = field(repr=False)
@@ -113,14 +116,28 @@ def measure_repaired(
     precision: float = 0.01,
     seed: int = 0,
     on_point: Callable[[str, str, Point], None] = lambda order, repair, point: None,
+    on_follow: Callable[[str, str, float, int], None] = lambda order, repair, seconds, networks: None,
     progress: Progress | bool | None = None,
 ) -> Repaired:
     """Find the largest sparsity that meets a goal after a repair, and the order and repair that reach it.
 
-    The first order is measured without a repair. Halfway from there to 1, all orders are tried with the first repair,
-    and all repairs with the best order. The best combination is followed to its largest sparsity. Each other one is
-    tried once above that, and followed if it meets the goal; but not if it was worse than the best by more than twice
-    what may be lost. One that is not tried could be better. `certify_repaired` corrects for the choice of the best.
+    These networks are made, and no others:
+
+    1. The first order that fits is measured without a repair, as `measure` does it.
+    2. Halfway from there to 1, every order is compared with the first repair that fits, "layers" for "auto". The best
+       one is followed to its largest sparsity. Every other one is tried once just above that, unless it was worse by
+       more than twice what may be lost; and followed if it meets the goal there.
+    3. At the smallest sparsity at which the best of these fails, each other repair is tried once, with the best order
+       only. A repair that goes on from another one ("rounds+global" from "rounds") is tried only for the best of those.
+    4. For the repairs that meet the goal there, their ends are expected from what they lose there, and from how fast
+       the loss of the best one before grew. The one with the highest expected end is followed; of those that are
+       expected to end within the precision of it, the quickest by the time that was measured. Another one is tried
+       just above that end if it is expected to end above it.
+
+    So most pairs of an order and a repair are never tried, and one of them could be better: another order with a slow
+    repair, or a repair that is worse in step 3 and better above. Following interpolates between networks, and finds one
+    end if the score crosses the goal several times. "auto" leaves out "none" and "global" alone. `certify_repaired`
+    corrects for the choice of the best.
 
     Args:
         model: any module; it is not changed.
@@ -128,10 +145,12 @@ def measure_repaired(
         calibration: batches for the repairs, and for orders that need data; other data than ``batches``.
         max_drop, tolerance, max_rise: the goal, as for `measure`.
         orders: names of orders.
-        repairs: names in `howsparse.pruning.repair.REPAIRS`, or "auto" for all that fit the network.
+        repairs: names in `howsparse.pruning.repair.REPAIRS`, the quick ones first, or "auto".
         examples: number of calibration examples to use, at equal distances.
         precision: width at which the search stops, in sparsity; near 1 it is smaller.
         on_point: called with the names of order and repair, and each point.
+        on_follow: called before a combination is followed, with the names of order and repair, the time of one of its
+            networks in seconds, and the number of networks that it usually takes.
 
     Raises:
         InputError: as for `measure`; a name is unknown, there are no calibration examples, or nothing fits the network.
@@ -148,13 +167,15 @@ def measure_repaired(
         raise InputError(f"precision {precision:g} is not positive; give the width at which the search stops")
     goals = {"max_drop": max_drop, "tolerance": tolerance, "max_rise": max_rise}
     with reporting(progress) as report:
-        bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, _told(report, on_point))
+        bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, on_point, report)
+        bench.on_follow = on_follow
         bench.goal = goal_of(**goals, has_metric=bench.metric is not None)
         plain = _without_repair(bench, orders, tried == ("none",), min(precision, 0.005))
         changing = [name for name in tried if name != "none"]
-        start = (1 + plain[0].sparsity) / 2
-        trials = race(bench, orders, changing, plain[0].sparsity, start, precision) if changing else []
-    return _result(bench, [*plain, *trials], bench.snap(start) if trials else None)
+        reached = plain[0].sparsity
+        start = (1 + reached) / 2
+        trials, compared_at = race(bench, orders, changing, reached, start, precision) if changing else ([], ())
+        return _result(bench, [*plain, *trials], compared_at)
 
 
 def compare_repairs(
@@ -175,7 +196,8 @@ def compare_repairs(
 ) -> Repaired:
     """Prune to one sparsity with several orders and repairs, and take the network with the best metric (or loss).
 
-    Every order is tried with the first repair, and every other repair with the order that was best.
+    Every order is tried with the first repair that fits, and the other repairs with the order that was best. A repair
+    that goes on from another one ("rounds+global" from "rounds") is tried only for the best of those.
 
     Args:
         model, batches, calibration, orders, repairs, examples, loss, metric, names, seed, on_point, progress: as for
@@ -194,9 +216,9 @@ def compare_repairs(
     tried = _named(orders, repairs)
     sparsity = check_sparsity(sparsity)
     with reporting(progress) as report:
-        bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, _told(report, on_point))
+        bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, on_point, report)
         trials = choose(bench, orders, tried, sparsity)
-    return _result(bench, trials, bench.snap(sparsity))
+    return _result(bench, trials, (bench.snap(sparsity),))
 
 
 def repairs_named(repairs: str | Sequence[str]) -> tuple[str, ...]:
@@ -212,7 +234,7 @@ def repairs_named(repairs: str | Sequence[str]) -> tuple[str, ...]:
     (('layers',), 'layers')
     """
     if repairs == "auto":
-        return _FIRST, *(name for name in REPAIRS if name not in ("none", _FIRST))
+        return _FIRST, *(name for name in REPAIRS if name not in _NOT_AUTO)
     names = (repairs,) if isinstance(repairs, str) else tuple(repairs)
     unknown = next((name for name in names if name not in REPAIRS), None)
     if unknown is not None or not names:
@@ -228,14 +250,6 @@ def _named(orders: Sequence[str], repairs: str | Sequence[str]) -> tuple[str, ..
     return repairs_named(repairs)
 
 
-def _told(report: Progress, on_point: Callable[[str, str, Point], None]) -> Callable[[str, str, Point, int], None]:
-    def told(order: str, repair: str, point: Point, made: int) -> None:
-        report("measuring", made, max(20, made))
-        on_point(order, repair, point)
-
-    return told
-
-
 def _without_repair(bench: Bench, orders: Sequence[str], every: bool, precision: float) -> list[Trial]:
     """Every order, or the first one that fits, measured without a repair.
 
@@ -246,6 +260,7 @@ def _without_repair(bench: Bench, orders: Sequence[str], every: bool, precision:
     found: list[Trial] = []
     for order in orders:
         began = time.perf_counter()
+        bench.begin("without a repair", _EVALUATIONS)
         with bench.refusing(order, "none"):
             measured = measure(
                 bench.model,
@@ -270,7 +285,7 @@ def _without_repair(bench: Bench, orders: Sequence[str], every: bool, precision:
     return found
 
 
-def _result(bench: Bench, trials: list[Trial], compared_at: float | None) -> Repaired:
+def _result(bench: Bench, trials: list[Trial], compared_at: tuple[float, ...]) -> Repaired:
     """The table of all trials, and the network of the best one."""
     ranked = sorted(trials, key=lambda trial: trial.rank, reverse=True)
     best = ranked[0]

@@ -12,7 +12,7 @@ from howsparse.files import load_document, save_document
 from howsparse.geometry import Magnitudes, curvature_scale
 from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, Sampling, existence_bracket, solve_bracket
 from howsparse.limit.layers import LayerCost
-from howsparse.limit.options import FILTERS, Curvature, Negative
+from howsparse.limit.options import FILTERS, LEAST_PRODUCTS, Curvature, Negative
 from howsparse.limit.outlook import Look, Outlook, history, outlook_after
 from howsparse.limit.predict import failure, num_kept, rise_holds
 from howsparse.limit.prediction import LossCurve
@@ -108,11 +108,20 @@ class PruningLimit(Shown):
             more = self.outlook()
             advice = "a larger max_products" + (f": {more}" if more else "")
             if self.stopped == "probe":  # then more products of the same probes change nothing
-                advice = f"probes={4 * len(self.spectrum.tridiagonals)}"
+                advice = "probes={} with max_products={}".format(*self.more_probes())
             raise UnsuitableNetwork(
                 f"the limit is not resolved, its bracket is {self.errors}; use the measured sparsity, or {advice}"
             )
         return self.sparsity
+
+    def more_probes(self) -> tuple[int, int]:
+        """What halves the probe's part of the bracket: four times the probes, and products for as many steps of each.
+
+        Returns:
+            ``probes`` and ``max_products`` for `LimitOptions`.
+        """
+        probes = 4 * len(self.spectrum.tridiagonals)
+        return probes, max(4 * self.num_products, LEAST_PRODUCTS * probes)
 
     def history(self) -> tuple[Look, ...]:
         """The bracket's width that is due to the number of steps, after every eighth more steps."""

@@ -35,13 +35,12 @@ def repaired_table(repaired: Repaired) -> Table:
     table = Table(box=None, pad_edge=False)
     at = repaired.compared_at
     heads = ["order", "repair", *([] if repaired.goal is None else ["measured"]), "networks", "seconds"]
-    if at is not None:
-        heads.insert(-2, f"at {percent(at)}")
+    heads[-2:-2] = [f"at {percent(each)}" for each in at]
     for head in heads:
         table.add_column(head, justify="left" if head in ("order", "repair") else "right", no_wrap=True)
     for each in repaired.combinations:
         row = [each.order, each.repair, *([] if repaired.goal is None else [_reached(each)])]
-        row += [] if at is None else [_score(each.at(at))]
+        row += [_score(each.at(sparsity)) for sparsity in at]
         table.add_row(*row, f"{len(each.points) - 1}", f"{each.seconds:.1f}")
     return table
 

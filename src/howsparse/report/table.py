@@ -40,6 +40,11 @@ def answer_table(assessment: Assessment, after: Point) -> Table:
         table.add_row("", f"{percent(assessment.on_test.sparsity_by_accuracy)} keeps the test accuracy (measured)")
     table.add_row("proven", "not asked for (certify)")
     table.add_row("at most", _at_most(limit))
+    if assessment.directional is not None:
+        along = assessment.directional
+        table.add_row(
+            "directional", f"{percent(along.low)} to {percent(along.high)}, if a random subspace adapts (bracket)"
+        )
     checked = verdict(limit.checked_rise, limit.tolerance, limit.prediction_above_limit)
     table.add_row("predicted", f"{percent(limit.predicted)} {checked}")
     if limit.recoverable is not None:
@@ -56,7 +61,7 @@ def _at_most(limit: PruningLimit) -> str:
     outlook = limit.outlook()
     more = f"; {outlook}" if outlook else ""
     if limit.stopped == "probe":
-        more = f"; --probes {4 * len(limit.spectrum.tridiagonals)} would make it narrower"
+        more = "; --probes {} --max-products {} would make it narrower".format(*limit.more_probes())
     return f"not resolved: a bracket of {limit.errors}{more}"
 
 

@@ -2,11 +2,13 @@
 
 The weights do not change between products. The graph of the first derivative is therefore built once and stored, and
 each product is one backward pass through it. The memory limit decides for how many batches graphs are stored. The
-graphs of the other batches are built again for each product.
+graphs of the other batches are built again for each product. Convolutions have derivatives of their own
+(`howsparse/risk/convolutions.py`), because torch's are slow.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -19,7 +21,8 @@ from howsparse.linalg.operators import Derived, Operator
 from howsparse.matmul import fast_matmul
 from howsparse.memory import available_memory
 from howsparse.parallel import own_count, sum_
-from howsparse.risk.batches import batch_length
+from howsparse.risk.batches import batch_length, split_batch
+from howsparse.risk.convolutions import Convolutions, suitable
 from howsparse.risk.empirical import Caller, EmpiricalRisk
 from howsparse.risk.losses import CrossEntropy
 
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
+
+_ALIKE = 1e-2  # relative; one unit that rounding puts on the other side of its ReLU changes a product by up to 1e-3
 
 
 class _Curvature(Operator):
@@ -62,11 +67,6 @@ class _Curvature(Operator):
         """Number of this process's batches with stored graphs. The first product decides it."""
         return len(self._keep())
 
-    def graph_bytes(self) -> float:
-        """Bytes of the graph of one example, without the weights; counted on the first batch."""
-        with self.risk.standing_in(twice=True) as call:
-            return self._graph_bytes(call)
-
     def _matvec(self, vector: Tensor) -> Tensor:
         self._products += 1
         return self.over_first(len(self.risk.lengths), vector)
@@ -83,30 +83,16 @@ class _Curvature(Operator):
         if own > len(kept):
             with self.risk.standing_in(twice=True) as call:
                 for batch in islice(self.risk.batches, len(kept), own):
-                    graph = self._graph(call, self.risk.on(batch))
+                    graph = self._graph(call, self.risk.on(batch), self._convolutions)
                     total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(batch))
         return sum_(total).div_(sum(self.risk.weights[:count]))
 
-    @abstractmethod
-    def _graph(self, call: Caller, batch: Any) -> Product:
-        """Build the graph of one batch; return the function that computes its product with a vector."""
+    def graph_bytes(self) -> float:
+        """Bytes of one example's stored graph, without the weights, counted on the first batch."""
+        return self._graph_bytes
 
-    def _keep(self) -> list[tuple[Product, int]]:
-        if self._kept is None:
-            self._kept, left = [], float(self._memory)
-            if left <= 0:
-                return self._kept
-            with self.risk.standing_in(twice=True) as call:
-                per_example = self._graph_bytes(call)
-                for batch in self.risk.batches:
-                    left -= per_example * batch_length(batch)
-                    if left < 0:
-                        break
-                    self._kept.append((self._graph(call, self.risk.on(batch)), self.risk.weight_of(batch)))
-        return self._kept
-
-    def _graph_bytes(self, call: Caller) -> float:
-        """Bytes of one example's graph without the weights, counted on the first batch."""
+    @cached_property
+    def _graph_bytes(self) -> float:
         batch = self.risk.on(next(iter(self.risk.all_batches)))
         storages: dict[int, int] = {}
         views: set[tuple[int, int, int]] = set()
@@ -121,13 +107,62 @@ class _Curvature(Operator):
                 storages[view[0]] = min(storage.nbytes(), used)
             return tensor.detach()
 
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            self._graph(call, batch)
+        with self.risk.standing_in(twice=True) as call:
+            convolutions = self._convolutions
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                self._graph(call, batch, convolutions)
         for parameter in self.risk.model.parameters():
             storages.pop(parameter.untyped_storage().data_ptr(), None)
         for leaf in self.risk.leaves:
             storages.pop(leaf.untyped_storage().data_ptr(), None)
         return sum(storages.values()) / batch_length(batch)
+
+    @cached_property
+    def _convolutions(self) -> Convolutions | None:
+        """The first of the suitable convolutions with which a product of two examples is that of torch; else None.
+
+        What is suitable is a rule, not a trial of times: the same call must give the same bits again. A network fails
+        with them, for example, if it calls ``view`` on images whose channels are last, or if it uses `torch.func`.
+        """
+        candidates = suitable(self.risk.model, self.device, self.dtype)
+        if not candidates:
+            return None
+        few = split_batch(self.risk.on(next(iter(self.risk.all_batches))), 2)[0]
+        with self.risk.standing_in(twice=True) as call:
+            expected = self._tried(call, few, None)
+            if expected is None:
+                return None
+            for convolutions in candidates:
+                found = self._tried(call, few, convolutions)
+                if found is not None and (found - expected).norm() <= _ALIKE * expected.norm():
+                    return convolutions
+        return None
+
+    def _tried(self, call: Caller, batch: Any, convolutions: Convolutions | None) -> Tensor | None:
+        """The product with a fixed vector; None after any error, which a real product raises again."""
+        vector = [torch.cos(torch.arange(p.numel(), device=p.device)).to(p).view(p.shape) for p in self.risk.leaves]
+        try:
+            return self.risk.flatten(self._graph(call, batch, convolutions)(vector))
+        except Exception:
+            return None
+
+    @abstractmethod
+    def _graph(self, call: Caller, batch: Any, convolutions: Convolutions | None) -> Product:
+        """Build the graph of one batch; return the function that computes its product with a vector."""
+
+    def _keep(self) -> list[tuple[Product, int]]:
+        if self._kept is None:
+            self._kept, left = [], float(self._memory)
+            if left <= 0:
+                return self._kept
+            with self.risk.standing_in(twice=True) as call:
+                for batch in self.risk.batches:
+                    left -= self._graph_bytes * batch_length(batch)
+                    if left < 0:
+                        break
+                    graph = self._graph(call, self.risk.on(batch), self._convolutions)
+                    self._kept.append((graph, self.risk.weight_of(batch)))
+        return self._kept
 
 
 class Hessian(_Curvature):
@@ -147,10 +182,12 @@ class Hessian(_Curvature):
     True
     """
 
-    def _graph(self, call: Caller, batch: Any) -> Product:
+    def _graph(self, call: Caller, batch: Any, convolutions: Convolutions | None) -> Product:
         leaves = self.risk.leaves
-        loss = call(self.risk.loss, batch)
-        gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+        with convolutions or nullcontext():
+            loss = call(self.risk.loss, batch)
+        with convolutions.passes.for_graph() if convolutions else nullcontext():
+            gradient = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
         # If the loss is linear in a weight, its gradient there has no graph and its curvature is zero. Edges hold the
         # graph without the values of the gradient, which saves memory.
         used = [i for i, g in enumerate(gradient) if g.requires_grad]
@@ -202,13 +239,15 @@ class GGN(_Curvature):
         free = outputs - outputs // output.shape[1] if isinstance(self._loss, CrossEntropy) else outputs
         return self.risk.num_examples * free
 
-    def _graph(self, call: Caller, batch: Any) -> Product:
+    def _graph(self, call: Caller, batch: Any, convolutions: Convolutions | None) -> Product:
         leaves = self.risk.leaves
-        output = call(self._loss.output, batch)
+        with convolutions or nullcontext():
+            output = call(self._loss.output, batch)
         at = output.detach().requires_grad_()
         (slope,) = torch.autograd.grad(self._loss.of_output(at, batch), at, create_graph=True)
         dual = torch.zeros_like(output, requires_grad=True)
-        pulled = torch.autograd.grad(output, leaves, dual, create_graph=True, materialize_grads=True)
+        with convolutions.passes.for_graph(zeros=True) if convolutions else nullcontext():
+            pulled = torch.autograd.grad(output, leaves, dual, create_graph=True, materialize_grads=True)
         edges = [get_gradient_edge(part) for part in pulled]
 
         def product(vector: list[Tensor]) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from howsparse.pruning.repair.batchnorm import repair_batchnorm
 from howsparse.pruning.repair.gauss_newton import repair_globally
 from howsparse.pruning.repair.least_squares import Inputs, repair_layers
 from howsparse.pruning.repair.objectives import Objective
-from howsparse.pruning.repair.registry import REPAIRS, Repair, as_repair, prune_and_repair
+from howsparse.pruning.repair.registry import REPAIRS, Repair, as_repair, continue_repair, prune_and_repair, start_of
 from howsparse.pruning.repair.rounds import repair_path, repair_rounds, round_sparsities
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Objective",
     "Repair",
     "as_repair",
+    "continue_repair",
     "prune_and_repair",
     "repair_batchnorm",
     "repair_globally",
@@ -28,4 +29,5 @@ __all__ = [
     "repair_path",
     "repair_rounds",
     "round_sparsities",
+    "start_of",
 ]

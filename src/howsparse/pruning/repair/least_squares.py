@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -102,7 +103,9 @@ def repair_layers(
 
     Raises:
         InputError: the mask does not fit the model, no layer of it can be repaired, there are no batches, ``ridge`` or
-            ``inputs`` is not usable, or the pruned network calls other layers than the dense one.
+            ``inputs`` is not usable, the examples do not determine a layer's weights (its inputs are not finite, or
+            they are constant or alike and the ridge is tiny), or the pruned network calls other layers than the dense
+            one. The model is then as it was.
 
     Source: Hassibi and Stork (1993); Hubara et al. (2021); Frantar and Alistarh (2023).
 
@@ -251,9 +254,29 @@ def _change(target: Repairable, equations: NormalEquations, job: _Job, shift: _S
     first = target.layers[0]
     now = as_groups(first, target.weight.detach()).double()
     kept = as_groups(first, job.mask[target.name].to(target.weight.device))
-    change = equations.solve(kept, job.ridge)
+    change = _solution(target.name, equations, kept, job.ridge)
     set_groups(first, target.weight, now + change[..., : now.shape[2]])
     if target.bias is not None:
         target.bias.add_(change[..., -1].flatten().to(target.bias))
     elif shift is not None:
         shift.now.sub_(change[..., -1].flatten().to(shift.now))
+
+
+def _solution(name: str, equations: NormalEquations, kept: Tensor, ridge: float) -> Tensor:
+    """The change of the weight ``name``.
+
+    Raises:
+        InputError: the calibration examples do not determine it.
+    """
+    if not bool(equations.gram.isfinite().all() and equations.right.isfinite().all()):
+        raise InputError(
+            f"weight '{name}' cannot be refitted: on the calibration examples, the inputs or outputs of its layer are"
+            " not finite or too large to square; pass examples and a model with finite values"
+        )
+    try:
+        return equations.solve(kept, ridge)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise InputError(
+            f"weight '{name}' cannot be refitted with ridge {ridge:g}: on the calibration examples, the inputs of its"
+            " layer are constant or combinations of each other; pass more or other examples, or a ridge of about 1e-3"
+        ) from error

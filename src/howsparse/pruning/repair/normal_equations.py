@@ -65,6 +65,9 @@ class NormalEquations:
 
         Returns:
             ``(groups, outputs, features)``, float64; one more feature, the last, if there is a bias.
+
+        Raises:
+            torch.linalg.LinAlgError: the matrix of some kept features is singular in float64, in spite of the ridge.
         """
         if self._bias:
             kept = torch.cat([kept, torch.ones_like(kept[..., :1])], dim=-1)

@@ -17,7 +17,7 @@ from howsparse.pruning.repair.rounds import repair_rounds
 from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.losses import Loss, cross_entropy
 
-__all__ = ["REPAIRS", "Repair", "as_repair", "prune_and_repair"]
+__all__ = ["REPAIRS", "Repair", "as_repair", "continue_repair", "prune_and_repair", "start_of"]
 
 
 class Repair(Protocol):
@@ -104,6 +104,8 @@ def _after(start: Start, *steps: Step) -> Repair:
     return repair
 
 
+_STEPS: dict[str, Step] = {"global": _together}  # what follows a "+" in a name
+
 REPAIRS: dict[str, Repair] = {
     "none": _after(_once),
     "batchnorm": _after(_once, _by_statistics),
@@ -132,6 +134,56 @@ def as_repair(repair: str | Repair) -> Repair:
     if repair not in REPAIRS:
         raise InputError(f"repair '{repair}' is not known; use one of {', '.join(REPAIRS)}")
     return REPAIRS[repair]
+
+
+def start_of(repair: str) -> str | None:
+    """The repair that another one begins with and goes on from; None if it does not go on from one.
+
+    Args:
+        repair: a name in `REPAIRS`.
+
+    >>> start_of("rounds+global"), start_of("global")
+    ('rounds', None)
+    """
+    start = repair.rpartition("+")[0]
+    return start if start in REPAIRS else None
+
+
+def continue_repair(
+    model: nn.Module,
+    mask: Mask,
+    batches: Iterable[Any],
+    *,
+    repair: str,
+    dense: nn.Module,
+    loss: Loss = cross_entropy,
+) -> None:
+    """Go on from the start of a repair: with it, the model becomes what the whole repair makes of ``dense``.
+
+    Args:
+        model: a model that was pruned and repaired by `start_of` the repair; it is changed in place.
+        mask: its mask.
+        batches: the same calibration batches.
+        repair: a name in `REPAIRS` that has a start.
+        dense: the network before pruning.
+        loss: ``loss(model, batch)``.
+
+    Raises:
+        InputError: the repair has no start, or refuses the model or the data. The model is then as it was.
+
+    >>> import torch
+    >>> dense, batches = nn.Linear(10, 4), [(torch.randn(20, 10), torch.zeros(20).long())]
+    >>> whole, parts = copy.deepcopy(dense), copy.deepcopy(dense)
+    >>> mask = prune_and_repair(whole, 0.75, batches, repair="layers+global")
+    >>> mask = prune_and_repair(parts, 0.75, batches, repair="layers")
+    >>> continue_repair(parts, mask, batches, repair="layers+global", dense=dense)
+    >>> torch.equal(whole.weight, parts.weight)
+    True
+    """
+    if start_of(repair) is None:
+        raise InputError(f"repair '{repair}' does not go on from another one; use prune_and_repair")
+    with unchanged_after_error(model):
+        _STEPS[repair.rpartition("+")[2]](model, mask, list(batches), dense, loss)
 
 
 def prune_and_repair(
