@@ -30,8 +30,9 @@ from benchmarks.limit_networks import Effort, convnet, llama
 from benchmarks.problems import train_images
 from benchmarks.real_networks_cases import CASES, Sources
 from howsparse.files import write_whole
-from howsparse.limit.cost import LimitCost, limit_cost
+from howsparse.limit.cost import limit_cost
 from howsparse.records import Measurement, append_record, provenance, read_lines
+from howsparse.risk.batches import batch_length
 from howsparse.tasks.data import Batches, load_images
 from howsparse.tasks.recipe import load_recipe
 from howsparse.tasks.task import task_problem
@@ -85,15 +86,20 @@ def one_case(case: Case) -> dict[str, Any]:
     estimated = time.process_time() - began
     forget_peak()
     steps: dict[str, int] = {}
+    planned: dict[str, int] = {}
+
+    def watch(stage: str, done: int, total: int) -> None:
+        steps[stage], planned[stage] = done, total
+
     began = time.process_time()
-    limit = howsparse.pruning_limit(
-        case.model, case.batches, options=options, progress=lambda name, done, total: steps.update({name: done})
-    )
+    limit = howsparse.pruning_limit(case.model, case.batches, options=options, progress=watch)
     seconds, peak = time.process_time() - began, resident("VmHWM") - before
-    taken = at_steps(cost, steps)
+    # What the same estimate says of the products and the Lanczos steps that were taken.
+    vectors = cost.vectors * steps["bracket"] // planned["bracket"]
+    taken = replace(cost, products=limit.num_products, vectors=vectors)
     return {
         "num_weights": limit.num_weights,
-        "examples": sum(len(y) if isinstance(batch, tuple) else len(batch["labels"]) for batch, y in pairs(case)),
+        "examples": sum(batch_length(batch) for batch in case.batches),
         "products_at_most": cost.products,
         "products": limit.num_products,
         "steps": steps,
@@ -106,20 +112,7 @@ def one_case(case: Case) -> dict[str, Any]:
         "bytes_estimated": taken.bytes,
         "bytes_at_most": cost.bytes,
         "mostly": taken.most,
-        "parts": {part.name: {"seconds": part.seconds, "bytes": part.peak} for part in taken.parts},
     }
-
-
-def pairs(case: Case) -> list[tuple[Any, Any]]:
-    """Each batch with its labels."""
-    return [(batch, batch[1] if isinstance(batch, tuple) else batch["labels"]) for batch in case.batches]
-
-
-def at_steps(cost: LimitCost, steps: dict[str, int]) -> LimitCost:
-    """The same estimate for the steps that were taken."""
-    return replace(
-        cost, parts=tuple(replace(part, steps=min(part.steps, steps.get(part.name, part.steps))) for part in cost.parts)
-    )
 
 
 def resident(field: str) -> int:
@@ -157,7 +150,7 @@ def resnet20(data: str | None, nets: Path) -> Case:
 
 def resnet18(data: str | None, nets: Path) -> Case:
     train, _ = load_images(load_recipe("fc5-cifar10").data, data, first=256)
-    return Case(convnet(train), list(Batches(train.first(8), 4)), 32)
+    return Case(convnet(train), list(Batches(train.first(16), 4)), 32)
 
 
 def llama_260k(data: str | None, nets: Path) -> Case:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from howsparse import InputError, LimitOptions, limit_cost, pruning_limit
-from howsparse.limit.cost import LimitCost
+from howsparse.limit.budget import plan_budget
 from howsparse.limit.options import Curvature
 from howsparse.risk.batches import Pieces
 from networks_for_tests import Batches
@@ -47,53 +47,50 @@ def batches() -> Batches:
     return list(zip(x.split(BATCH), y.split(BATCH), strict=True))
 
 
-def taken(cost: LimitCost, steps: dict[str, int]) -> LimitCost:
-    return replace(cost, parts=tuple(replace(part, steps=steps.get(part.name, part.steps)) for part in cost.parts))
-
-
 @pytest.mark.parametrize("memory", [0, 1 << 30], ids=["graphs built each time", "graphs kept"])
 @pytest.mark.parametrize("population", [None, 10 * EXAMPLES], ids=["all data", "sample"])
 @pytest.mark.parametrize("curvature", get_args(Curvature))
 def test_counts_every_pass_over_the_data(
     model: Counting, batches: Batches, memory: int, population: int | None, curvature: Curvature
 ) -> None:
+    """With this clock, a second is an example that the model sees."""
     options = replace(FEW, population=population, curvature=curvature)
     cost = limit_cost(model, batches, options=options, memory=memory, clock=model.clock)
-    steps: dict[str, int] = {}
     before = model.seen
-    pruning_limit(
-        model, batches, options=options, memory=memory, progress=lambda name, done, total: steps.update({name: done})
-    )
+    limit = pruning_limit(model, batches, options=options, memory=memory)
     seen = model.seen - before
-    # The given tolerance saves one pass. Checks of the data read the first batch a few times. Of the prediction's
-    # steps, one or two need no product, because they have it already.
-    counted = taken(cost, steps).seconds - EXAMPLES
+    # The given tolerance saves one pass. Checks of the data read the first batch a few times. A product over half of
+    # the data, of five batches, reads two.
+    counted = replace(cost, products=limit.num_products).seconds - EXAMPLES
     assert counted == pytest.approx(seen, abs=6 * BATCH if memory else 6 * BATCH + 2 * EXAMPLES)
 
 
-def test_parts_have_the_steps_that_the_limit_reports(model: Counting, batches: Batches) -> None:
+def test_says_the_largest_number_of_products(model: Counting, batches: Batches) -> None:
     options = replace(FEW, population=10 * EXAMPLES)
-    totals: dict[str, int] = {}
-    limit = pruning_limit(
-        model, batches, options=options, progress=lambda name, done, total: totals.update({name: total})
-    )
-    cost = limit_cost(model, batches, options=options)
-    planned = {part.name: part.steps for part in cost.parts}
-    assert {name: planned[name] for name in totals} == totals
-    assert limit.num_products <= cost.products
+    assert pruning_limit(model, batches, options=options).num_products <= limit_cost(model, batches).products == 400
+    assert limit_cost(model, batches, options=options).products == 48
+
+
+def test_products_are_fewer_if_memory_stores_fewer_lanczos_vectors(
+    model: Counting, batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("howsparse.limit.budget.available_memory", lambda device: 300_000)
+    limit = pruning_limit(model, batches, options=FEW)
+    cost = limit_cost(model, batches, options=FEW)
+    assert limit.stopped == "memory"
+    assert limit.num_products <= cost.products < 48
+    assert cost.vectors == limit.spectrum.num_steps * limit.num_weights * 2
 
 
 def test_memory_is_that_of_graphs_and_lanczos_vectors(model: Counting, batches: Batches) -> None:
     """Twice the products store more vectors; without room for graphs, only those of one batch at a time remain."""
     few, more = (limit_cost(model, batches, options=replace(FEW, max_products=n)) for n in (48, 96))
-    vectors = {part.name: part.steps * part.step_bytes for part in more.parts}
-    before = {part.name: part.steps * part.step_bytes for part in few.parts}
+    planned = [plan_budget(n, 1, sampled=False).bracket for n in (48, 96)]
     numbers = sum(p.numel() for p in model.parameters() if p.ndim > 1)
-    steps = [next(part.steps for part in cost.parts if part.name == "bracket") for cost in (few, more)]
-    assert vectors["bracket"] - before["bracket"] == (steps[1] - steps[0]) * numbers * 4
+    assert more.vectors - few.vectors == (planned[1] - planned[0]) * numbers * 4
     streamed = limit_cost(model, batches, options=FEW, memory=0)
-    kept = [next(part.bytes for part in cost.parts if part.name == "bracket") for cost in (few, streamed)]
-    assert kept[0] - kept[1] == pytest.approx((len(batches) - 2) * BATCH * few.example, rel=0.01)
+    assert few.graphs - streamed.graphs == pytest.approx((len(batches) - 1) * BATCH * few.example, rel=0.01)
+    assert few.weights == streamed.weights
 
 
 def test_refuses_what_does_not_fit_and_names_batches_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +99,7 @@ def test_refuses_what_does_not_fit_and_names_batches_that_do(monkeypatch: pytest
     one = [(torch.randn(256, 3, 64, 64), torch.arange(256) % 10)]
     options = LimitOptions(max_products=32)
     limit_cost(model, one, options=options).check()
-    least = limit_cost(model, Pieces(one, 1), options=options).bytes
+    least = limit_cost(model, Pieces(one, 1), options=options, memory=0).bytes
     monkeypatch.setattr("howsparse.limit.cost.available_memory", lambda device: 2 * least)
     with pytest.raises(InputError, match=r"the limit needs .* are free; use batches of \d+ examples") as refused:
         limit_cost(model, one, options=options).check()

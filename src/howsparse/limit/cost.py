@@ -1,136 +1,98 @@
 """What a limit will cost, said before it starts: products, time and memory.
 
-The parts of a limit and their largest numbers of products are known in advance. A part can end earlier, because nobody
-knows the spectrum before. Gradients, graphs and products are timed on a few examples of the first batch. Vector work is
-timed on a matrix whose products cost nothing.
+Nearly all of the time is that of products, and the largest number of products is known. So one product is timed on a
+few examples, and the vector work of a Lanczos step on a matrix whose products cost nothing. A limit can need fewer
+products, because nobody knows the spectrum before.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median
 from time import perf_counter
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.limit.budget import basis_room, plan_budget
+from howsparse.limit.moved import curvature_of
 from howsparse.limit.options import LimitOptions, probes_for
-from howsparse.limit.prediction import MAX_PRODUCTS as PREDICTION_PRODUCTS
-from howsparse.limit.rates import REBUILT, DataRates, VectorRates, data_rates, vector_rates
+from howsparse.linalg import Lanczos
+from howsparse.linalg.basis import Basis
 from howsparse.memory import available_memory
 from howsparse.progress import duration
-from howsparse.risk import EmpiricalRisk
-from howsparse.risk.batches import is_half
+from howsparse.risk import GGN, EmpiricalRisk, Hessian
+from howsparse.risk.batches import FirstExamples, is_half, split_batch
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.weights import select_weights
 
-__all__ = ["LimitCost", "Part", "limit_cost"]
+__all__ = ["LimitCost", "limit_cost"]
 
-_OTHER_PRODUCTS = 3  # two for the costs of the layers, one for random masks
-_PASSES = 3  # over all data without a gradient: one for the tolerance, two that check the prediction
-# Bytes for each weight, beside its own. _HELD: sorted magnitudes, and the float64 sums of their squares. _LANCZOS: an
-# index and a mask of the rows that are not zero. _PREDICTION: three indices, and three vectors in float64.
-_HELD, _LANCZOS, _PREDICTION = 12, 9, 48
-# Vectors of a product: its sum, its part of one batch, flat and in layers. Of Lanczos: a Gaussian vector and its
-# product, with and without the rows that are zero; three in a step, and two for the rows.
-_PRODUCT_VECTORS, _LANCZOS_VECTORS = 3, 9
-_LIBRARIES = 56 << 20  # code and buffers that torch and SciPy load when they are first used
+Clock = Callable[[], float]
 
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a limit, as `pruning_limit` reports its progress.
-
-    Attributes:
-        name: its name there.
-        steps: largest number of steps.
-        products: products of one step: one for each probe.
-        extra: products before the first step.
-        begin: seconds before the first step.
-        each: seconds of a step, without work that grows with the number of steps.
-        pair: seconds for each pair of steps.
-        bytes: memory for all but the stored Lanczos vectors.
-        step_bytes: memory for the Lanczos vectors that a step stores.
-    """
-
-    name: str
-    steps: int
-    products: int
-    extra: int
-    begin: float
-    each: float
-    pair: float
-    bytes: int
-    step_bytes: int
-
-    @property
-    def seconds(self) -> float:
-        """Time of all steps."""
-        return self.begin + self.steps * self.each + self.steps * (self.steps - 1) / 2 * self.pair
-
-    @property
-    def peak(self) -> int:
-        """Memory after the last step, in bytes."""
-        return self.bytes + self.steps * self.step_bytes
+_PASSES = 4  # over all data: tolerance, gradient, and the check of the prediction; none takes longer than the graphs
+_SOLVING = 0.5  # seconds, for all brackets together
+_SHORT = 0.05  # seconds; if graph and product of some examples take less, more examples are timed
+_SHARE = 0.01  # of all products' examples: so many are timed at most
+_REPEATS, _ENOUGH = 3, 0.1  # times of one thing, and the seconds after which it is not done again
+_NUMBERS, _STEPS = 1 << 18, 6  # length of the vectors that are timed, and number of Lanczos steps
+_READS = 0.5  # of all stored vectors in each step, at most, to restore orthogonality
+# Memory that comes and goes with a product, in graphs of a batch: if it is kept, and if it is built for each product.
+_KEPT, _REBUILT = 0.5, 1.5
+# Memory for each weight: vectors of products and of Lanczos; beside them, in bytes, sorted magnitudes, the float64 sums
+# of their squares, an index and a mask of the rows that are not zero.
+_VECTORS, _INDICES = 21, 21
+_LIBRARIES = 80 << 20  # code and buffers that torch and SciPy load when they are first used
 
 
 @dataclass(frozen=True)
 class LimitCost:
-    """What a limit takes at most.
+    """What a limit takes at most. It takes less if its bracket is good enough earlier.
 
     Attributes:
-        parts: its parts, one after the other.
-        before: seconds before the first part, and for evaluating the network.
-        held: bytes that all parts need, for example for the weights.
-        graphs: bytes of graphs in the part with the largest memory.
+        products: number of curvature products.
+        before: seconds for all but products: passes over the data, and building the graphs that are kept.
+        each: seconds of a product, and of the work with its vector.
+        graphs: bytes of graphs.
+        vectors: bytes of the Lanczos vectors that are stored.
+        weights: bytes of all else, which grow with the number of weights.
         example: bytes of one example's graph.
+        longest: number of examples in the longest batch.
         available: bytes that are free now.
-        batch: number of examples in the longest batch.
     """
 
-    parts: tuple[Part, ...]
+    products: int
     before: float
-    held: int
+    each: float
     graphs: int
+    vectors: int
+    weights: int
     example: float
+    longest: int
     available: int
-    batch: int
-
-    @property
-    def products(self) -> int:
-        """Largest number of curvature products."""
-        return sum(part.extra + part.steps * part.products for part in self.parts)
 
     @property
     def seconds(self) -> float:
         """Time, in seconds."""
-        return self.before + sum(part.seconds for part in self.parts)
+        return self.before + self.products * self.each
 
     @property
     def bytes(self) -> int:
         """Largest memory that is in use at one time, beside what the process uses now."""
-        return self.held + self._largest.peak
+        return self.graphs + self.vectors + self.weights
 
     @property
     def most(self) -> str:
         """What takes the most memory."""
-        largest = self._largest
-        vectors = largest.steps * largest.step_bytes
-        return "Lanczos vectors" if vectors > largest.bytes else "graphs" if largest.bytes > self.held else "weights"
-
-    @property
-    def fits(self) -> bool:
-        """Whether the memory that is free now is enough."""
-        return self.bytes <= self.available
-
-    @property
-    def _largest(self) -> Part:
-        return max(self.parts, key=lambda part: part.peak)
+        sizes = {"graphs": self.graphs, "Lanczos vectors": self.vectors, "the weights and vectors": self.weights}
+        return max(sizes, key=lambda name: sizes[name])
 
     def __str__(self) -> str:
         return (
-            f"at most {self.products} products, {duration(self.seconds)} and {size_of(self.bytes)} of memory, mostly"
-            f" for {self.most}; {size_of(self.available)} are free"
+            f"at most {self.products} products, {duration(self.seconds)} and {_size(self.bytes)} of memory, mostly"
+            f" for {self.most}; {_size(self.available)} are free"
         )
 
     def check(self) -> None:
@@ -139,26 +101,17 @@ class LimitCost:
         Raises:
             InputError: it does not fit; the message names a size of batches that fits, if there is one.
         """
-        if self.fits:
+        if self.bytes <= self.available:
             return
         # A third of the memory may hold graphs between products. What is left is for those that are built again.
         left = 2 * self.available / 3 - (self.bytes - self.graphs)
-        size = int(left / (REBUILT * self.example)) if self.example else 0
+        size = int(left / (_REBUILT * self.example)) if self.example else 0
         smaller = f"use batches of {size} examples (--batch-size {size} on the command line)"
-        mend = smaller if 1 <= size < self.batch else "free some memory, or study fewer weights by their names"
+        mend = smaller if 1 <= size < self.longest else "free some memory, or study fewer weights by their names"
         raise InputError(
-            f"the limit needs {size_of(self.bytes)} of memory, mostly for {self.most}, but {size_of(self.available)}"
-            f" are free; {mend}"
+            f"the limit needs {_size(self.bytes)} of memory, mostly for {self.most}, but {_size(self.available)} are"
+            f" free; {mend}"
         )
-
-
-def size_of(number: int) -> str:
-    """A number of bytes in the unit that a person would use.
-
-    >>> size_of(300 << 20), size_of(3 << 29)
-    ('300 MiB', '1.5 GiB')
-    """
-    return f"{number / (1 << 20):.0f} MiB" if number < 1 << 30 else f"{number / (1 << 30):.1f} GiB"
 
 
 def limit_cost(
@@ -168,9 +121,9 @@ def limit_cost(
     loss: Loss = cross_entropy,
     options: LimitOptions | None = None,
     memory: int | None = None,
-    clock: Callable[[], float] = perf_counter,
+    clock: Clock = perf_counter,
 ) -> LimitCost:
-    """Estimate time and memory of `pruning_limit`, from a few gradients and products on the first batch.
+    """Estimate time and memory of `pruning_limit`, from a few products on the first examples.
 
     Args:
         model: any module; it is not changed.
@@ -181,97 +134,120 @@ def limit_cost(
         clock: gives the time in seconds; `time.process_time` counts only this process, on one thread.
 
     Returns:
-        The cost with all products. A limit that needs fewer products costs less.
+        The cost of the largest number of products.
 
     Raises:
         InputError: the model, the data or an option is not valid; see `EmpiricalRisk`.
 
-    >>> import torch
     >>> cost = limit_cost(nn.Linear(8, 8), [(torch.eye(8), torch.arange(8))], options=LimitOptions(max_products=64))
-    >>> cost.products <= 64, cost.fits
-    (True, True)
+    >>> cost.products, cost.bytes < 100 << 20
+    (64, True)
     """
     options = options or LimitOptions()
     risk = EmpiricalRisk(model, batches, loss, select_weights(model, options.names))
-    room = available_memory(risk.device)
+    room, flat, lengths = available_memory(risk.device), risk.flat_weights(), risk.lengths
     memory = room // 3 if memory is None else memory
-    kinds = [options.curvature]
-    if options.curvature == "hessian" and isinstance(risk.loss, SplitLoss):
-        kinds.insert(0, "ggn")
-    rates = data_rates(risk, kinds, memory, clock)
+    probes = options.probes or probes_for(risk.num_weights, options.max_products)
     sampled = options.population is not None and options.population > risk.num_examples
-    vectors = vector_rates(risk, options, sampled, clock)
-    parts = _parts(risk, options, rates, vectors, sampled)
-    numbers = risk.num_weights * risk.leaves[0].element_size()
-    halves = sum(4 * p.numel() for p in model.parameters() if is_half(p))
-    held = 2 * numbers + _HELD * risk.num_weights + halves + _LIBRARIES
-    before = rates.gradient + _PASSES * rates.forward
-    graphs = max(matrix.kept + matrix.work for matrix in rates.kinds)
-    example = max(matrix.example for matrix in rates.kinds)
-    return LimitCost(parts, before, held, graphs, example, room, max(risk.lengths))
-
-
-def _parts(
-    risk: EmpiricalRisk, options: LimitOptions, rates: DataRates, vectors: VectorRates, sampled: bool
-) -> tuple[Part, ...]:
-    """The parts of `pruning_limit`, in their order."""
-    n = risk.num_weights
-    probes = options.probes or probes_for(n, options.max_products)
-    budget = plan_budget(options.max_products, probes, sampled)
-    number = risk.leaves[0].element_size()
-    steps, storage = basis_room(risk.flat_weights(), budget.bracket, probes)
-    first, whole = rates.kinds[0], rates.kinds[-1]
-    product = whole.kept + whole.work + _PRODUCT_VECTORS * number * n
-    lanczos = product + (_LANCZOS_VECTORS * number + _LANCZOS) * n
-    recovering = first.kept + first.work + lanczos - whole.kept - whole.work
-    # The graphs of the recovery's matrix go before the Hessian's are built.
-    building = whole.begin if len(rates.kinds) > 1 else 0.0
-    step = whole.product + vectors.step
-    return (
-        Part("recoverable", budget.recovery, 1, 0, first.begin, first.product + vectors.step, 0.0, recovering, 0),
-        Part(
-            "bracket",
-            steps,
-            probes,
-            1,
-            building + whole.product,
-            probes * step,
-            probes * vectors.pair + vectors.solving,
-            lanczos,
-            probes * n * storage.itemsize,
-        ),
-        Part(
-            "half the data",
-            budget.half_sample_after(steps) if sampled else 0,
-            probes,
-            int(sampled),
-            whole.half if sampled else 0.0,
-            probes * (whole.half + vectors.step),
-            probes * vectors.pair,
-            lanczos,
-            probes * n * number,
-        ),
-        Part(
-            "upper bound",
-            budget.upper_bound_after(steps),
-            1,
-            1,
-            whole.product,
-            step,
-            vectors.pair,
-            lanczos,
-            n * number,
-        ),
-        Part(
-            "prediction",
-            PREDICTION_PRODUCTS,
-            1,
-            0,
-            vectors.prediction,
-            whole.product,
-            0.0,
-            product + _PREDICTION * n,
-            0,
-        ),
-        Part("layers", _OTHER_PRODUCTS, 1, 0, 0.0, whole.product, 0.0, product, 0),
+    planned = plan_budget(options.max_products, probes, sampled).bracket
+    steps, storage = basis_room(flat, planned, probes)
+    graph, product, vectors, example = _rates(risk, options, room, clock)
+    vectors += _of_vectors(flat, steps, storage, clock)
+    fitting = [total for total in accumulate(lengths) if example * total <= memory]
+    kept = fitting[-1] if fitting and memory > 0 else 0
+    built = 2 if options.curvature == "hessian" and isinstance(risk.loss, SplitLoss) else 1  # the GGN for the recovery
+    whole = kept == risk.num_examples
+    return LimitCost(
+        products=options.max_products - probes * (planned - steps),
+        before=graph * (_PASSES * risk.num_examples + built * kept) + _SOLVING,
+        each=product * risk.num_examples + graph * (risk.num_examples - kept) + vectors,
+        graphs=int(example * (kept + (_KEPT if whole else _REBUILT) * max(lengths))),
+        vectors=probes * steps * flat.numel() * storage.itemsize,
+        weights=(_VECTORS * flat.element_size() + _INDICES) * flat.numel() + _LIBRARIES + _in_float32(model),
+        example=example,
+        longest=max(lengths),
+        available=room,
     )
+
+
+def _rates(risk: EmpiricalRisk, options: LimitOptions, room: int, clock: Clock) -> tuple[float, float, float, float]:
+    """Seconds of one example's graph and product, of a product without examples, and bytes of an example's graph.
+
+    A whole batch is timed, or more if that is short, but no large part of the limit's work. The products with the GGN,
+    which the recovery takes, count as those with the Hessian.
+    """
+    count = _first_that_counts(risk)
+    matrix = _matrix(risk, options, count)
+    _multiply(matrix)  # torch loads code when it is first used
+    most = min(_SHARE * options.max_products * risk.num_examples, room / (8 * matrix.graph_bytes() + 1))
+    most = max(count, min(int(most), risk.num_examples))
+    count = max(count, min(most, risk.lengths[0]))
+    while True:
+        matrix = _matrix(risk, options, count)
+        example, count = matrix.graph_bytes(), matrix.risk.num_examples
+        began = clock()
+        _multiply(matrix)
+        first = clock() - began
+        if first > _SHORT or count >= most:
+            break
+        count = min(4 * count, most)
+    product, fixed = _timed(lambda: _multiply(matrix), clock), _timed(lambda: _multiply(matrix, 0), clock)
+    return max(0.0, first - product) / count, max(0.0, product - fixed) / count, fixed, example
+
+
+def _matrix(risk: EmpiricalRisk, options: LimitOptions, count: int) -> Hessian | GGN:
+    """The matrix over the first ``count`` examples, or a few more if a batch cannot be split. All graphs are kept."""
+    own = EmpiricalRisk(risk.model, FirstExamples(risk.all_batches, count), risk.loss, risk.names)
+    return curvature_of(own, options.curvature, memory=1 << 60)
+
+
+def _multiply(matrix: Hessian | GGN, batches: int | None = None) -> float:
+    """Multiply over the first batches, by default all. A GPU computes later, unless a value is asked for."""
+    count = len(matrix.risk.lengths) if batches is None else batches
+    return float(matrix.over_first(count, matrix.risk.flat_weights())[0])
+
+
+def _first_that_counts(risk: EmpiricalRisk) -> int:
+    """The smallest power of two of first examples of which one has a label that counts; or the first batch."""
+    batch, count = next(iter(risk.all_batches)), 1
+    while count < risk.lengths[0] and not risk.weight_of(split_batch(batch, count)[0]):
+        count *= 2
+    return count
+
+
+def _of_vectors(like: Tensor, steps: int, storage: torch.dtype, clock: Clock) -> float:
+    """Seconds of the work with vectors in a Lanczos step, at most; in the mean over some steps."""
+    start = like[:_NUMBERS]
+    diagonal = torch.linspace(0, 1, start.numel(), dtype=like.dtype, device=like.device)
+    basis = Basis(start, storage)
+    for _ in range(_STEPS):
+        basis.append(start)
+
+    def run() -> None:
+        lanczos = Lanczos(lambda vector: diagonal * vector, start, storage, (start, start))
+        for _ in range(_STEPS):
+            lanczos.step()
+
+    step = _timed(run, clock) / _STEPS
+    read = _timed(lambda: basis.remove_from([start.clone(), start.clone()], _STEPS), clock) / (2 * _STEPS)
+    return (step + _READS * steps / 2 * read) * like.numel() / start.numel()
+
+
+def _timed(call: Callable[[], object], clock: Clock) -> float:
+    """The median of a few times; a single one if it is long."""
+    seconds: list[float] = []
+    while len(seconds) < _REPEATS and sum(seconds) < _ENOUGH:
+        began = clock()
+        call()
+        seconds.append(clock() - began)
+    return median(seconds)
+
+
+def _in_float32(model: nn.Module) -> int:
+    """Bytes of the copies in float32 of weights that have half precision."""
+    return sum(4 * p.numel() for p in model.parameters() if is_half(p))
+
+
+def _size(number: int) -> str:
+    """A number of bytes in the unit that a person would use."""
+    return f"{number / (1 << 20):.0f} MiB" if number < 1 << 30 else f"{number / (1 << 30):.1f} GiB"

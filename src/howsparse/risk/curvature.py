@@ -85,6 +85,7 @@ class _Curvature(Operator):
                 for batch in islice(self.risk.batches, len(kept), own):
                     graph = self._graph(call, self.risk.on(batch), self._convolutions)
                     total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(batch))
+                    del graph  # before the next one is built, which would double the memory
         return sum_(total).div_(sum(self.risk.weights[:count]))
 
     def graph_bytes(self) -> float:
