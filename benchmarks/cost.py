@@ -145,7 +145,7 @@ def resnet20(data: str | None, nets: Path) -> Case:
         Sources(nets, Path(data or load_recipe("fc5-cifar10").data.source), nothing, nothing, nothing)
     )
     x, y = case.calibration[0]
-    return Case(case.model, list(zip(x[:64].split(16), y[:64].split(16), strict=True)), 36)
+    return Case(case.model, list(zip(x[:64].split(16), y[:64].split(16), strict=True)), 64)
 
 
 def resnet18(data: str | None, nets: Path) -> Case:
@@ -178,9 +178,9 @@ and names batches that fit. The limits of control groups, such as those of conta
 
 Made by `{last["command"]}` on this processor: {last["machine"]["processor"]}; the records are in `results/cost.jsonl`.
 Each network is a process of its own. Time is the processor's on one thread, so that other processes do not count.
-Memory is the largest resident set above that before the estimate. The steps that a limit takes depend on the spectrum,
-which nobody knows in advance. So the estimate is compared at the steps that were taken, and *estimated* is its ratio to
-what was taken; *at most* is what is said in advance.
+Memory is the largest resident set above that before the estimate. The products that a limit takes depend on the
+spectrum, which nobody knows in advance. So the estimate is compared at the products that were taken, and *estimated* is
+its ratio to what was taken; *at most* is what is said in advance.
 
 | network | weights | examples | products (at most) | seconds (at most) | estimated | MiB (at most) | estimated |
 |---|---|---|---|---|---|---|---|

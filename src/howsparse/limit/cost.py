@@ -8,7 +8,6 @@ products, because nobody knows the spectrum before.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -34,9 +33,9 @@ Clock = Callable[[], float]
 
 _PASSES = 4  # over all data: tolerance, gradient, and the check of the prediction; none takes longer than the graphs
 _SOLVING = 0.5  # seconds, for all brackets together
-_SHORT = 0.05  # seconds; if graph and product of some examples take less, more examples are timed
+_SHORT = 0.05  # seconds; if graphs and product of some examples take less, more examples are timed
 _SHARE = 0.01  # of all products' examples: so many are timed at most
-_REPEATS, _ENOUGH = 3, 0.1  # times of one thing, and the seconds after which it is not done again
+_REPEATS, _ENOUGH = 3, 0.2  # times of one thing, and the seconds after which it is not done again
 _NUMBERS, _STEPS = 1 << 18, 6  # length of the vectors that are timed, and number of Lanczos steps
 _READS = 0.5  # of all stored vectors in each step, at most, to restore orthogonality
 # Memory that comes and goes with a product, in graphs of a batch: if it is kept, and if it is built for each product.
@@ -176,29 +175,29 @@ def _rates(risk: EmpiricalRisk, options: LimitOptions, room: int, clock: Clock) 
     A whole batch is timed, or more if that is short, but no large part of the limit's work. The products with the GGN,
     which the recovery takes, count as those with the Hessian.
     """
-    count = _first_that_counts(risk)
-    matrix = _matrix(risk, options, count)
-    _multiply(matrix)  # torch loads code when it is first used
-    most = min(_SHARE * options.max_products * risk.num_examples, room / (8 * matrix.graph_bytes() + 1))
-    most = max(count, min(int(most), risk.num_examples))
-    count = max(count, min(most, risk.lengths[0]))
+    _warm_up(risk.device)
+    most = max(1, min(int(_SHARE * options.max_products * risk.num_examples), risk.num_examples))
+    count = max(_first_that_counts(risk), min(most, risk.lengths[0]))
     while True:
-        matrix = _matrix(risk, options, count)
-        example, count = matrix.graph_bytes(), matrix.risk.num_examples
+        own = EmpiricalRisk(risk.model, FirstExamples(risk.all_batches, count), risk.loss, risk.names)
+        matrix = curvature_of(own, options.curvature, memory=1 << 60)
+        example, count = matrix.graph_bytes(), own.num_examples
         began = clock()
         _multiply(matrix)
         first = clock() - began
-        if first > _SHORT or count >= most:
+        larger = min(4 * count, most, int(room / (8 * example + 1)))
+        if first > _SHORT or larger <= count:
             break
-        count = min(4 * count, most)
+        count = larger
     product, fixed = _timed(lambda: _multiply(matrix), clock), _timed(lambda: _multiply(matrix, 0), clock)
     return max(0.0, first - product) / count, max(0.0, product - fixed) / count, fixed, example
 
 
-def _matrix(risk: EmpiricalRisk, options: LimitOptions, count: int) -> Hessian | GGN:
-    """The matrix over the first ``count`` examples, or a few more if a batch cannot be split. All graphs are kept."""
-    own = EmpiricalRisk(risk.model, FirstExamples(risk.all_batches, count), risk.loss, risk.names)
-    return curvature_of(own, options.curvature, memory=1 << 60)
+def _warm_up(device: torch.device) -> None:
+    """Let torch load the code that second derivatives need, which takes longer than a product of a small network."""
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Linear(2, 2).to(device)
+    _multiply(Hessian(EmpiricalRisk(model, [(torch.eye(2), torch.arange(2))])))
 
 
 def _multiply(matrix: Hessian | GGN, batches: int | None = None) -> float:
@@ -234,13 +233,13 @@ def _of_vectors(like: Tensor, steps: int, storage: torch.dtype, clock: Clock) ->
 
 
 def _timed(call: Callable[[], object], clock: Clock) -> float:
-    """The median of a few times; a single one if it is long."""
+    """The shortest of a few times, as other work of the machine makes some longer; a single one if it is long."""
     seconds: list[float] = []
     while len(seconds) < _REPEATS and sum(seconds) < _ENOUGH:
         began = clock()
         call()
         seconds.append(clock() - began)
-    return median(seconds)
+    return min(seconds)
 
 
 def _in_float32(model: nn.Module) -> int:
