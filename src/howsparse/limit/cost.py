@@ -34,6 +34,7 @@ Clock = Callable[[], float]
 _PASSES = 4  # over all data: tolerance, gradient, and the check of the prediction; none takes longer than the graphs
 _SOLVING = 0.5  # seconds, for all brackets together
 _SHORT = 0.05  # seconds; if graphs and product of some examples take less, more examples are timed
+_FIRST = 32  # examples that are timed first; their graphs show how many fit into memory
 _SHARE = 0.01  # of all products' examples: so many are timed at most
 _REPEATS, _ENOUGH = 3, 0.2  # times of one thing, and the seconds after which it is not done again
 _NUMBERS, _STEPS = 1 << 18, 6  # length of the vectors that are timed, and number of Lanczos steps
@@ -172,12 +173,12 @@ def limit_cost(
 def _rates(risk: EmpiricalRisk, options: LimitOptions, room: int, clock: Clock) -> tuple[float, float, float, float]:
     """Seconds of one example's graph and product, of a product without examples, and bytes of an example's graph.
 
-    A whole batch is timed, or more if that is short, but no large part of the limit's work. The products with the GGN,
-    which the recovery takes, count as those with the Hessian.
+    A whole batch is timed, or more if that is short, but no large part of the limit's work, and no more than fits into
+    memory. The products with the GGN, which the recovery takes, count as those with the Hessian.
     """
     _warm_up(risk.device)
     most = max(1, min(int(_SHARE * options.max_products * risk.num_examples), risk.num_examples))
-    count = max(_first_that_counts(risk), min(most, risk.lengths[0]))
+    count = max(_first_that_counts(risk), min(_FIRST, most, risk.lengths[0]))
     while True:
         own = EmpiricalRisk(risk.model, FirstExamples(risk.all_batches, count), risk.loss, risk.names)
         matrix = curvature_of(own, options.curvature, memory=1 << 60)
@@ -185,8 +186,9 @@ def _rates(risk: EmpiricalRisk, options: LimitOptions, room: int, clock: Clock) 
         began = clock()
         _multiply(matrix)
         first = clock() - began
-        larger = min(4 * count, most, int(room / (8 * example + 1)))
-        if first > _SHORT or larger <= count:
+        wanted = most if first <= _SHORT else min(most, risk.lengths[0])
+        larger = min(4 * count, wanted, int(room / (4 * example + 1)))
+        if larger <= count:
             break
         count = larger
     product, fixed = _timed(lambda: _multiply(matrix), clock), _timed(lambda: _multiply(matrix, 0), clock)
