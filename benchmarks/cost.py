@@ -169,7 +169,7 @@ NETWORKS: dict[str, Callable[[str | None, Path], Case]] = {
 
 def page(lines: list[dict[str, Any]]) -> str:
     """The page in docs."""
-    last = lines[-1]
+    last = lines[-1]["made"]
     text = f"""# The cost of a limit, said in advance
 
 `howsparse limit` says what a limit takes at most before it computes the first product, and so does
