@@ -23,7 +23,8 @@ VECTORS = """## Vectors
 What a Lanczos step costs beside its product, by `python -m benchmarks.vectors`, with one thread. *Before*, every step
 made its vector orthogonal to the whole basis. *After*, it does so only where the measured loss of orthogonality asks
 for it, two vectors at a time ([theory.md](theory.md), "Rounding"). All are means over the ten steps that end at the one
-named."""
+named. A basis in bfloat16 has larger rounding and loses its orthogonality sooner. There, little or nothing is gained after
+some tens of steps. The machine was busy with other work."""
 
 SCALING = """## Several processes
 
