@@ -134,9 +134,9 @@ def large(records: Records) -> str:
     times = per_weight * WEIGHTS / usable
     return f"""## {DEVICES} devices and {WEIGHTS:.0e} weights, on paper
 
-Nothing here was run. One number is measured: Lanczos on FC5, with a basis in bfloat16, read {share:.2f} k² basis vectors
-in k = {steps} steps
-(a full orthogonalisation reads k²). Assumed are {gb(DEVICE_BYTES)} a device, of which nine tenths can be used,
+Nothing here was run. One number is measured: on FC5, Lanczos with a basis in bfloat16 read {share:.2f} k² basis
+vectors in k = {steps} steps (a full orthogonalisation reads k²). Assumed are {gb(DEVICE_BYTES)} a device, of which
+nine tenths can be used,
 {MEMORY_BANDWIDTH / 1e12:.0f} TB/s to its memory, {gb(LINK_BANDWIDTH)}/s to other devices and
 {gb(HOST_BANDWIDTH)}/s to the host; {STEPS} steps; float32 vectors and a bfloat16 basis. The arithmetic of the product
 and the graphs of its images are left out.
