@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,21 +54,23 @@ def say_cost(subject: Subject, batches: Iterable[Any], orders: Sequence[str], he
         note(f"measuring {what} on {_count(batches):,} examples: about {duration(seconds)}")
 
 
-def say_limit(subject: Subject, options: LimitOptions) -> None:
+def say_limit(subject: Subject, options: LimitOptions, keep: Path | None) -> None:
     """Print what a limit will take at most, if it is more than ten seconds or a gibibyte.
 
-    Several processes may have different machines, so nothing is estimated for them.
+    Several processes may have different machines, so nothing is estimated for them. Nor is it for a limit that goes on
+    from what is kept: nobody knows yet how much that is.
 
     Args:
         subject: the network and its data.
         options: options of the limit.
+        keep: folder in which its products are kept, if there is one.
 
     Raises:
         InputError: the limit does not fit into the memory that is free.
     """
     from howsparse.limit.cost import limit_cost
 
-    if world_size() > 1:
+    if world_size() > 1 or (keep is not None and keep.exists()):
         return
     if subject.population is not None:
         options = replace(options, population=subject.population)

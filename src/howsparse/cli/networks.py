@@ -97,7 +97,7 @@ def limit(
     if plot is not None:
         check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
-    say_limit(subject, options)
+    say_limit(subject, options, keep)
     answer = subject.assess(replace(options, seed=seed), keep, directional)
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     write_record("limit", subject, answer, after, seed, parts.images, record)
@@ -207,7 +207,7 @@ def prune_by_answer(
     record: Path | None,
 ) -> "Mask":
     """The magnitude mask at a given sparsity or at one of the answers; print all answers."""
-    say_limit(subject, options)
+    say_limit(subject, options, keep)
     answer = subject.assess(options, keep)
     found, after = pruned_to(subject, answer, target)
     images, weights = about["images"], about["weights"]
