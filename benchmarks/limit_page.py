@@ -11,9 +11,9 @@ def table(result: dict[str, Any]) -> Table:
     """Everything as ratios, one column a network."""
     networks: dict[str, dict[str, Any]] = result["networks"]
     shown = Table(title="Costs as ratios", title_justify="left")
-    shown.add_column("", no_wrap=True)
+    shown.add_column("")
     for name in networks:
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", min_width=6)  # the labels may wrap, the numbers may not
     columns = [ratios(about) for about in networks.values()]
     for label in columns[0]:
         values = [column[label] for column in columns]
