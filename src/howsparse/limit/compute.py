@@ -18,7 +18,7 @@ from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
 from howsparse.limit.budget import basis_room, plan_budget
 from howsparse.limit.layers import layer_costs, layer_sizes
 from howsparse.limit.moved import curvature_of
-from howsparse.limit.options import LimitOptions, probes_for
+from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import predict_checked
 from howsparse.limit.prediction import predict_random_losses
 from howsparse.limit.result import LIMIT, PruningLimit
@@ -104,7 +104,7 @@ class _Case:
             raise InputError(
                 "the data are one batch, but the sampling error needs two; pass smaller batches, or no population"
             )
-        self.probes = options.probes or probes_for(self.flat.numel(), options.max_products)
+        self.probes = options.probes_of(self.flat.numel())
         self.budget = plan_budget(options.max_products, self.probes, self.sampled)
 
     @property

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.limit.budget import basis_room, plan_budget
 from howsparse.limit.moved import curvature_of
-from howsparse.limit.options import LimitOptions, probes_for
+from howsparse.limit.options import LimitOptions
 from howsparse.linalg import Lanczos
 from howsparse.linalg.basis import Basis
 from howsparse.memory import available_memory
@@ -147,7 +147,7 @@ def limit_cost(
     risk = EmpiricalRisk(model, batches, loss, select_weights(model, options.names))
     room, flat, lengths = available_memory(risk.device), risk.flat_weights(), risk.lengths
     memory = room // 3 if memory is None else memory
-    probes = options.probes or probes_for(risk.num_weights, options.max_products)
+    probes = options.probes_of(risk.num_weights)
     sampled = options.population is not None and options.population > risk.num_examples
     planned = plan_budget(options.max_products, probes, sampled).bracket
     steps, storage = basis_room(flat, planned, probes)

@@ -34,7 +34,7 @@ __all__ = [
 
 Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
 
-_ALIKE = 1e-2  # relative; one unit that rounding puts on the other side of its ReLU changes a product by up to 1e-3
+_ALIKE = 1e-2  # relative; of few images, one unit that rounding puts on the other side of its ReLU changes some 1e-3
 
 
 class _Curvature(Operator):
