@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from howsparse.limit.held_out import HeldOut
     from howsparse.limit.measure import Measured
     from howsparse.limit.result import PruningLimit
+    from howsparse.report.contents import Contents
 
 _PRECISION = 0.002  # of the measured sparsity, as in `assess`
 
@@ -113,13 +114,23 @@ def contents(
     certificate: "Certificate | None",
     seed: int,
     seconds: float,
-) -> Any:
-    """What the page shows, with how it was computed and the command that makes it again, without folders."""
+    command: str | None = None,
+) -> "Contents":
+    """What the page shows, with how it was computed and the command that makes it again, without folders.
+
+    Args:
+        subject: the network and its data.
+        limit, measured, on_train: as `compute` returns them.
+        certificate: what was certified; None if nothing was.
+        seed: seed of the limit.
+        seconds: time of all this.
+        command: the command; by default that of this process.
+    """
     from howsparse.records import provenance
     from howsparse.report.contents import Contents
     from howsparse.risk.batches import batch_length
 
-    made = provenance()
+    made = provenance(command)
     count = {name: sum(map(batch_length, getattr(subject, name))) for name in ("train", "test")}
     examples = f"{count['train']:,} for the limit"
     examples += f", {count['test']:,} other ones for the accuracy" if subject.splits else ", which also measure"

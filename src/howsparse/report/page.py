@@ -76,7 +76,9 @@ def page(contents: Contents) -> str:
     return first + "".join(parts[name] + after for name, _, after in pieces)
 
 
-_ANSWERS_NOTE = "Each answers another question, so they differ. They move with the slider."
+_ANSWERS_NOTE = (
+    'Each answers another question, so they differ. <span class="on-screen">They move with the slider.</span>'
+)
 _FOOTER = (
     "Made by howsparse. A prediction is no promise, and the limit is about random subspaces under a quadratic model of"
     " the loss. Only what is certified holds for data that were not evaluated."

@@ -400,3 +400,4 @@ function start() {
 }
 
 start();
+performance.mark("ready");
