@@ -240,9 +240,9 @@ about the same when the page opens.
 
 ## How right the numbers are
 
-The page solves the limit's equation again for every place of the slider. The upper end of the bracket belongs to another
-quadrature rule at every scale, so the page has two tables in place of the rules: the needed density against the scale,
-and the squared norm of the removed weights against sparsity (`howsparse.report.live`).
+The page solves the limit's equation again for every place of the slider. The upper end of the bracket belongs to
+another quadrature rule at every scale, so the page has two tables in place of the rules: the needed density against the
+scale, and the squared norm of the removed weights against sparsity (`howsparse.report.live`).
 
 `{command}` makes the page of the digits network, moves the slider in a headless Chromium by the
 keyboard, and compares what the page shows with `PruningLimit.at` and the measured curves. At {places} places of the

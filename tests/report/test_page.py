@@ -281,6 +281,25 @@ def by_goal(data: dict[str, Any]) -> float:
     return float(max(s for s, a in pairs if a >= measured["accuracy"][0] - data["start"]["value"] - 1e-12))
 
 
+DOCS = Path(__file__).parents[2] / "docs" / "report.md"
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="not a checkout")
+def test_the_page_on_pages_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", DOCS.read_text(), re.DOTALL | re.MULTILINE)
+    model, train, test = trained()
+    names: dict[str, Any] = {"model": model, "train": train, "test": test}
+    for code in (code for language, code in found if language == "python"):
+        exec(code.replace("(model, train)", "(model, train, max_products=32)"), names)
+    assert (folder / "report.html").stat().st_size > (folder / "limit.png").stat().st_size > 1000
+    (folder / "report.html").unlink()
+    ((_, command),) = [block for block in found if block[0] == ""]
+    mine = {"mypackage.nets:resnet": "mynets:net", "net.safetensors": "net.pt", "batches.npz": "data.npz"}
+    typed = [mine.get(word, word) for word in command.split()]
+    assert run(*typed[1:], "--max-products", "32", monkeypatch=monkeypatch) == 0
+    assert (folder / "report.html").exists()
+
+
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_the_page_in_a_browser(tmp_path: Path, one_thread: None) -> None:
     contents = computed("hessian")
