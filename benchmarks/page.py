@@ -4,10 +4,10 @@
 
 It trains the digits network, makes its page with `howsparse report`'s functions, opens it in a headless Chromium, and
 moves the slider by the keyboard to places from one end to the other, in points of accuracy and in loss. At each place
-it compares what the page shows with `PruningLimit.at` and with the measured curves. It then writes pictures of the
-page into docs: light, dark, on a phone, and printed. Last, it runs axe-core, which finds faults that keep people from
-reading a page; the command fetches it by npm into a temporary folder. It needs Debian's chromium and chromium-driver,
-and npm. With --only-page, docs/report.md is written from the last record.
+it compares what the page shows with `PruningLimit.at` and with the measured curves. It then writes pictures into docs:
+of the page light, dark, on a phone, and printed, and of what four commands print in a terminal. It also runs axe-core,
+which finds faults that keep people from reading a page; the command fetches it by npm into a temporary folder. It needs
+Debian's chromium and chromium-driver, and npm. With --only-page, docs/report.md is written from the last record.
 """
 
 import argparse
@@ -20,11 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from benchmarks.browser import Browser, browser, missing
 from benchmarks.commands import own_command
+from benchmarks.terminal import COMMANDS, picture
 from howsparse.cli.reporting import compute, contents
 from howsparse.cli.subject import Subject
-from howsparse.files import write_whole
+from howsparse.files import save_tensors, write_whole
 from howsparse.limit.goal import Goal
 from howsparse.limit.options import LimitOptions
 from howsparse.methods import Run, Stages
@@ -65,7 +68,7 @@ def measure_page(record: Path, docs: Path) -> None:
     if missing() is not None:
         raise SystemExit(f"cannot open a page: {missing()}")
     made = provenance(own_command("benchmarks.page"))
-    shown = digits()
+    model, shown = digits()
     with tempfile.TemporaryDirectory() as folder, browser() as window:
         file = Path(folder) / "report.html"
         write_page(shown, file)
@@ -77,12 +80,15 @@ def measure_page(record: Path, docs: Path) -> None:
             window.open(file)
             found[f"faults_{scheme}"] = faults(window, Path(folder))
         pictures(window, file, docs)
+        save_tensors(model.state_dict(), Path(folder) / "digits.safetensors")
+        for name, command in COMMANDS.items():
+            picture(command, Path(folder), docs / f"terminal-{name}.svg")
     print(json.dumps(found, indent=1))
     append_record(Measurement(kind="page", made=made, network="digits", **found), record)
 
 
-def digits() -> Contents:
-    """The page of the digits network of `howsparse demo`, with a drop of one point of accuracy."""
+def digits() -> tuple[nn.Module, Contents]:
+    """The network of `howsparse demo`, and its page, with a drop of one point of accuracy."""
     task = load_task("digits")
     model = task.initial(0)
     Stages(task, 0, Run()).train("digits", model, l1=task.l1)
@@ -91,7 +97,7 @@ def digits() -> Contents:
     subject = Subject("digits", model, Batches(task.train.images, 128), task.test, typed=typed)
     began = time.perf_counter()
     found = compute(subject, LimitOptions(), Goal(max_drop=0.01), None)
-    return contents(subject, *found, None, 0, time.perf_counter() - began, f"howsparse report {typed}")
+    return model, contents(subject, *found, None, 0, time.perf_counter() - began, f"howsparse report {typed}")
 
 
 def ready(window: Browser, file: Path) -> float:
@@ -249,6 +255,20 @@ keyboard, and compares what the page shows with `PruningLimit.at` and the measur
 slider, the largest difference is {off:.1g}, as a fraction of the weights. The file has {size} kB. The charts stand and
 the slider moves {ready:.1f} seconds after the page is asked for. {axe}, which looks for what keeps people from
 reading a page, {said}. The record is in `results/page.jsonl`.
+
+## In a terminal
+
+The commands print the same answers. These pictures are of a terminal of 80 columns.
+
+![howsparse measure](terminal-measure.svg)
+
+![howsparse limit](terminal-limit.svg)
+
+![howsparse prune](terminal-prune.svg)
+
+![howsparse compare](terminal-compare.svg)
+
+## More pictures
 
 ![The page with dark colours](report-dark.png)
 

@@ -23,7 +23,7 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_data, load_subject
-from howsparse.cli.terminal import check_output, note, resumable, show_lines, stage_bars
+from howsparse.cli.terminal import check_output, note, resumable, show_text, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import LimitOptions
 from howsparse.records.origin import portable_command
@@ -77,7 +77,7 @@ def report(
     seconds = time.perf_counter() - began
     shown = contents(subject, limit, measured, on_train, certificate, seed, seconds)
     write_page(shown, output, force=force)
-    show_lines([sentence(shown).replace("\u00a0", " ")])
+    show_text(sentence(shown).replace("\u00a0", " "))
     note(f"page: {output}")
 
 

@@ -15,7 +15,7 @@ from howsparse.report.table import percent
 
 __all__ = ["draw"]
 
-_TICKS = (0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+_TICKS = (0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 _HIGHEST = 3.0  # tolerances on the axis of the loss
 
 
@@ -65,6 +65,8 @@ def _limit(result: PruningLimit, axes: Axes | None) -> Axes:
     sparsity_axis(axes, _TICKS)
     axes.set_xlabel("sparsity: weights removed, %")
     axes.set_ylabel("predicted loss increase / tolerance")
+    known = low, result.predicted, *((high,) if result.resolved else ()), *(result.recoverable or ())
+    axes.set_xlim(0, 1 - max((1 - min(max(known), 0.999)) / 4, 1e-3))
     axes.set_ylim(min(-0.25, 1.2 * float(np.min(curve.increases)) / tolerance), _HIGHEST)
     axes.legend(loc="upper left", frameon=False)
     return axes
