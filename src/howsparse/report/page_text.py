@@ -17,7 +17,7 @@ _MOST_ROWS = 24  # of a table that stands for a chart
 _WORDS = {
     "measured": "Removing the smallest weights keeps what must be kept: found by evaluating pruned networks.",
     "certified": "Shown on held-out data, with the stated confidence.",
-    "predicted": "The same by a quadratic model of the loss, without evaluating pruned networks.",
+    "predicted": "Removing the smallest weights keeps the loss, by a quadratic model of it.",
     "recoverable": "Predicted if the weights that stay adapt after pruning.",
     "limit": "Beyond this, random subspaces of the remaining weights do not keep the loss (Corollary 1 of the paper).",
     "upper": "The paper says that a solution exists up to this sparsity (Eq. 19).",
@@ -166,11 +166,11 @@ def _tolerance(contents: Contents) -> float:
 
 
 def _answer_row(name: str, ends: tuple[float, float] | None, contents: Contents) -> str:
-    said = _WORDS[name]
+    said, note = _WORDS[name], ""
     if name == "certified" and contents.certificate is not None:
         said = contents.certificate.sentence
     if name == "limit" and ends is not None and ends[0] != ends[1]:
-        said = f"Not resolved: the bracket is too wide for one number. {said}"
+        note = " Not resolved: the bracket is too wide for one number."
     share, kept = "–", "–"
     if ends is not None:
         count = contents.limit.num_weights
@@ -180,7 +180,7 @@ def _answer_row(name: str, ends: tuple[float, float] | None, contents: Contents)
     word = {"upper": "upper bound"}.get(name, name)
     return (
         f'<tr id="answer-{name}"><th scope="row" class="c-{name}">{word}</th><td class="n share">{share}</td>'
-        f'<td class="n kept">{kept}</td><td class="said">{escape(said)}<span class="note"></span></td></tr>'
+        f'<td class="n kept">{kept}</td><td class="said">{escape(said)}<span class="note">{note}</span></td></tr>'
     )
 
 

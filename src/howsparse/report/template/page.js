@@ -76,11 +76,18 @@ function drawRow(svg, found, name, words, axis, plot, y) {
     const from = Math.min(axis.at(ends.low), most), to = Math.min(axis.at(ends.high), most);
     if (ends.high > ends.low) group.append(line(from, y, Math.max(to, from + 1), y, "span"));
     if (ends.at !== null) group.append(mark(name, Math.min(axis.at(ends.at), most), y));
-    const failed = name === "predicted" && found.checked && !found.checked.holds;
-    const words = spoken(ends) + (failed ? ", failed when measured" : ""), room = to + 12 + 7 * words.length < LEFT + plot;
+    const words = spoken(ends) + remark(found, name), room = to + 12 + 7 * words.length < LEFT + plot;
     group.append(text(room ? to + 12 : from - 12, y + 4, words, { class: "row halo", "text-anchor": room ? "start" : "end" }));
   }
   svg.append(group);
+}
+
+// What must be said beside an answer that failed, or that is for something else than the slider's place.
+function remark(found, name) {
+  if (name === "predicted" && found.checked && !found.checked.holds) return ", failed when measured";
+  if (name !== "certified" || data.certificate.drop === null) return "";
+  const same = found.unit === "drop" && Math.abs(found.value - data.certificate.drop) < 1e-9;
+  return same ? "" : `, for ${dropWords(data.certificate.drop)}`;
 }
 
 function mark(name, x, y) {
@@ -332,9 +339,13 @@ function dropOf(found) {
 }
 
 function allowedWords() {
-  if (state.unit === "loss") return `loss +${number(state.value)}`;
-  const points = data.metric.share ? number(100 * state.value, 6) : number(state.value);
-  return data.metric.share ? `${points} ${points === "1" ? "point" : "points"} of ${data.metric.name}` : `${points} of ${data.metric.name}`;
+  return state.unit === "loss" ? `loss +${number(state.value)}` : `${dropWords(state.value)} of ${data.metric.name}`;
+}
+
+function dropWords(drop) {
+  if (data.metric && !data.metric.share) return number(drop);
+  const points = number(100 * drop, 6);
+  return `${points} ${points === "1" ? "point" : "points"}`;
 }
 
 function show() {
