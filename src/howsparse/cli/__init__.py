@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 
 from howsparse import parallel
 from howsparse.cli import evaluation, experiments, networks, paper, reporting
@@ -27,6 +28,7 @@ _EXTRAS = {
 
 def main() -> None:
     """Entry point. An input error is printed as one line, with exit code 2. Only the first process prints."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
         parallel.join()
         if not parallel.is_first():
