@@ -55,7 +55,8 @@ class LimitOptions:
         names: names of the weights under study; by default all prunable weights that are not frozen.
         population: number of examples in the population, if the batches are a sample of it.
         precision: stop when the bracket is at most this wide, in sparsity.
-        max_products: largest number of curvature products, at least 32 for each probe.
+        max_products: largest number of curvature products, at least 32 for each probe. With more than 8,192 examples
+            these are products over samples, of which each takes about as much work.
         probes: number of random vectors; the products are divided between them. None: as many as `probes_for` gives,
             several for small networks and one for large ones.
         seed: seed of the probes.

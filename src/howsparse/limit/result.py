@@ -10,8 +10,9 @@ from torch import nn
 from howsparse.errors import InputError, UnsuitableNetwork
 from howsparse.files import load_document, save_document
 from howsparse.geometry import Magnitudes, curvature_scale
-from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, Sampling, existence_bracket, solve_bracket
+from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, existence_bracket, solve_bracket
 from howsparse.limit.layers import LayerCost
+from howsparse.limit.levels import Sampling
 from howsparse.limit.options import FILTERS, LEAST_PRODUCTS, Curvature, Negative
 from howsparse.limit.outlook import Look, Outlook, history, outlook_after
 from howsparse.limit.predict import failure, num_kept, rise_holds
@@ -38,7 +39,7 @@ class PruningLimit(Shown):
         negative: how negative curvature counts: "wall" (the paper's absolute value) or "unbounded".
         names: names of the weights under study.
         errors: the bracket and its half-widths: quadrature, probe and data.
-        num_products: number of curvature products; a product over half of the data counts as half.
+        num_products: number of curvature products; a product over a part of the data counts as that part.
         stopped: why the computation stopped: "precision" (the bracket is as narrow as requested), "probe" (more probes
             would make it narrower, more steps would not), "max_products", "memory" or "exact".
         spectrum: spectrum of the curvature.
@@ -46,7 +47,8 @@ class PruningLimit(Shown):
         magnitudes: magnitudes of the weights under study.
         losses: predicted loss increase of magnitude masks at every sparsity.
         random_losses: mean predicted loss increase of random masks at every sparsity.
-        sampling: the half sample's spectrum, for the data error; None if the batches are all the data.
+        sampling: spectra over other samples of the data, which give the step to the population and its error; None if
+            the spectrum is over all the data.
         rank_bound: largest possible number of nonzero eigenvalues of the GGN; None for the Hessian.
         checked_rise: measured loss increase of the mask at `predicted`, on the same batches; None if it was not
             measured, as after `at` with another tolerance.

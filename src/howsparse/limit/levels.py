@@ -1,0 +1,155 @@
+r"""Spectra over nested samples of the data, and what they say about the limit over more data.
+
+The limit moves slowly with the number of examples and slowly with the number of Lanczos steps. So the smallest sample
+takes many steps and each larger one takes fewer, and the ratios between neighbours are multiplied (a multilevel
+estimate). Let :math:`T_l(k)` be the density over sample l after k steps. Then the density over the last sample is about
+
+.. math:: T_0(k_0) \prod_l \frac{T_l(k_l)}{T_{l-1}(k_l)}.
+
+Both densities of a ratio have the same probe and the same steps, so only the data differ. Each ratio's error is
+estimated from how it changes with the steps and with the way to read a density from a bracket.
+
+References:
+    Giles (2015), Multilevel Monte Carlo methods. Here the ratios take the place of the differences.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from howsparse.linalg.spectrum import Spectrum
+
+__all__ = ["Level", "Sampling", "Shift", "data_shift"]
+
+Array = NDArray[np.float64]
+Ends = Callable[[Spectrum], tuple[float, float]]
+
+_LOOKS = (1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)  # parts of the steps after which a ratio is read
+_LEAST_DENSITY = 1e-12  # in the place of 0 under a logarithm
+
+
+@dataclass(frozen=True)
+class Level:
+    """The spectrum of one sample of the data.
+
+    Attributes:
+        examples: number of examples; only the ratios between levels matter.
+        spectrum: the spectrum over these examples, with the same probes as on the other levels.
+    """
+
+    examples: float
+    spectrum: Spectrum
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The data for the step from the sample of a limit's spectrum to the population.
+
+    Attributes:
+        levels: samples from small to large. All are nested, also with that of the limit's spectrum, which has
+            ``examples`` and is not one of them.
+        examples: number of examples of the limit's spectrum.
+        population: number of examples in the population, in the same unit.
+        tolerance_error: relative standard error of the tolerance; 0 if it is that of the population.
+    """
+
+    levels: tuple[Level, ...]
+    examples: float
+    population: float
+    tolerance_error: float
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The logarithm of the factor between two densities.
+
+    Attributes:
+        value: the estimate.
+        error: its estimated error.
+    """
+
+    value: float
+    error: float
+
+    def __add__(self, other: "Shift") -> "Shift":
+        return Shift(self.value + other.value, self.error + other.error)
+
+
+def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
+    """From the density over the examples of ``spectrum`` to the density over the population.
+
+    The levels above that of ``spectrum`` give the ratios. If the largest is smaller than the population, the last ratio
+    is continued for as many doublings as are left, and the error grows with them, see `_beyond`.
+
+    Args:
+        spectrum: the limit's spectrum.
+        sampling: the other levels.
+        ends: lower and upper end of the density of a spectrum, each at its fixed point.
+    """
+    own = Level(sampling.examples, spectrum)
+    chain = sorted((*sampling.levels, own), key=lambda level: level.examples)
+    ratios = _Ratios(chain, ends)
+    found = [ratios.shift(i) for i in range(len(chain) - 1)]
+    doublings = [math.log2(large.examples / small.examples) for small, large in zip(chain, chain[1:], strict=False)]
+    left = max(0.0, math.log2(sampling.population / chain[-1].examples))
+    above = [shift for shift, small in zip(found, chain, strict=False) if small.examples >= own.examples]
+    return sum([*above, _beyond(found, doublings, left)], Shift(0.0, 0.0))
+
+
+class _Ratios:
+    """The ratios of the densities of neighbours in a chain of samples, as functions of the steps.
+
+    Each has two readings: the ratio of the arithmetic and that of the geometric means of both ends of the density.
+    """
+
+    def __init__(self, chain: list[Level], ends: Ends) -> None:
+        self._chain, self._ends = chain, ends
+        self._known: dict[tuple[int, int], Array] = {}
+
+    def shift(self, i: int) -> Shift:
+        """The ratio of level i + 1 to level i: the mean over steps and readings, with its error.
+
+        The error has three parts: half the distance of both readings, the range over the steps, and how much the ratio
+        of the pair below changes between so few steps and its own.
+        """
+        readings = self._readings(i, self._steps(i))
+        per_look = readings.mean(axis=1)
+        first, second = readings.mean(axis=0)
+        error = abs(first - second) / 2 + float(np.ptp(per_look))
+        if i > 0:
+            few, own = (self._readings(i - 1, steps).mean() for steps in (self._steps(i), self._steps(i - 1)))
+            error += abs(few - own)
+        return Shift(float(per_look.mean()), float(error))
+
+    def _steps(self, i: int) -> int:
+        """The steps that both levels of pair ``i`` have."""
+        return min(self._chain[i].spectrum.num_steps, self._chain[i + 1].spectrum.num_steps)
+
+    def _readings(self, i: int, steps: int) -> Array:
+        """Both readings of the ratio of level i + 1 to level i, at several looks up to ``steps``: ``(looks, 2)``."""
+        steps = min(steps, self._steps(i))
+        looks = sorted({max(1, round(part * steps)) for part in _LOOKS})
+        return np.stack([self._log_means(i + 1, k) - self._log_means(i, k) for k in looks])
+
+    def _log_means(self, level: int, steps: int) -> Array:
+        """Logarithms of the arithmetic and the geometric mean of both ends of the density after so many steps."""
+        if (level, steps) not in self._known:
+            low, high = (max(end, _LEAST_DENSITY) for end in self._ends(self._chain[level].spectrum.first(steps)))
+            self._known[level, steps] = np.array([math.log((low + high) / 2), math.log(low * high) / 2])
+        return self._known[level, steps]
+
+
+def _beyond(found: list[Shift], doublings: list[float], left: float) -> Shift:
+    """The shift by doublings that no level has read.
+
+    Every doubling shifts by as much as in the last pair. The error of a doubling is that of the last pair, and the
+    difference between the last two pairs; with a single pair, the whole shift.
+    """
+    if not left:
+        return Shift(0.0, 0.0)
+    last, error = found[-1].value / doublings[-1], found[-1].error / doublings[-1]
+    before = found[-2].value / doublings[-2] if len(found) > 1 else 0.0
+    return Shift(left * last, left * (error + abs(last - before)))
