@@ -1,7 +1,5 @@
 """`pruning_limit`: compute how sparse a model can be pruned from the model, a loss and data."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from functools import partial
@@ -15,6 +13,7 @@ from howsparse.geometry import Magnitudes
 from howsparse.limit.adapting import recovery_bracket, search_recoverable
 from howsparse.limit.bracket import Bracket, solve_bracket
 from howsparse.limit.budget import basis_room, plan_budget
+from howsparse.limit.clock import Clock
 from howsparse.limit.layers import layer_costs, layer_sizes
 from howsparse.limit.levels import Level, Sampling
 from howsparse.limit.moved import curvature_of
@@ -133,7 +132,7 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
     matrices = [samples.matrix(case.matrix, i, store, "curvature") for i in range(len(samples.ends))]
     few, base = matrices[samples.enough], matrices[samples.base]
     recoverable, other = _recoverable(case, few, store)
-    clock = _Clock(base)
+    clock = Clock(base)
     spectrum, stopped = _resolve(case, base, clock)
     sampling = _sampling(case, matrices, spectrum.num_steps) if case.sampled else None
     errors = case.bracket(spectrum, sampling)
@@ -164,32 +163,7 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
     )
 
 
-class _Clock:
-    """Measures the time of one product, apart from the first, which builds graphs, and from those that were stored."""
-
-    def __init__(self, matrix: Operator) -> None:
-        self._matrix, self._times = matrix, list[float]()
-        self.start()
-
-    def start(self) -> None:
-        """Begin a step: products follow."""
-        self._began, self._before = time.perf_counter(), self._matrix.num_products
-
-    def stop(self) -> None:
-        """End the step."""
-        made = self._matrix.num_products - self._before
-        if made and self._before:
-            self._times.append((time.perf_counter() - self._began) / made)
-
-    @property
-    def seconds_per_product(self) -> float | None:
-        """The median; None if no product was computed."""
-        return statistics.median(self._times) if self._times else None
-
-
-def _recoverable(
-    case: _Case, few: Remembered, store: Store
-) -> tuple[tuple[float, float], list[tuple[int, Operator]]]:
+def _recoverable(case: _Case, few: Remembered, store: Store) -> tuple[tuple[float, float], list[tuple[int, Operator]]]:
     """The bracket of the recoverable sparsity; and the matrix that it took, with its sample, if it was not ``few``.
 
     It needs a matrix without negative eigenvalues, so it takes the GGN where the loss has one. It is the first phase:
@@ -210,7 +184,7 @@ def _recoverable(
     return recovery_bracket(points, case.tolerance), other
 
 
-def _resolve(case: _Case, operator: Operator, clock: _Clock) -> tuple[Spectrum, str]:
+def _resolve(case: _Case, operator: Operator, clock: Clock) -> tuple[Spectrum, str]:
     """Grow the spectrum until more steps are not needed or not possible; return it and the value of ``stopped``."""
     options, planned = case.options, case.budget.bracket
     steps, storage = basis_room(case.flat, planned, case.probes)

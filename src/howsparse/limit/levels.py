@@ -16,6 +16,7 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +82,9 @@ class Shift:
 def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
     """From the density over the examples of ``spectrum`` to the density over the population.
 
-    The levels above that of ``spectrum`` give the ratios. If the largest is smaller than the population, the last ratio
-    is continued for as many doublings as are left, and the error grows with them, see `_beyond`.
+    The levels above that of ``spectrum`` give the ratios, and what is above the largest level is continued from the
+    ratios below. A ratio that few steps show badly is also continued, if two ratios are below it and that has the
+    smaller error.
 
     Args:
         spectrum: the limit's spectrum.
@@ -91,12 +93,46 @@ def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
     """
     own = Level(sampling.examples, spectrum)
     chain = sorted((*sampling.levels, own), key=lambda level: level.examples)
-    ratios = _Ratios(chain, ends)
-    found = [ratios.shift(i) for i in range(len(chain) - 1)]
-    doublings = [math.log2(large.examples / small.examples) for small, large in zip(chain, chain[1:], strict=False)]
-    left = max(0.0, math.log2(sampling.population / chain[-1].examples))
-    above = [shift for shift, small in zip(found, chain, strict=False) if small.examples >= own.examples]
-    return sum([*above, _beyond(found, doublings, left)], Shift(0.0, 0.0))
+    ratios, found = _Ratios(chain, ends), list[_Step]()
+    for i, (small, large) in enumerate(pairwise(chain)):
+        step = _Step(math.log2(large.examples / small.examples), ratios.shift(i))
+        if small.examples >= own.examples and len(found) > 1:
+            step = min(step, _continued(found, step.doublings), key=lambda choice: choice.shift.error)
+        found.append(step)
+    total = Shift(0.0, 0.0)
+    for step, small in zip(found, chain, strict=False):
+        if small.examples >= own.examples:
+            total += step.shift
+    left = math.log2(sampling.population / chain[-1].examples)
+    return total + _continued(found, left).shift if left > 0 else total
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The shift by a number of doublings of the data."""
+
+    doublings: float
+    shift: Shift
+
+    @property
+    def value(self) -> float:
+        """The shift of one doubling."""
+        return self.shift.value / self.doublings
+
+    @property
+    def error(self) -> float:
+        """The error of one doubling."""
+        return self.shift.error / self.doublings
+
+
+def _continued(found: list[_Step], doublings: float) -> _Step:
+    """The shift by further doublings, from those below.
+
+    Every doubling shifts by as much as in the last step. The error of a doubling is that of the last step, and the
+    difference of the last two steps; if there is only one, the whole shift.
+    """
+    last, before = found[-1], found[-2].value if len(found) > 1 else 0.0
+    return _Step(doublings, Shift(doublings * last.value, doublings * (last.error + abs(last.value - before))))
 
 
 class _Ratios:
@@ -140,16 +176,3 @@ class _Ratios:
             low, high = (max(end, _LEAST_DENSITY) for end in self._ends(self._chain[level].spectrum.first(steps)))
             self._known[level, steps] = np.array([math.log((low + high) / 2), math.log(low * high) / 2])
         return self._known[level, steps]
-
-
-def _beyond(found: list[Shift], doublings: list[float], left: float) -> Shift:
-    """The shift by doublings that no level has read.
-
-    Every doubling shifts by as much as in the last pair. The error of a doubling is that of the last pair, and the
-    difference between the last two pairs; with a single pair, the whole shift.
-    """
-    if not left:
-        return Shift(0.0, 0.0)
-    last, error = found[-1].value / doublings[-1], found[-1].error / doublings[-1]
-    before = found[-2].value / doublings[-2] if len(found) > 1 else 0.0
-    return Shift(left * last, left * (error + abs(last - before)))

@@ -1,5 +1,6 @@
 """Nested samples of the data of a limit: which there are, how many steps each takes, and their matrices."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ __all__ = ["LEAST_STEPS", "Samples", "risk_with_samples", "sample_sizes"]
 _ALL_AT_ONCE = 8192  # more examples than this are studied by nested samples
 _SMALLEST_BASE = 512  # examples of the sample that takes most steps: from here to four times as many
 _RATIO = 4  # between the numbers of examples of neighbours
-LEAST_STEPS = 8  # of a sample above the base; fewer show less than the ratios of the smaller samples do
+LEAST_STEPS = 16  # of a sample above the base; fewer show less than the ratios of the smaller samples do
 _ENOUGH = 2048  # examples for products that have no chain of samples: prediction, recovery, upper bound
 
 
@@ -68,7 +69,7 @@ class Samples:
     def above(self, steps: int) -> Iterator[tuple[int, int]]:
         """The samples above the base, and their steps if the base has taken ``steps``: all cost the same.
 
-        A sample for which fewer than 8 steps would be left has none, nor has any that is larger.
+        A sample for which fewer than 16 steps would be left has none, nor has any that is larger.
         """
         for i in range(self.base + 1, len(self.ends)):
             if (fewer := steps * self.examples[self.base] // self.examples[i]) >= LEAST_STEPS:
@@ -107,7 +108,7 @@ def risk_with_samples(
     sizes = sample_sizes(risk.num_examples)
     if sizes:
         reordered, ends = nested(batches, sizes)
-        if 0 < ends[0] and all(a < b for a, b in zip(ends, ends[1:], strict=False)):
+        if ends[0] > 0 and all(a < b for a, b in itertools.pairwise(ends)):
             risk = EmpiricalRisk(model, reordered, loss, names)
             return risk, _samples(risk, (*ends, len(risk.lengths)))
     count = len(risk.lengths)

@@ -63,7 +63,10 @@ def nested(batches: Iterable[Any], counts: tuple[int, ...]) -> tuple[Iterable[An
 
 @dataclass(frozen=True)
 class _Shell:
-    """The examples that are in the spread sample of ``count`` but not in that of ``before``; some batches stay whole."""
+    """The examples that are in the spread sample of ``count`` but not in that of ``before``.
+
+    A batch that cannot be split is taken whole if one of its examples is in the first and none in the second.
+    """
 
     batches: Iterable[Any]
     total: int
