@@ -28,7 +28,7 @@ __all__ = ["Level", "Sampling", "Shift", "data_shift"]
 Array = NDArray[np.float64]
 Ends = Callable[[Spectrum], tuple[float, float]]
 
-_LOOKS = (1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)  # parts of the steps after which a ratio is read
+_LOOKS = (1 / 2, 3 / 4, 1)  # parts of the steps after which a ratio is read
 _LEAST_DENSITY = 1e-12  # in the place of 0 under a logarithm
 
 
@@ -148,13 +148,13 @@ class _Ratios:
     def shift(self, i: int) -> Shift:
         """The ratio of level i + 1 to level i: the mean over steps and readings, with its error.
 
-        The error has three parts: half the distance of both readings, the range over the steps, and how much the ratio
+        The error has three parts: the distance of both readings, the range over the steps, and how much the ratio
         of the pair below changes between so few steps and its own.
         """
         readings = self._readings(i, self._steps(i))
         per_look = readings.mean(axis=1)
         first, second = readings.mean(axis=0)
-        error = abs(first - second) / 2 + float(np.ptp(per_look))
+        error = abs(first - second) + float(np.ptp(per_look))
         if i > 0:
             few, own = (self._readings(i - 1, steps).mean() for steps in (self._steps(i), self._steps(i - 1)))
             error += abs(few - own)
