@@ -145,8 +145,8 @@ def page(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Limits over many examples",
         "",
-        "Made by `python -m benchmarks.levels`; the records are in `results/levels.jsonl`. The half-widths are those of",
-        "quadrature, probe and data. *Seconds* are those of the whole limit, and of its bracket alone. *Authors* are 128",
+        "Made by `python -m benchmarks.levels`; the records are in `results/levels.jsonl`. Half-widths are those of",
+        "quadrature, probe and data. *Seconds*: the whole limit, and its bracket alone. *Authors* are their 128",
         "products over all examples, with the same matrix kernels. *Reference* is the limit from products over all",
         "examples. *Samples* are examples x Lanczos steps.",
         "",

@@ -91,21 +91,21 @@ def risk_with_samples(
 ) -> tuple[EmpiricalRisk, Samples]:
     """The empirical risk, and nested samples of its data.
 
-    If there are many examples, they are put into another order, so that each sample is spread over all of them.
+    If there are many examples and no population, they are put into another order, so that each sample is spread over all of them.
 
     Args:
         model: the network; it is not changed.
         batches: batches that can be read several times.
         loss: ``loss(model, batch)``, mean over the batch.
         names: names of the weights under study.
-        population: number of examples in the population. If it is more than there are, few examples have a sample
-            too: the first half of the batches.
+        population: number of examples in the population, as in `LimitOptions`. If it is given, the examples are studied
+            in one. If it is more than there are, there is one sample: the first half of the batches.
 
     Raises:
         InputError: such a population is given, but the batches cannot be divided; or as for `EmpiricalRisk`.
     """
     risk = EmpiricalRisk(model, batches, loss, names)
-    sizes = sample_sizes(risk.num_examples)
+    sizes = sample_sizes(risk.num_examples) if population is None else ()
     if sizes:
         reordered, ends = nested(batches, sizes)
         if ends[0] > 0 and all(a < b for a, b in itertools.pairwise(ends)):
