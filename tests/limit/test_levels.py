@@ -11,8 +11,10 @@ from howsparse import PruningLimit, pruning_limit
 from howsparse.geometry import Magnitudes, absolute_filter, fixed_point, minimal_density
 from howsparse.limit import samples
 from howsparse.limit.levels import Level, Sampling, data_shift
+from howsparse.limit.saved import pack, unpack
 from howsparse.linalg import Spectrum, Tridiagonal
 from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.losses import cross_entropy
 from networks_for_tests import exact_curvature, mlp_case
 
 Ends = Callable[[Spectrum], tuple[float, float]]
@@ -96,3 +98,34 @@ def test_samples_that_cost_the_same() -> None:
     assert list(nested.above(256)) == [(2, 64), (3, 16)]  # 4 steps over everything would show nothing
     assert list(nested.above(1024)) == [(2, 256), (3, 64), (4, 16)]
     assert (nested.base, nested.enough) == (1, 2)
+
+
+def test_a_population_leaves_the_examples_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_ALL_AT_ONCE", 30)
+    monkeypatch.setattr(samples, "_SMALLEST_BASE", 4)
+    model, batches = mlp_case()
+    found = {
+        population: samples.risk_with_samples(model, batches, cross_entropy, ["0.weight"], population)
+        for population in (None, 40, 80)
+    }
+    assert {population: made.examples for population, (_, made) in found.items()} == {
+        None: (2, 8, 40),  # 32 is more than half of all
+        40: (40,),
+        80: (16, 40),
+    }
+    values = [risk.value() for risk, _ in found.values()]
+    assert values[0] == pytest.approx(values[1])
+    assert values[1] == values[2]
+
+
+def test_a_file_of_an_earlier_version_has_the_half_sample_and_doublings() -> None:
+    model, batches = mlp_case()
+    limit = pruning_limit(model, batches, tolerance=0.05, max_products=40, population=80)
+    assert limit.sampling is not None
+    fields, tensors = pack(limit)
+    new = ("levels", "level0", "examples", "population")
+    old = {name: value for name, value in fields.items() if name not in new}
+    old |= {"half": fields["level0"], "doublings": 1.0}
+    read = unpack(old, {name.replace("level0.", "half."): tensor for name, tensor in tensors.items()})["sampling"]
+    assert read.population == 2 * read.examples == 4 * read.levels[0].examples
+    assert read.levels[0].spectrum.num_steps == limit.sampling.levels[0].spectrum.num_steps

@@ -53,8 +53,8 @@ class LimitOptions:
         tolerance: allowed loss increase, the paper's epsilon; by default the standard deviation of the mean loss of 128
             examples.
         names: names of the weights under study; by default all prunable weights that are not frozen.
-        population: number of examples in the population, if the batches are a sample of it. If it is given, every product
-            is over all examples of the batches, however many; without it, many examples are studied by nested samples.
+        population: number of examples in the population, if the batches are a sample of it. If it is given, every
+            product is over all examples of the batches; without it, many examples are studied by nested samples.
         precision: stop when the bracket is at most this wide, in sparsity.
         max_products: largest number of curvature products, at least 32 for each probe. With more than 8,192 examples
             these are products over samples, of which each takes about as much work.

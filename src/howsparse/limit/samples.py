@@ -91,7 +91,8 @@ def risk_with_samples(
 ) -> tuple[EmpiricalRisk, Samples]:
     """The empirical risk, and nested samples of its data.
 
-    If there are many examples and no population, they are put into another order, so that each sample is spread over all of them.
+    If there are many examples and no population, they are put into another order, so that each sample is spread over
+    all of them.
 
     Args:
         model: the network; it is not changed.
