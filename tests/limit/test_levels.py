@@ -6,11 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from howsparse import PruningLimit, pruning_limit
+from howsparse.errors import InputError
 from howsparse.geometry import Magnitudes, absolute_filter, fixed_point, minimal_density
 from howsparse.limit import samples
-from howsparse.limit.levels import Level, Sampling, data_shift
+from howsparse.limit.levels import Level, Sampling, data_drift, data_shift
+from howsparse.limit.options import LimitOptions
 from howsparse.limit.saved import pack, unpack
 from howsparse.linalg import Spectrum, Tridiagonal
 from howsparse.risk.empirical import EmpiricalRisk
@@ -55,10 +58,12 @@ def test_examples_that_no_level_has_continue_the_last_ratio() -> None:
     assert 0 < abs(slowing.value - true) < slowing.error
 
 
-def test_a_single_ratio_may_stop_or_go_on_twice_as_fast() -> None:
-    half = Sampling((level(200, 30),), 400, 1600, 0.0)
-    found = data_shift(level(400, 90).spectrum, half, ends_of(lambda m: m**-0.2))
-    assert (found.value, found.error) == pytest.approx((-0.2 * math.log(4), 0.2 * math.log(4)))
+@pytest.mark.parametrize("smaller", [100, 200])
+def test_without_a_larger_sample_the_limit_may_move_twice_as_far_as_a_few_steps_show(smaller: int) -> None:
+    alone = Sampling((level(smaller, 30),), 400, 1600, 0.0)
+    assert not alone.above
+    drift = data_drift(level(400, 90).spectrum, alone, ends_of(lambda m: 1 - 0.05 * math.log2(m)))
+    assert drift == pytest.approx(2 * 0.05 * 2)
 
 
 def test_a_ratio_that_changes_with_the_steps_has_an_error() -> None:
@@ -69,28 +74,34 @@ def test_a_ratio_that_changes_with_the_steps_has_an_error() -> None:
     assert error > 2 * 0.01 * math.log2(4)  # one ratio turns between plus and minus 0.01 for each doubling
 
 
-def sampled_limit(seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[PruningLimit, float]:
-    """The limit by samples of 160, 640 and 2,560 examples in all, and the exact one."""
-    monkeypatch.setattr(samples, "_ALL_AT_ONCE", 1000)
-    monkeypatch.setattr(samples, "_SMALLEST_BASE", 320)
-    model, small = mlp_case(seed, examples=2560)
-    inputs, targets = (torch.cat(parts) for parts in zip(*small, strict=True))
-    batches = list(zip(inputs.split(400), targets.split(400), strict=True))
-    limit = pruning_limit(model, batches, tolerance=0.02, seed=seed, max_products=160)
+def sampled_limit(seed: int) -> tuple[PruningLimit, float]:
+    """The limit by samples of 16, 64, 256 and 1,024 examples, and the exact one."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5)).double()
+    inputs = torch.randn(1024, 10, dtype=torch.float64) / torch.arange(1, 11)
+    targets = (inputs @ torch.randn(10, 5, dtype=torch.float64)).argmax(dim=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        cross_entropy(model, (inputs, targets)).backward()
+        optimizer.step()
+    batches = list(zip(inputs.split(200), targets.split(200), strict=True))
+    limit = pruning_limit(model, batches, tolerance=0.005, sample=64, seed=seed, probes=1)
     eigenvalues = torch.linalg.eigvalsh(exact_curvature(model, batches)).numpy()
     magnitudes = Magnitudes(EmpiricalRisk(model, batches).flat_weights().numpy())
-    exact = fixed_point(lambda scale: minimal_density(eigenvalues, scale, factor=absolute_filter), magnitudes, 0.02)
+    exact = fixed_point(lambda scale: minimal_density(eigenvalues, scale, factor=absolute_filter), magnitudes, 0.005)
     return limit, 1 - exact
 
 
-def test_limits_by_samples_hold_the_exact_limit_of_all_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [sampled_limit(seed, monkeypatch) for seed in range(3)]
+def test_limits_by_samples_hold_the_exact_limit_of_all_examples() -> None:
+    found = [sampled_limit(seed) for seed in range(4)]
     assert all(limit.bracket[0] <= exact <= limit.bracket[1] for limit, exact in found)
-    first, again = found[0][0], sampled_limit(0, monkeypatch)[0]
+    assert all(limit.sampling is not None and limit.sampling.above for limit, _ in found)
+    first, again = found[0][0], sampled_limit(0)[0]
     assert first.bracket == again.bracket
     assert first.sampling is not None
-    assert (first.sampling.levels[0].examples, first.sampling.examples) == (160, 640)
-    assert first.num_products < 160 / 2
+    assert (first.sampling.levels[0].examples, first.sampling.examples) == (16, 64)
+    assert first.num_products < 400 / 3
 
 
 def test_samples_that_cost_the_same() -> None:
@@ -100,22 +111,29 @@ def test_samples_that_cost_the_same() -> None:
     assert (nested.base, nested.enough) == (1, 2)
 
 
-def test_a_population_leaves_the_examples_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "_ALL_AT_ONCE", 30)
-    monkeypatch.setattr(samples, "_SMALLEST_BASE", 4)
+def test_only_a_sample_puts_the_examples_into_another_order() -> None:
     model, batches = mlp_case()
     found = {
-        population: samples.risk_with_samples(model, batches, cross_entropy, ["0.weight"], population)
-        for population in (None, 40, 80)
+        wanted: samples.risk_with_samples(model, batches, cross_entropy, ["0.weight"], *wanted)
+        for wanted in ((None, None), (40, None), (80, None), (None, 8), (80, 8), (None, 30))
     }
-    assert {population: made.examples for population, (_, made) in found.items()} == {
-        None: (2, 8, 40),  # 32 is more than half of all
-        40: (40,),
-        80: (16, 40),
+    assert {wanted: made.examples for wanted, (_, made) in found.items()} == {
+        (None, None): (40,),
+        (40, None): (40,),
+        (80, None): (16, 40),
+        (None, 8): (2, 8, 40),  # 32 is more than half of all
+        (80, 8): (2, 8, 40),
+        (None, 30): (40,),  # as good as all
     }
-    values = [risk.value() for risk, _ in found.values()]
-    assert values[0] == pytest.approx(values[1])
-    assert values[1] == values[2]
+    values = {wanted: risk.value() for wanted, (risk, _) in found.items()}
+    assert values[None, None] == values[80, None] == values[None, 30]
+    assert values[None, 8] == pytest.approx(values[None, None])
+    assert values[None, 8] != values[None, None]
+
+
+def test_a_sample_of_a_few_examples_is_refused() -> None:
+    with pytest.raises(InputError, match="a sample of 7"):
+        LimitOptions(sample=7)
 
 
 def test_a_file_of_an_earlier_version_has_the_half_sample_and_doublings() -> None:

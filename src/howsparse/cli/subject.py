@@ -236,9 +236,7 @@ def _of_problem(problem: Any, name: str, options: DataOptions) -> Subject:
     """A problem's network at its initialisation, with the problem's data."""
     if options.loss is not None:
         raise InputError(f"problem '{name}' has its own loss; leave out --loss")
-    whole, population = problem.study_batches(), options.population
-    if options.images is not None:
-        population = population or problem.num_examples
+    whole, population = problem.study_batches(), options.population or problem.num_examples
     train, test = problem.study_batches(options.images), problem.test
     if options.batch_size is not None:
         train, test = Pieces(train, options.batch_size), Pieces(test, options.batch_size)

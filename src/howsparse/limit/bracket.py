@@ -12,7 +12,7 @@ from howsparse.geometry import (
     fixed_point,
     minimal_density,
 )
-from howsparse.limit.levels import Sampling, data_shift
+from howsparse.limit.levels import Sampling, data_drift, data_shift
 from howsparse.linalg.quadrature import Rule
 from howsparse.linalg.spectrum import Spectrum
 
@@ -139,11 +139,18 @@ def solve_bracket(
     halves = [(ends[1] - ends[0]) / 2 for ends in (inner, rounded, (low, high))]
     factor_of_data, data = 1.0, 0.0
     if sampling is not None:
-        shift = data_shift(spectrum, sampling, lambda of: _densities(*extremes(of, tolerance=tolerance)))
-        factor_of_data = math.exp(shift.value)
-        density = factor_of_data * (1 - (low + high) / 2)
+
+        def ends(of: Spectrum) -> tuple[float, float]:
+            return _densities(*extremes(of, tolerance=tolerance))
+
+        if sampling.above:
+            shift = data_shift(spectrum, sampling, ends)
+            factor_of_data = math.exp(shift.value)
+            data = factor_of_data * (1 - (low + high) / 2) * math.expm1(min(shift.error, _LARGEST_ERROR))
+        else:
+            data = data_drift(spectrum, sampling, ends)
         moved = sum(extremes(spectrum, tolerance=tolerance * (1 + sampling.tolerance_error))) - sum(inner)
-        data = density * math.expm1(min(shift.error, _LARGEST_ERROR)) + factor_of_data * abs(moved) / 2
+        data += factor_of_data * abs(moved) / 2
     least, most = (factor_of_data * end for end in _densities(low, high))
     return Bracket(
         low=max(0.0, 1 - most - data),

@@ -46,8 +46,7 @@ def pruning_limit(
 ) -> PruningLimit:
     """Compute how sparse ``model`` can be pruned before its loss rises by more than a tolerance.
 
-    The model is not changed. If there are many examples, small samples of them take many Lanczos steps and large
-    samples a few, and the limit of all is estimated from the chain of these samples (`howsparse.limit.levels`).
+    The model is not changed.
 
     Args:
         model: any module with linear, convolutional, embedding, attention or recurrent weights.
@@ -79,7 +78,7 @@ def pruning_limit(
     """
     options = _merged(options or LimitOptions(), changes)
     names = select_weights(model, options.names)
-    risk, samples = risk_with_samples(model, batches, loss, names, options.population)
+    risk, samples = risk_with_samples(model, batches, loss, names, options.population, options.sample)
     with reporting(progress) as report:
         case = _Case(risk, samples, options, memory, report)
         if keep is None:
@@ -208,8 +207,10 @@ def _resolve(case: _Case, operator: Operator, clock: Clock) -> tuple[Spectrum, s
 
 def _sampling(case: _Case, matrices: list[Remembered], steps: int) -> Sampling:
     """The spectra of the samples below and above the base, which has taken ``steps`` steps."""
-    samples = case.samples
-    plan = [(0, case.budget.half_sample_after(steps)), *samples.above(steps)]
+    samples, budget = case.samples, case.budget
+    # The base can need fewer steps than planned. What the larger samples show then still depends on their own steps.
+    above = list(samples.above(budget.bracket))
+    plan = [(0, budget.half_sample if above else budget.half_sample_after(steps)), *above]
     levels = []
     for i, fewer in plan:
         growing = grow_spectrum(matrices[i], case.flat, probes=case.probes, seed=case.options.seed)

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 from howsparse.linalg.spectrum import Spectrum
 
-__all__ = ["Level", "Sampling", "Shift", "data_shift"]
+__all__ = ["Level", "Sampling", "Shift", "data_drift", "data_shift"]
 
 Array = NDArray[np.float64]
 Ends = Callable[[Spectrum], tuple[float, float]]
 
 _LOOKS = (1 / 2, 3 / 4, 1)  # parts of the steps after which a ratio is read
+_CALIBRATED = 1.5  # the error in units of its estimate; benchmarks.levels_small fits it and tries it on other networks
 _LEAST_DENSITY = 1e-12  # in the place of 0 under a logarithm
 
 
@@ -62,6 +63,11 @@ class Sampling:
     population: float
     tolerance_error: float
 
+    @property
+    def above(self) -> bool:
+        """Whether a level is above that of the limit's spectrum."""
+        return any(level.examples > self.examples for level in self.levels)
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -84,11 +90,11 @@ def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
 
     The levels above that of ``spectrum`` give the ratios, and what is above the largest level is continued from the
     ratios below. A ratio that few steps show badly is also continued, if two ratios are below it and that has the
-    smaller error.
+    smaller error. The sum of the errors is multiplied by a calibrated factor.
 
     Args:
         spectrum: the limit's spectrum.
-        sampling: the other levels.
+        sampling: the other levels; at least one is below and one above.
         ends: lower and upper end of the density of a spectrum, each at its fixed point.
     """
     own = Level(sampling.examples, spectrum)
@@ -104,7 +110,26 @@ def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
         if small.examples >= own.examples:
             total += step.shift
     left = math.log2(sampling.population / chain[-1].examples)
-    return total + _continued(found, left).shift if left > 0 else total
+    total = total + _continued(found, left).shift if left > 0 else total
+    return Shift(total.value, _CALIBRATED * total.error)
+
+
+def data_drift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> float:
+    """How far the density may move from the examples of ``spectrum`` to the population, from a smaller sample alone.
+
+    Both spectra have the same steps and probes, so only the data differ. On FC5 every doubling of the data moves the
+    limit by about the same amount, and the few steps of the smaller sample show two thirds of it (docs/drift.md). The
+    factor 2 corrects for that.
+
+    Args:
+        spectrum: the limit's spectrum.
+        sampling: the smaller sample is its largest level.
+        ends: lower and upper end of the density of a spectrum, each at its fixed point.
+    """
+    smaller = sampling.levels[-1]
+    alike = spectrum.first(smaller.spectrum.num_steps)
+    drift = abs(sum(ends(smaller.spectrum)) - sum(ends(alike)))  # twice that of the middle
+    return drift * math.log2(sampling.population / sampling.examples) / math.log2(sampling.examples / smaller.examples)
 
 
 @dataclass(frozen=True)

@@ -17,30 +17,23 @@ from howsparse.store import Store
 
 __all__ = ["LEAST_STEPS", "Samples", "risk_with_samples", "sample_sizes"]
 
-_ALL_AT_ONCE = 8192  # more examples than this are studied by nested samples
-_SMALLEST_BASE = 512  # examples of the sample that takes most steps: from here to four times as many
 _RATIO = 4  # between the numbers of examples of neighbours
 LEAST_STEPS = 16  # of a sample above the base; fewer show less than the ratios of the smaller samples do
 _ENOUGH = 2048  # examples for products that have no chain of samples: prediction, recovery, upper bound
 
 
-def sample_sizes(num_examples: int) -> tuple[int, ...]:
-    """Sizes of the nested samples, without that of all examples; empty if the examples are few.
+def sample_sizes(num_examples: int, base: int) -> tuple[int, ...]:
+    """Sizes of the nested samples, without that of all examples; empty if the base is half of them or more.
 
     The second is the base, which takes most steps. The first is a quarter of it and shows how ratios change with steps.
 
-    >>> sample_sizes(8192), sample_sizes(16_000), sample_sizes(50_000)
-    ((), (250, 1000, 4000), (195, 780, 3120, 12480))
+    >>> sample_sizes(16_000, 1000), sample_sizes(50_000, 1000), sample_sizes(1500, 1000)
+    ((250, 1000, 4000), (250, 1000, 4000, 16000), ())
     """
-    if num_examples <= _ALL_AT_ONCE:
-        return ()
-    base = num_examples
-    while base >= _RATIO * _SMALLEST_BASE:
-        base //= _RATIO
     sizes = [base // _RATIO]
     while 2 * _RATIO * sizes[-1] < num_examples:
         sizes.append(_RATIO * sizes[-1])
-    return tuple(sizes)
+    return tuple(sizes) if len(sizes) > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class Samples:
         return next((i for i in range(self.base, last) if self.examples[i] >= _ENOUGH), last)
 
     def above(self, steps: int) -> Iterator[tuple[int, int]]:
-        """The samples above the base, and their steps if the base has taken ``steps``: all cost the same.
+        """The samples above the base, and their steps if the base has ``steps``: all cost the same.
 
         A sample for which fewer than 16 steps would be left has none, nor has any that is larger.
         """
@@ -87,26 +80,30 @@ class Samples:
 
 
 def risk_with_samples(
-    model: nn.Module, batches: Iterable[Any], loss: Loss, names: Iterable[str], population: int | None
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss,
+    names: Iterable[str],
+    population: int | None = None,
+    sample: int | None = None,
 ) -> tuple[EmpiricalRisk, Samples]:
     """The empirical risk, and nested samples of its data.
-
-    If there are many examples and no population, they are put into another order, so that each sample is spread over
-    all of them.
 
     Args:
         model: the network; it is not changed.
         batches: batches that can be read several times.
         loss: ``loss(model, batch)``, mean over the batch.
         names: names of the weights under study.
-        population: number of examples in the population, as in `LimitOptions`. If it is given, the examples are studied
-            in one. If it is more than there are, there is one sample: the first half of the batches.
+        population: number of examples in the population, as in `LimitOptions`. If it is more than there are, there is
+            one sample: the first half of the batches.
+        sample: number of examples of the base, as in `LimitOptions`. The examples are then put into another order, so
+            that each sample is spread over all of them.
 
     Raises:
         InputError: such a population is given, but the batches cannot be divided; or as for `EmpiricalRisk`.
     """
     risk = EmpiricalRisk(model, batches, loss, names)
-    sizes = sample_sizes(risk.num_examples) if population is None else ()
+    sizes = () if sample is None else sample_sizes(risk.num_examples, sample)
     if sizes:
         reordered, ends = nested(batches, sizes)
         if ends[0] > 0 and all(a < b for a, b in itertools.pairwise(ends)):

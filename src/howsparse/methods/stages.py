@@ -271,9 +271,8 @@ def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, r
         prune(studied, mask)
 
     def compute(workspace: Path | None) -> PruningLimit:
-        options, whole = replace(run.limit, seed=seed), problem.study_batches()
-        if run.examples is not None:
-            options = options_for_sample(options, studied, whole, problem.loss, problem.num_examples)
+        asked, whole = replace(run.limit, seed=seed), problem.study_batches()
+        options = options_for_sample(asked, studied, whole, problem.loss, problem.num_examples)
         batches = problem.study_batches(run.examples)
         return pruning_limit(
             studied, batches, loss=problem.loss, options=options, keep=workspace, progress=run.on_limit
