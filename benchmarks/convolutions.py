@@ -37,6 +37,7 @@ Way = Callable[[], Tensor]
 Batches = list[tuple[Tensor, Tensor]]
 PARTS = {"all": 1.0, "a third": 1 / 3, "a tenth": 0.1}  # of the memory that all graphs need
 LAST = ", channels last"
+_ALIKE = 1e-2  # relative; of few images, one unit that rounding puts on the other side of its ReLU changes 2e-3
 
 
 def main() -> None:
@@ -203,7 +204,7 @@ def check_agreement(ways: dict[str, Way]) -> dict[str, float]:
         assert isinstance(expected, Tensor)
         difference = torch.as_tensor(with_onednn(way)()) - expected
         found[name] = float(difference.norm() / expected.norm())
-        if not found[name] < 1e-3:
+        if not found[name] < _ALIKE:
             raise SystemExit(f"{name}: differs from torch's by {found[name]:.1e}")
     return found
 

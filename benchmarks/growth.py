@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
 import howsparse
-from howsparse.files import write_whole
+from benchmarks.growth_page import write_page
 from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.tasks.networks import kaiming_normal_, mlp
 
@@ -42,7 +42,7 @@ def main() -> None:
         return
     wanted = [(size, FIXED_IMAGES) for size in SIZES if size <= options.largest]
     wanted += [(FIXED_SIZE, images) for images in IMAGES if images != FIXED_IMAGES]
-    done = {(r["asked"], r["images"]) for r in read_lines(options.record)}
+    done = {(r["asked"], r["images"]) for r in read_lines(options.record) if r["kind"] == "growth"}
     for size, images in wanted:
         if (size, images) not in done:
             command = [sys.executable, "-m", "benchmarks.growth", "--case", str(size), str(images)]
@@ -50,16 +50,21 @@ def main() -> None:
             print(answer, file=sys.stderr)
             made = provenance("python -m benchmarks.growth")
             append_record(Measurement(kind="growth", made=made, **answer), options.record)
-    write_whole(options.table, lambda file: file.write_text(table(read_lines(options.record))))
-    print(options.table.read_text())
+    write_page(options.record, options.table)
 
 
-def one_case(size: int, images: int) -> dict[str, Any]:
-    """The limit of a network of about ``size`` weights: inputs - h - h - 10."""
+def random_network(size: int) -> nn.Module:
+    """A network of about ``size`` weights at initialisation: inputs - h - h - 10."""
     hidden = round((math.sqrt((INPUTS + 10) ** 2 + 4 * size) - INPUTS - 10) / 2)
     torch.manual_seed(0)
     model = mlp(INPUTS, hidden, hidden, 10)
     kaiming_normal_(model)
+    return model
+
+
+def one_case(size: int, images: int) -> dict[str, Any]:
+    """The limit of a network of about ``size`` weights."""
+    model = random_network(size)
     targets = torch.arange(images) % 10
     batches = [(x, y) for x, y in zip(torch.randn(images, INPUTS).split(128), targets.split(128), strict=True)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -77,38 +82,6 @@ def one_case(size: int, images: int) -> dict[str, Any]:
         "bracket": limit.bracket,
         "threads": torch.get_num_threads(),
     }
-
-
-def table(records: list[dict[str, Any]]) -> str:
-    """The page in docs."""
-    by_size = sorted((r for r in records if r["images"] == FIXED_IMAGES), key=lambda r: r["num_weights"])
-    by_images = sorted((r for r in records if r["asked"] == FIXED_SIZE), key=lambda r: r["images"])
-    lines = [
-        "# Growth",
-        "",
-        "Made by `python -m benchmarks.growth`; the records are in `results/growth.jsonl`. The networks have two",
-        f"hidden layers, the images are random, and a limit takes at most {PRODUCTS} products in float32. Each case",
-        "runs in its own process; peak memory is that of the whole process, including the model.",
-        "",
-        "| weights | images | products | seconds | peak memory, GiB |",
-        "|---|---|---|---|---|",
-    ]
-    for r in (*by_size, *(r for r in by_images if r not in by_size)):
-        gib = r["peak_bytes"] / 2**30
-        lines.append(f"| {r['num_weights']:,} | {r['images']:,} | {r['products']} | {r['seconds']:.1f} | {gib:.2f} |")
-    large = [r for r in by_size if r["num_weights"] >= 10**6]
-    lines += ["", "Exponents (slope of log against log):", ""]
-    lines.append(f"- seconds against weights, from a million up: {slope(large, 'num_weights', 'seconds')}")
-    lines.append(f"- peak memory against weights, from a million up: {slope(large, 'num_weights', 'peak_bytes')}")
-    lines.append(f"- seconds against images: {slope(by_images, 'images', 'seconds')}")
-    lines.append(f"- peak memory against images: {slope(by_images, 'images', 'peak_bytes')}")
-    return "\n".join(lines) + "\n"
-
-
-def slope(records: list[dict[str, Any]], x: str, y: str) -> str:
-    if len(records) < 2:
-        return "-"
-    return f"{np.polyfit(np.log([r[x] for r in records]), np.log([r[y] for r in records]), 1)[0]:.2f}"
 
 
 if __name__ == "__main__":

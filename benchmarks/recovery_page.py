@@ -53,7 +53,12 @@ def page(lines: list[Line]) -> str:
     tasks = list(dict.fromkeys(line["task"] for line in networks))
     networks.sort(key=lambda line: tasks.index(line["task"]))
     answered = [line for line in networks if resolved(line)]
-    parts = introduction(len(networks), networks[0]["budgets"]), verdict(answered, networks), by_training(networks)
+    directional = sum("directional" in line for line in networks)
+    parts = (
+        introduction(len(networks), directional, networks[0]["budgets"]),
+        verdict(answered, networks),
+        by_training(networks),
+    )
     return "\n".join(line for part in (*parts, errors(answered), losses(networks)) for line in part).rstrip() + "\n"
 
 
@@ -71,7 +76,7 @@ def with_directional(line: Line, lines: list[Line]) -> Line:
     return line | {name: known[-1][name] for name in ("directional", "variants") if known and name in known[-1]}
 
 
-def introduction(count: int, budgets: list[int]) -> list[str]:
+def introduction(count: int, directional: int, budgets: list[int]) -> list[str]:
     return f"""# Does retraining recover what is predicted?
 
 Made by `python -m benchmarks.recovery --page` from `results/recovery.jsonl`, which has a line for each of {count}
@@ -88,7 +93,7 @@ neither, the convnet with l1 0.0001), before the others were retrained. The othe
 the table of errors: a ball of twice the radius, and fixed shifts of mu = 2 tolerance / R² and a tenth of it in place of
 a ball. [theory.md](theory.md) has the formulas. Limits and directional limits are from few products, so some of their
 brackets are wide; the table of errors takes the middle. It leaves out networks whose bracket of *recoverable* is wider
-than {RESOLVED_WIDTH:g}.
+than {RESOLVED_WIDTH:g}. The directional limit was computed for {directional} networks.
 
 """.splitlines()
 

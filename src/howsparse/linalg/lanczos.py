@@ -1,47 +1,56 @@
-"""The Lanczos method, which reduces a symmetric operator to a tridiagonal matrix.
+r"""The Lanczos method, which reduces a symmetric operator to a tridiagonal matrix.
 
 References:
     Golub and Meurant (2010), Matrices, Moments and Quadrature with Applications.
+    Simon (1984), The Lanczos algorithm with partial reorthogonalization.
     Daniel, Gragg, Kaufman and Stewart (1976), Reorthogonalization and stable algorithms.
-    Hutchinson (1990), A stochastic estimator of the trace of the influence matrix, for the norm of the residuals.
+    Hutchinson (1990), A stochastic estimator of the trace of the influence matrix, for the norms that are estimated.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from howsparse.linalg.basis import Basis, dot, norm
 from howsparse.linalg.quadrature import Tridiagonal
 
 __all__ = ["Lanczos"]
 
-_CHUNK_ROWS, _CHUNK_BYTES = 32, 1 << 28  # largest size of one allocated chunk of the basis, in rows and in bytes
-_CPU_COLUMNS = 1 << 14  # long float32 sums lose digits on a CPU, so float64 adds up the sums of pieces of this length
-_PIECE_NUMBERS = 1 << 24  # numbers of a half-precision chunk that a GPU converts in one piece
+Array = NDArray[np.float64]
+
+_SUMS = 2  # signed sums of the basis vectors, with which the loss of orthogonality is measured
 
 
 class Lanczos:
-    r"""The Lanczos method for a symmetric operator, with one product for each step and full reorthogonalisation.
+    r"""The Lanczos method for a symmetric operator, with one product for each step and partial reorthogonalisation.
 
     Vectors have the start vector's dtype and device; coefficients are computed in float64. The basis takes
-    ``steps * start.numel()`` numbers, and at most 256 MiB more. If memory is too small for that, ``storage`` selects a
-    smaller dtype for the basis. The rounding errors of different entries are independent, so the inner products of
-    different basis vectors are about the dtype's precision divided by the square root of the vector length.
+    ``steps * start.numel()`` numbers, and at most 256 MiB and two vectors more. If memory is too small for that,
+    ``storage`` selects a smaller dtype for the basis. The rounding errors of different entries are independent, so the
+    inner products of different basis vectors are about the dtype's precision divided by the square root of the length.
 
-    Rounding leaves a residual :math:`r_j = Aq_j - \beta_{j-1}q_{j-1} - \alpha_jq_j - \beta_jq_{j+1}` in every step. Its
-    component along a Gaussian vector g has the expected square :math:`\lVert r_j\rVert^2`, and :math:`Ag` is the only
-    product that it needs: it is :math:`(Ag)'q_j - \beta_{j-1}g'q_{j-1} - \alpha_jg'q_j - \beta_jg'q_{j+1}`. What
-    reorthogonalisation removes is a part of the residual that is known, and it is added. No residual counts as less
-    than the dtype's precision times the length of the product.
+    **Orthogonality.** Rounding makes new vectors lose their orthogonality to the older ones, slowly at first. The
+    tridiagonal matrix is that of an orthonormal basis, up to rounding, as long as the loss stays below the square root
+    of the precision (Simon, 1984). So the whole basis is read only when the loss reaches half of that, and then the two
+    newest vectors are made orthogonal to it together. To measure the loss, every step takes the inner products with two
+    sums of all basis vectors with random signs: the mean of their squares is the squared loss.
+
+    **Residuals.** Rounding leaves :math:`r_j = Aq_j - \beta_{j-1}q_{j-1} - \alpha_jq_j - \beta_jq_{j+1} - Qc` in every
+    step, where :math:`Qc` is what was removed along older vectors; docs/theory.md says why that does no harm. Its
+    component along a Gaussian vector g has the expected square :math:`\lVert r_j\rVert^2`, and needs no product but
+    :math:`Ag`, as :math:`g'Aq_j = (Ag)'q_j`. No residual counts as less than the dtype's precision times the length of
+    the product.
 
     Args:
-        matvec: the product of the operator with a vector ``(n,)``.
+        matvec: the product of the operator with a vector ``(n,)``. It must not keep the vector, which is overwritten.
         start: start vector ``(n,)``, not zero.
         storage: dtype of the stored basis; by default that of the start vector.
         check: a Gaussian vector that is independent of the start vector, and its product, each ``(n,)``. Without it,
-            the residuals are only the parts that reorthogonalisation removes.
+            the residuals are only what reorthogonalisation removes from a vector that was orthogonal before.
 
     >>> lanczos = Lanczos(lambda v: torch.tensor([1.0, 2.0, 3.0]) * v, torch.ones(3))
     >>> while lanczos.step(): pass
@@ -57,10 +66,13 @@ class Lanczos:
         storage: torch.dtype | None = None,
         check: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self._matvec, self._check = matvec, check
-        self._last = self._next = start / _norm(start)
-        self._along = [0.0 if check is None else _dot(check[0], self._next)]  # of each vector along the Gaussian one
-        self._basis = _Basis(start, storage or start.dtype)
+        self._matvec, self._check, self._eps = matvec, check, torch.finfo(start.dtype).eps
+        self._last, self._next, self._spare = torch.zeros_like(start), start / norm(start), torch.empty_like(start)
+        self._basis = Basis(start, storage or start.dtype)
+        self._sums = start.new_zeros((_SUMS, start.numel()))  # of all basis vectors, with random signs
+        self._signs = np.random.default_rng(0)
+        self._along = [self._along_gaussian(self._next)]  # of each basis vector
+        self._scale = 0.0  # largest row sum of the tridiagonal matrix, which is at least its norm
         self._diagonal: list[float] = []
         self._off_diagonal: list[float] = []
         self._residuals: list[float] = []
@@ -72,108 +84,95 @@ class Lanczos:
 
     @property
     def basis(self) -> Tensor:
-        """The orthonormal basis so far, ``(steps, n)``."""
+        """The basis so far, ``(steps, n)``; orthonormal up to about the square root of the dtype's precision."""
         return self._basis.rows()
+
+    @property
+    def reads(self) -> int:
+        """How many times a basis vector was read so far to restore orthogonality."""
+        return self._basis.reads
 
     def step(self) -> bool:
         """Take one step. Return False if no further step is possible."""
-        if self._off_diagonal and self._off_diagonal[-1] == 0.0:
+        coupling = self._off_diagonal[-1] if self._off_diagonal else 0.0
+        if self._off_diagonal and coupling == 0.0:
             return False
-        q, coupling = self._next, self._off_diagonal[-1] if self._off_diagonal else 0.0
-        self._basis.append(q)
-        w = self._matvec(q)
-        size = _norm(w)
-        alpha = _dot(q, w)
-        w = torch.sub(w, q, alpha=alpha)  # not in place: an operator may return its argument
-        if coupling:
-            w.sub_(self._last, alpha=coupling)
-        removed = self._remove_basis(w)
-        beta = _norm(w)
-        # What is removed is rounding. A direction that is no longer than that is made of rounding only.
-        rounded = torch.finfo(q.dtype).eps * max(size, abs(alpha))
-        least = max(removed, 10 * rounded)
-        exhausted = len(self._basis) == q.numel() or beta <= least
+        self._store(self._next)
+        w, alpha, ideal = self._three_terms(coupling)
+        beta, lost = norm(w), self._lost(w)
+        self._scale = max(self._scale, coupling + abs(alpha) + beta)
+        removed = 0.0
+        # The next product enlarges what was lost by up to scale / beta. It must stay short beside the vector itself.
+        if lost > 0.5 * math.sqrt(self._eps) * beta or 10 * self._scale * lost > beta**2:
+            w, alpha, ideal, removed = self._restored(w, alpha, ideal, coupling)
+            beta, lost = norm(w), 0.0
+        # A direction that is no longer than the rounding of its product is made of rounding only, and so is one that is
+        # no longer than what had to be removed of it.
+        rounded = self._eps * math.hypot(coupling, alpha, beta)
+        exhausted = len(self._basis) == w.numel() or beta <= max(removed, 10 * rounded)
         self._diagonal.append(alpha)
         self._off_diagonal.append(0.0 if exhausted else beta)
-        if not exhausted:
-            self._last, self._next = q, w.div_(beta)
         # By chance, one step can look exact along the Gaussian vector. But its product was rounded.
-        self._residuals.append(max(rounded, math.hypot(removed, self._seen(q, coupling))))
+        seen = ideal if exhausted else ideal - self._along_gaussian(w)
+        second_order = lost**2 / beta if beta else 0.0
+        self._residuals.append(max(rounded, math.hypot(seen, second_order)))
+        if not exhausted:
+            self._spare, self._last, self._next = self._last, self._next, w.div_(beta)
+            self._along.append((ideal - seen) / beta)
         return not exhausted
 
-    def _remove_basis(self, w: Tensor) -> float:
-        """Make ``w`` orthogonal to the basis, in place. Return the norm of what was removed."""
-        before = _norm(w)
-        removed = self._basis.remove_from(w)
-        if _norm(w) < 0.7 * before:  # cancellation lost digits, so a second pass is needed (Daniel et al., 1976)
-            removed = math.hypot(removed, self._basis.remove_from(w))
-        return removed
+    def _store(self, q: Tensor) -> None:
+        self._basis.append(q)
+        for signed in self._sums:
+            signed.add_(q, alpha=1 - 2 * int(self._signs.integers(2)))
 
-    def _seen(self, q: Tensor, coupling: float) -> float:
-        """The component along the Gaussian vector of the residual of the last step, which was taken from ``q``."""
-        if self._check is None:
-            return 0.0
-        gaussian, product = self._check
-        self._along.append(_dot(gaussian, self._next))
-        before, here, after = (0.0, *self._along)[-3:]
-        return _dot(product, q) - coupling * before - self._diagonal[-1] * here - self._off_diagonal[-1] * after
-
-
-class _Basis:
-    """Orthonormal vectors, stored as rows of matrices, so that one matrix product projects on many of them."""
-
-    def __init__(self, like: Tensor, storage: torch.dtype) -> None:
-        self._like, self._storage = like, storage
-        self._chunk_rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (like.numel() * storage.itemsize)))
-        self._chunks: list[Tensor] = []
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def append(self, vector: Tensor) -> None:
-        row = self._length % self._chunk_rows
-        if row == 0:
-            self._chunks.append(self._like.new_empty((self._chunk_rows, self._like.numel()), dtype=self._storage))
-        self._chunks[-1][row] = vector
-        self._length += 1
-
-    def rows(self) -> Tensor:
-        return torch.cat(self._chunks)[: self._length]
-
-    def remove_from(self, w: Tensor) -> float:
-        """Subtract from ``w``, in place, its components along these vectors (classical Gram-Schmidt in each chunk).
+    def _three_terms(self, coupling: float) -> tuple[Tensor, float, float]:
+        """The product of the newest vector without its components along the last two vectors.
 
         Returns:
-            The norm of what was subtracted, for an orthonormal basis.
+            The new vector, the component of the product along the newest one, and the component of the new vector along
+            the Gaussian one as it would be without rounding.
         """
-        squared = 0.0
-        for i, chunk in enumerate(self._chunks):
-            rows = chunk[: self._length - i * self._chunk_rows]
-            along = torch.zeros(len(rows), dtype=torch.float64, device=w.device)
-            for part, of_w in _pieces(rows, w):
-                along.add_(part @ of_w)
-            amounts = along.to(w.dtype)
-            for part, of_w in _pieces(rows, w):
-                of_w.addmv_(part.T, amounts, alpha=-1)
-            squared += float(along @ along)
-        return math.sqrt(squared)
+        q, product = self._next, self._matvec(self._next)
+        # The operator may return its argument, so the product is not changed in place.
+        w = torch.sub(product, self._last, alpha=coupling, out=self._spare)
+        alpha = dot(q, w)
+        w.sub_(q, alpha=alpha)
+        if self._check is None:
+            return w, alpha, 0.0
+        before, here = (0.0, *self._along)[-2:]
+        return w, alpha, dot(self._check[1], q) - coupling * before - alpha * here
 
+    def _lost(self, w: Tensor) -> float:
+        """Estimate of the length of ``w``'s part along all basis vectors."""
+        return math.sqrt(sum(dot(signed, w) ** 2 for signed in self._sums) / _SUMS)
 
-def _pieces(rows: Tensor, w: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Matching column pieces of rows and vector, in the vector's dtype; a single piece on a GPU with equal dtypes."""
-    if w.device.type == "cpu":
-        width = _CPU_COLUMNS
-    else:
-        width = w.numel() if rows.dtype == w.dtype else max(1, _PIECE_NUMBERS // len(rows))
-    for part, of_w in zip(rows.split(width, 1), w.split(width), strict=True):
-        yield part.to(w.dtype), of_w
+    def _restored(self, w: Tensor, alpha: float, ideal: float, coupling: float) -> tuple[Tensor, float, float, float]:
+        """Make the newest vector and ``w`` orthogonal to the basis, and ``w`` to the newest vector.
 
+        Returns:
+            What `_three_terms` returns, after that, and the length of what was removed of ``w``.
+        """
+        from_q, from_w = self._orthogonalised(w)
+        left = norm(w)
+        if left <= np.linalg.norm(from_w) and 10 * self._eps < left / self._scale < np.linalg.norm(from_q):
+            # What the newest vector had lost is longer in its product than what is new. It is orthogonal now.
+            w, alpha, ideal = self._three_terms(coupling)
+            from_q, from_w = self._orthogonalised(w)
+        return w, alpha + float(from_w[-1]), ideal - float(from_w @ self._along), float(np.linalg.norm(from_w))
 
-def _dot(a: Tensor, b: Tensor, piece: int = 1 << 22) -> float:
-    pieces = zip(a.split(piece), b.split(piece), strict=True)
-    return math.fsum(float(torch.dot(x.double(), y.double())) for x, y in pieces)
+    def _orthogonalised(self, w: Tensor) -> tuple[Array, Array]:
+        """Make the newest vector and ``w`` orthogonal in place. Return what was removed of them along the basis."""
+        q, older = self._next, len(self._basis) - 1
+        from_q, from_w = self._basis.remove_from([q, w], older)
+        left = norm(w)
+        if left < 0.7 * math.hypot(left, np.linalg.norm(from_w)):  # cancellation lost digits (Daniel et al., 1976)
+            from_w += self._basis.remove_from([w], older)[0]
+        self._basis.replace_last(q)
+        self._along[-1] -= float(from_q @ self._along[:-1])
+        local = dot(q, w)
+        w.sub_(q, alpha=local)
+        return from_q, np.append(from_w, local)
 
-
-def _norm(a: Tensor) -> float:
-    return float(np.sqrt(_dot(a, a)))
+    def _along_gaussian(self, vector: Tensor) -> float:
+        return 0.0 if self._check is None else dot(self._check[0], vector)
