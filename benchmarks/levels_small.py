@@ -4,6 +4,7 @@ The images are 1,024 digits and the samples are far smaller, so the way from the
 is that of the dense Hessian over all images, in float64.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ from benchmarks.coverage_networks import trained
 from benchmarks.exact import dense_hessian
 from benchmarks.problems import train_images
 from howsparse.geometry import absolute_filter, fixed_point, minimal_density
-from howsparse.limit.bracket import solve_bracket
+from howsparse.limit.bracket import Bracket, solve_bracket
 from howsparse.limit.result import PruningLimit
 from howsparse.tasks import load_task
 
@@ -43,7 +44,7 @@ def small_case(seed: int) -> dict[str, Any]:
     )
     exact = exact_limit(model, limit, inputs, targets)
     sampling, errors = limit.sampling, limit.errors
-    assert sampling is not None
+    assert sampling is not None and sampling.above
     alone = solve_bracket(limit.spectrum, limit.magnitudes, tolerance, absolute_filter)
     return {
         "seed": seed,
@@ -58,7 +59,23 @@ def small_case(seed: int) -> dict[str, Any]:
         "data": errors.data,
         "middle": errors.middle,
         "middle_of_base": alone.middle,
+        "needed": needed(errors, alone, exact),
     }
+
+
+def needed(errors: Bracket, alone: Bracket, exact: float) -> float:
+    """The part of the estimated error of the way from the base to all images with which the bracket holds the limit.
+
+    Args:
+        errors: the bracket over all images.
+        alone: the bracket over the base.
+        exact: the exact limit over all images.
+    """
+    factor = (errors.quadrature + errors.probe + errors.rounding) / (alone.quadrature + alone.probe + alone.rounding)
+    least, most = factor * (1 - alone.high), factor * (1 - alone.low)
+    missing = max(0.0, least - (1 - exact), (1 - exact) - most)
+    middle = (least + most) / 2
+    return math.log1p(missing / middle) / math.log1p(errors.data / middle)
 
 
 def exact_limit(model: nn.Module, limit: PruningLimit, inputs: torch.Tensor, targets: torch.Tensor) -> float:
@@ -71,15 +88,14 @@ def exact_limit(model: nn.Module, limit: PruningLimit, inputs: torch.Tensor, tar
 
 def small_results(cases: list[dict[str, Any]]) -> dict[str, Any]:
     """How often the bracket holds the exact limit, its mean half-width, and what the larger samples brought."""
-    fitted, others = cases[::2], cases[1::2]
+    parts = [case["needed"] for case in cases]
     half_width = float(np.mean([(case["high"] - case["low"]) / 2 for case in cases]))
     return {
         "networks": len(cases),
         "examples": _POPULATION,
         "held": sum(_holds(case) for case in cases),
-        "fitted": len(fitted),
-        "held_of_fitted": sum(map(_holds, fitted)),
-        "held_of_others": sum(map(_holds, others)),
+        "needed_of_fitted": float(np.quantile(parts[::2], 0.95)),
+        "needed_of_others": float(np.quantile(parts[1::2], 0.95)),
         "half_width": half_width,
         "data_share": float(np.mean([case["data"] for case in cases]) / half_width),
         "error": _rms(case["middle"] - case["exact"] for case in cases),
