@@ -44,7 +44,8 @@ def small_case(seed: int) -> dict[str, Any]:
     )
     exact = exact_limit(model, limit, inputs, targets)
     sampling, errors = limit.sampling, limit.errors
-    assert sampling is not None and sampling.above
+    assert sampling is not None
+    assert sampling.above
     alone = solve_bracket(limit.spectrum, limit.magnitudes, tolerance, absolute_filter)
     return {
         "seed": seed,
