@@ -3,7 +3,7 @@
     python -m benchmarks.levels fc5-cifar10 WEIGHTS [WEIGHTS ...] --data FOLDER_OR_HUB_NAME
         [--sample 1000] [--precision 0.005] [--reference 400] [--keep FOLDER]
         [--record results/levels.jsonl] [--page docs/levels.md]
-    python -m benchmarks.levels small [--networks 40]
+    python -m benchmarks.levels small [--networks 30]
 
 For each network: the bracket that `pruning_limit` gives and its seconds; the seconds of the bracket's part alone,
 from the same products and vector work; the authors' 128 products over all examples, scaled from products that are
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, nargs="*")
     parser.add_argument("--data", default=None)
     parser.add_argument("--sample", type=int, default=1000)
-    parser.add_argument("--networks", type=int, default=40)
+    parser.add_argument("--networks", type=int, default=30)
     parser.add_argument("--precision", type=float, default=0.005)
     parser.add_argument("--products", type=int, default=400)
     parser.add_argument("--examples", type=int, default=None)

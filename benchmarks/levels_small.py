@@ -72,9 +72,13 @@ def needed(errors: Bracket, alone: Bracket, exact: float) -> float:
         alone: the bracket over the base.
         exact: the exact limit over all images.
     """
+    if alone.high == alone.low:
+        return 0.0 if errors.low <= exact <= errors.high else math.inf
     factor = (errors.quadrature + errors.probe + errors.rounding) / (alone.quadrature + alone.probe + alone.rounding)
     least, most = factor * (1 - alone.high), factor * (1 - alone.low)
     missing = max(0.0, least - (1 - exact), (1 - exact) - most)
+    if missing == 0:
+        return 0.0
     middle = (least + most) / 2
     return math.log1p(missing / middle) / math.log1p(errors.data / middle)
 
