@@ -17,6 +17,7 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -176,10 +177,11 @@ def page(records: list[dict[str, Any]]) -> str:
 
 
 def _small(r: dict[str, Any]) -> str:
+    shares = [case["data"] / sum(case[part] for part in ("quadrature", "probe", "data")) for case in r["cases"]]
     return (
         f"Of {r['networks']} random small networks ({r['examples']:,} digits, samples of 32 or 64), the bracket held\n"
-        f"the exact limit over all images in {r['held']}. The mean half-width was {r['half_width']:.3f}; the data had\n"
-        f"{100 * r['data_share']:.0f} % of it. The middle was off by {r['error']:.3f} (root mean square), and that of\n"
+        f"the exact limit over all images in {r['held']}. The mean half-width was {r['half_width']:.3f}; the data have\n"
+        f"{100 * median(shares):.0f} % of it in the median. The middle was off by {r['error']:.3f} (root mean square), and that of\n"
         f"the bracket over the base alone by {r['error_of_base']:.3f}. A part of {r['needed_of_fitted']:.2f} of the\n"
         f"estimated error was enough for 95 % of one half of the networks, {r['needed_of_others']:.2f} for the others."
     )

@@ -102,7 +102,6 @@ def small_results(cases: list[dict[str, Any]]) -> dict[str, Any]:
         "needed_of_fitted": float(np.quantile(parts[::2], 0.95)),
         "needed_of_others": float(np.quantile(parts[1::2], 0.95)),
         "half_width": half_width,
-        "data_share": float(np.mean([case["data"] for case in cases]) / half_width),
         "error": _rms(case["middle"] - case["exact"] for case in cases),
         "error_of_base": _rms(case["middle_of_base"] - case["exact"] for case in cases),
         "cases": cases,
