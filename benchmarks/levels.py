@@ -177,13 +177,15 @@ def page(records: list[dict[str, Any]]) -> str:
 
 
 def _small(r: dict[str, Any]) -> str:
-    shares = [case["data"] / sum(case[part] for part in ("quadrature", "probe", "data")) for case in r["cases"]]
+    parts = ("quadrature", "probe", "data")
+    shares = [case["data"] / total for case in r["cases"] if (total := sum(case[part] for part in parts)) > 0]
     return (
         f"Of {r['networks']} random small networks ({r['examples']:,} digits, samples of 32 or 64), the bracket held\n"
-        f"the exact limit over all images in {r['held']}. The mean half-width was {r['half_width']:.3f}; the data have\n"
-        f"{100 * median(shares):.0f} % of it in the median. The middle was off by {r['error']:.3f} (root mean square), and that of\n"
-        f"the bracket over the base alone by {r['error_of_base']:.3f}. A part of {r['needed_of_fitted']:.2f} of the\n"
-        f"estimated error was enough for 95 % of one half of the networks, {r['needed_of_others']:.2f} for the others."
+        f"the exact limit over all images in {r['held']}. The mean half-width was {r['half_width']:.3f}; the\n"
+        f"data have {100 * median(shares):.0f} % of it in the median. The middle was off by {r['error']:.3f}\n"
+        f"(root mean square), and that of the bracket over the base alone by {r['error_of_base']:.3f}. A part of\n"
+        f"{r['needed_of_fitted']:.2f} of the estimated error was enough for 95 % of one half of the networks,\n"
+        f"{r['needed_of_others']:.2f} for the others."
     )
 
 

@@ -30,7 +30,7 @@ Ends = Callable[[Spectrum], tuple[float, float]]
 
 _LOOKS = (1 / 2, 3 / 4, 1)  # parts of the steps after which a ratio is read
 # The estimates of the ratios' errors are added, and their sum is multiplied by this. Half of the result is enough for
-# 95 % of random small networks (benchmarks.levels small). Larger ones are further from resolved after as many steps.
+# 95 % of random small networks (docs/levels.md). Larger ones are further from resolved after as many steps.
 _CAUTION = 1.5
 _LEAST_DENSITY = 1e-12  # in the place of 0 under a logarithm
 
