@@ -3,7 +3,8 @@
     python -m benchmarks.drift --weights runs/fc5-seed0.safetensors --data FOLDER_OR_HUB_NAME
         [--record results/drift.jsonl] [--table docs/drift.md]
 
-Probe, tolerance and Lanczos steps are the same for every number of images, so that only the data differ.
+Probe, tolerance and Lanczos steps are the same for every number of images, so that only the data differ. The sampling
+error of `howsparse.limit.levels.data_drift` is modelled on these numbers.
 """
 
 import argparse
