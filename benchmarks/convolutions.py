@@ -6,7 +6,7 @@
 ResNet20 has the weights of a file in ``--nets``; ResNet18, for CIFAR, is at initialisation. All ways are first checked
 against the same product with torch's derivatives. Then they take turns in one process, so that a slow phase of the
 machine affects all of them. Ratios are of medians. Tools that are not installed are left out
-(`pip install -e '.[benchmarks]'`).
+(`make bench-install`).
 """
 
 import argparse

@@ -1,21 +1,23 @@
 """What the pruning limit costs, and how exact it is, beside the authors' procedure and other tools.
 
-    python -m benchmarks.limit --data FOLDER_OR_HUB_NAME --weights FC5.safetensors [--images 8000] [--json]
-    python -m benchmarks.limit --quick
+    python -m benchmarks.limit --data FOLDER_OR_HUB_NAME [--weights FC5.safetensors] [--nets FOLDER] [--images 8000]
+    python -m benchmarks.limit --quick --data FOLDER_OR_HUB_NAME [--nets FOLDER]
 
-Two networks: the paper's FC5 on CIFAR-10, trained with l1, and a ResNet18 with BatchNorm at initialisation.
+Three networks: the paper's FC5 on CIFAR-10, trained with l1; a ResNet18 with BatchNorm at initialisation; and, with
+--nets, a Llama of 260,000 weights in the folder stories260K there, on text that it sampled itself. `make bench-install`
+installs the other tools.
 
 The authors' procedure takes 128 Lanczos steps from one Rademacher probe over the whole training set and builds the
 graph again at each step. It samples 100 Hessian rows and evaluates 1,000 sparsities on the test set. (The authors
 compute no rows for fully connected networks; both counts are given.) Its answer moves by one or two points of sparsity
 from step to step, so howsparse computes a bracket of that width (--precision).
 
-The authors' procedure takes hours. So a few products and evaluations are timed on some of the images, and their times
-are scaled by count. howsparse's own time on FC5 is measured; all times on ResNet18 are scaled. Gradient and products
-take turns in one process on the same batches; before that, the products are compared with each other.
+The authors' procedure takes hours. So a few products and evaluations are timed on some of the examples, and their times
+are scaled by count. howsparse's own times on FC5 and the Llama are measured; all times on ResNet18 are scaled. Gradient
+and products take turns in one process on the same batches; before that, the products are compared with each other.
 
---quick uses a small network on digits instead of FC5, a narrow network on random images instead of ResNet18, and fewer
-steps. It needs no download, and its ratios say little.
+--quick uses the same networks on the first 500 images of CIFAR-10 and 128 sequences, and at most 96 products. It takes
+less than three minutes on two cores. It does not compute the error of the limit, which needs long runs.
 """
 
 import argparse
@@ -30,11 +32,11 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.commands import own_command
 from benchmarks.limit_costs import (
-    ONEDNN,
     STEPS,
     TOOLS,
+    Used,
     details,
-    fc_costs,
+    measured_costs,
     product_costs,
     scaled_costs,
     time_howsparse,
@@ -44,6 +46,7 @@ from benchmarks.limit_page import page, remarks, table
 from howsparse.files import write_whole
 from howsparse.geometry import Magnitudes, absolute_filter, fixed_point, minimal_density
 from howsparse.limit.bracket import solve_bracket
+from howsparse.limit.options import LimitOptions
 from howsparse.limit.result import PruningLimit
 from howsparse.linalg.lanczos import Lanczos
 from howsparse.linalg.quadrature import Tridiagonal, gauss
@@ -51,11 +54,14 @@ from howsparse.linalg.spectrum import grow_spectrum
 from howsparse.records import Measurement, append_record, provenance
 from howsparse.risk import EmpiricalRisk, Hessian
 
+_QUICK_PRODUCTS = 96
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=None, help="CIFAR-10: a hub name or a folder in the hub's schema")
     parser.add_argument("--weights", type=Path, default=None, help="of a trained FC5; else 2 epochs on 5,000 images")
+    parser.add_argument("--nets", type=Path, default=None, help="folder with the Llama's folder stories260K")
     parser.add_argument("--images", type=int, default=8000, help="training images that howsparse uses")
     parser.add_argument(
         "--precision", type=float, default=0.02, help="width of the bracket to stop at: the authors' scatter"
@@ -67,12 +73,12 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=None, help="write the page in docs")
     options = parser.parse_args()
     if options.quick:
-        fc, other = quick_networks()
-        images, steps = 512, 200
+        networks, most = quick_networks(options.data, options.nets), _QUICK_PRODUCTS
     else:
-        fc, other = full_networks(options.data, options.weights)
-        images, steps = options.images, options.reference_steps
-    found = compare(fc, other, images, steps, options.precision) | {"quick": options.quick}
+        networks = full_networks(options.data, options.weights, options.nets, options.images)
+        most = LimitOptions().max_products
+    found = compare(networks, options.precision, most, None if options.quick else options.reference_steps)
+    found |= {"quick": options.quick}
     record = Measurement(kind="limit_benchmark", made=provenance(own_command("benchmarks.limit")), **found)
     result = record.model_dump(mode="json")
     if options.record is not None:
@@ -85,41 +91,35 @@ def main() -> None:
         Console().print(table(result), *remarks(result), sep="\n", highlight=False)
 
 
-def compare(fc: Network, other: Network, images: int, reference_steps: int, precision: float) -> dict[str, Any]:
-    """The whole benchmark; ``images`` are what howsparse uses on ``fc``."""
-    products = {network.name: product_costs(network) for network in (fc, other)}
-    limit, used = time_howsparse(fc, images, precision)
-    costs = fc_costs(fc, products[fc.name], limit, used)
-    error = errors(fc, images, limit, reference_steps)
-    ours = products[fc.name].ratios("howsparse")
-    networks = {
-        fc.name: details(fc, products[fc.name]) | costs,
-        other.name: details(other, products[other.name]) | scaled_costs(other, products[other.name], limit, used),
-    }
-    as_used, equal = used.total, costs["howsparse_seconds_equal_images"]
-    authors, with_rows = costs["authors_seconds"], costs["authors_seconds_with_rows"]
+def compare(networks: list[Network], precision: float, most: int, reference_steps: int | None) -> dict[str, Any]:
+    """The whole benchmark; the first network is FC5. Without ``reference_steps``, no error is computed."""
+    fc, columns = networks[0], dict[str, dict[str, Any]]()
+    runs: dict[str, tuple[PruningLimit, Used]] = {}
+    for network in networks:
+        products = product_costs(network)
+        if network.used is None:
+            costs = scaled_costs(network, products, *runs[fc.name])
+        else:
+            runs[network.name] = time_howsparse(network, network.used, precision, most)
+            costs = measured_costs(network, products, *runs[network.name])
+        columns[network.name] = details(network, products) | costs
+    limit, used = runs[fc.name]
+    timed = columns[fc.name]["product_speedup"]
+    tools = {tool: peers.version(tool) if tool in timed else f"missing: {peers.INSTALL}" for tool in TOOLS}
     return {
-        "speedup_authors": with_rows / as_used,
-        "speedup_authors_equal_images": with_rows / equal,
-        "speedup_authors_without_rows": authors / as_used,
-        "speedup_authors_without_rows_equal_images": authors / equal,
         "precision": precision,
-        "images": {"authors": len(fc.train), "howsparse": images},
-        "product_gradients": products[fc.name].ratios("gradient")["howsparse"],
-        "product_speedup": {tool: ours.get(tool) for tool in TOOLS},
-        "product_speedup_by_onednn": {tool: ours.get(tool + ONEDNN) for tool in TOOLS},
-        "speedup_authors_by_onednn": costs["authors_seconds_with_rows_by_onednn"] / as_used,
-        "error": error,
-        "networks": networks,
-        "peers": {tool: peers.version(tool) if tool in ours else f"missing: {peers.INSTALL[tool]}" for tool in TOOLS},
+        "max_products": most,
+        "error": None if reference_steps is None else errors(fc, used.examples, limit, reference_steps),
+        "networks": columns,
+        "peers": tools,
         "threads": torch.get_num_threads(),
     }
 
 
-def errors(network: Network, images: int, limit: PruningLimit, reference_steps: int) -> dict[str, object]:
-    """Distance of both answers from a long run's on the same images, each with a probe of its own."""
+def errors(network: Network, examples: int, limit: PruningLimit, reference_steps: int) -> dict[str, object]:
+    """Distance of both answers from a long run's on the same examples, each with a probe of its own."""
     note(f"{network.name}: authors' Lanczos run of {STEPS} steps, then the reference's {reference_steps}")
-    risk = EmpiricalRisk(network.model, network.batches(images))
+    risk = EmpiricalRisk(network.model, network.batches(examples))
     operator, flat = Hessian(risk), risk.flat_weights()
     run = authors_run(operator, flat)
     by_steps = {steps: gauss_sparsity(run.first(steps), limit.magnitudes, limit.tolerance) for steps in range(96, 129)}
@@ -134,11 +134,11 @@ def errors(network: Network, images: int, limit: PruningLimit, reference_steps: 
         "reference_half_width": bracket.width / 2,
         "authors_worst_from_96_steps": max(abs(value - middle) for value in by_steps.values()),
         "howsparse_half_width": limit.errors.quadrature + limit.errors.probe,
-        "howsparse_half_width_for_all_images": limit.errors.width / 2,
+        "howsparse_half_width_for_all_examples": limit.errors.width / 2,
         "limit": {"authors": by_steps[STEPS], "howsparse": limit.errors.middle, "reference": middle},
         "authors_by_steps": by_steps,
         "reference_steps": spectrum.num_steps,
-        "images": images,
+        "examples": examples,
     }
 
 

@@ -11,9 +11,9 @@ def table(result: dict[str, Any]) -> Table:
     """Everything as ratios, one column a network."""
     networks: dict[str, dict[str, Any]] = result["networks"]
     shown = Table(title="Costs as ratios", title_justify="left")
-    shown.add_column("", no_wrap=True)
+    shown.add_column("")
     for name in networks:
-        shown.add_column(name, justify="right")
+        shown.add_column(name, justify="right", min_width=6)  # the labels may wrap, the numbers may not
     columns = [ratios(about) for about in networks.values()]
     for label in columns[0]:
         values = [column[label] for column in columns]
@@ -29,8 +29,8 @@ def page(result: dict[str, Any]) -> str:
         "# What a limit costs",
         "",
         f"Made by `{made['command']}`; the record is in `results/limit_benchmark.jsonl`. All numbers are ratios of",
-        f"times that were taken in one process with {result['threads']} threads on an {made['machine']['processor']}",
-        "processor.",
+        f"times that were taken in one process with {result['threads']} threads on this processor:"
+        f" {made['machine']['processor']}.",
         "",
         "| | " + " | ".join(networks) + " |",
         "|---" * (len(networks) + 1) + "|",
@@ -51,9 +51,11 @@ def ratios(about: dict[str, Any]) -> dict[str, float | None]:
     for tool in ("pyhessian", "hessian_eigenthings"):
         column[f"density of {STEPS} steps / howsparse's: {tool}"] = density_ratio(about, tool)
     for rows, words in (("", "authors' procedure"), ("_with_rows", f"authors' procedure with {ROWS} rows")):
-        for key, images in (("howsparse_seconds", "as used"), ("howsparse_seconds_equal_images", "equal images")):
+        for key, examples in (("howsparse_seconds", "as used"), ("howsparse_seconds_equal_examples", "equal examples")):
             ours = about.get(key)
-            column[f"{words} / howsparse, {images}"] = None if ours is None else about[f"authors_seconds{rows}"] / ours
+            column[f"{words} / howsparse, {examples}"] = (
+                None if ours is None else about[f"authors_seconds{rows}"] / ours
+            )
     return column
 
 
@@ -64,20 +66,37 @@ def density_ratio(about: dict[str, Any], name: str) -> float | None:
 
 def remarks(result: dict[str, Any]) -> list[str]:
     """The errors, and what was timed and what scaled."""
-    error, images = result["error"], result["images"]
-    weights = [f"{name}: {about['weights']}" for name, about in result["networks"].items()]
-    lines = [
-        f"Weights: {'; '.join(weights)}.",
-        f"Error of 1 - T on {error['images']} images. The authors' {STEPS} steps with Gauss quadrature:"
+    networks: dict[str, dict[str, Any]] = result["networks"]
+    weights = [f"{name}: {about['weights']}" for name, about in networks.items()]
+    lines = [f"Weights: {'; '.join(weights)}."]
+    if result["error"] is not None:
+        lines.append(of_error(result["error"]))
+    counts = [
+        f"{name}: {about['howsparse_examples']:,} of {about['train_examples']:,}"
+        for name, about in networks.items()
+        if "howsparse_examples" in about
+    ]
+    scaled = ", ".join(name for name, about in networks.items() if "howsparse_examples" not in about)
+    lines += [
+        "The authors' procedure takes all training examples. Its time is scaled by count from products and evaluations"
+        " that were timed on some of the examples. The vector work of its Lanczos steps is not counted. For fully"
+        " connected networks the authors compute no Hessian rows; see the ratios without rows.",
+        f"As used, howsparse takes some of the examples ({'; '.join(counts)}) and at most {result['max_products']}"
+        " products, and all of its time was measured. For equal examples, its time is scaled by the number of products;"
+        f" one product on all examples was timed. On {scaled} all times are scaled with FC5's number of products, and"
+        " every product counts as one that builds its graphs again.",
+        f"Other tools: {', '.join(f'{tool} {version}' for tool, version in result['peers'].items())}.",
+    ]
+    refused = [(tool, name, why) for name, about in networks.items() for tool, why in about["refused"].items()]
+    return lines + [f"{tool} does not take {name}: {why}" for tool, name, why in refused]
+
+
+def of_error(error: dict[str, Any]) -> str:
+    """How far the limits of FC5 are from that of a long run."""
+    return (
+        f"Error of 1 - T of FC5 on {error['examples']} images. The authors' {STEPS} steps with Gauss quadrature:"
         f" {error['authors']:.4f} (at 96 to {STEPS} steps, the largest is {error['authors_worst_from_96_steps']:.4f})."
         f" howsparse: {error['howsparse']:.4f}; its bracket has a half-width of {error['howsparse_half_width']:.4f}, or"
-        f" {error['howsparse_half_width_for_all_images']:.4f} with the error of sampling the images. The half-width of"
-        f" the reference is {error['reference_half_width']:.4f}.",
-        f"The authors' procedure takes {images['authors']} images. Its time is scaled by count from products and"
-        " evaluations that were timed on some of the images. The vector work of its Lanczos steps is not counted. For"
-        " fully connected networks the authors compute no Hessian rows; see the ratios without rows.",
-        f"As used, howsparse takes {images['howsparse']} images, and all of its time was measured. For equal images,"
-        " its time is scaled by the number of products; one product on all images was timed. On the second network all"
-        " times are scaled, and every product counts as one that builds its graphs again.",
-    ]
-    return lines + [f"{tool}: {version}" for tool, version in result["peers"].items() if "missing" in version]
+        f" {error['howsparse_half_width_for_all_examples']:.4f} with the error of sampling the images. The half-width"
+        f" of the reference is {error['reference_half_width']:.4f}."
+    )

@@ -25,11 +25,7 @@ Product = Callable[[Tensor], Tensor]
 Density = Callable[[int], object]
 Made = TypeVar("Made")
 
-INSTALL = {
-    "pyhessian": "pip install pyhessian==0.1",
-    "curvlinops": "pip install torch==2.13.0 curvlinops-for-pytorch==3.0.1",
-    "hessian_eigenthings": "pip install 'hessian-eigenthings>=1.0.0a5'",
-}
+INSTALL = "make bench-install"
 _PACKAGES = {"pyhessian": "PyHessian", "curvlinops": "curvlinops-for-pytorch"}
 
 

@@ -7,6 +7,7 @@ from howsparse.limit.best import OrderComparison, measure_orders
 from howsparse.limit.certificate import Certificate
 from howsparse.limit.certify import certify
 from howsparse.limit.compute import pruning_limit
+from howsparse.limit.cost import LimitCost, limit_cost
 from howsparse.limit.directional import DirectionalLimit, directional_limit
 from howsparse.limit.goal import Goal
 from howsparse.limit.interaction import Interaction, interaction
@@ -46,6 +47,7 @@ __all__ = [
     "Goal",
     "InputError",
     "Interaction",
+    "LimitCost",
     "LimitOptions",
     "Mask",
     "Measured",
@@ -69,6 +71,7 @@ __all__ = [
     "directional_limit",
     "interaction",
     "layerwise_mask",
+    "limit_cost",
     "load_task",
     "magnitude_mask",
     "measure",

@@ -86,6 +86,17 @@ def test_demo_answers_in_json_and_draws(
     assert "exists" in capsys.readouterr().err
 
 
+def test_limit_says_its_cost_before_it_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("limit", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--max-products", "40")
+    monkeypatch.setattr("howsparse.cli.cost._WORTH_SAYING", 0.0)
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    assert "the limit takes at most 40 products" in capsys.readouterr().err
+    monkeypatch.setattr("howsparse.limit.cost.available_memory", lambda device: 1 << 20)
+    assert "but 1 MiB are free" in refused(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+
 def test_limit_of_any_module(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("limit", "mynets:net", "--weights", "good.safetensors", "--data", "data.npz", "--max-products", "40")
     assert run(*arguments, "--json", "--record", "runs.jsonl", monkeypatch=monkeypatch) == 0

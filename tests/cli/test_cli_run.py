@@ -65,6 +65,7 @@ def test_a_limit_goes_on_where_it_is_told_to_keep(
     arguments = ("limit", "digits", "--weights", "d.safetensors", "--max-products", "32", "--keep", "kept", "--json")
     capsys.readouterr()
     with monkeypatch.context() as patch:
+        patch.setattr("howsparse.cli.networks.say_limit", lambda *given: None)  # its products would be counted too
         stop_at(10, patch)
         assert run(*arguments, monkeypatch=monkeypatch) == 130
     assert capsys.readouterr().err.endswith("stopped; run the same command again to continue from kept\n")

@@ -153,3 +153,12 @@ def test_a_sample_is_the_matrix_over_the_first_batches(memory: int | None) -> No
     expected = exact_curvature(model, batches[:3])
     assert torch.allclose(dense(Sample(whole, 3)), expected, atol=1e-12)
     assert whole.num_products == 0
+
+
+@pytest.mark.parametrize("kind", [Hessian, GGN])
+def test_a_part_of_the_data_counts_as_its_own_bytes(kind: type[Hessian] | type[GGN]) -> None:
+    """A batch that is a view of all data does not bring the bytes of all data into the count."""
+    model, data = nn.Sequential(nn.Linear(50, 8), nn.Tanh(), nn.Linear(8, 3)), torch.randn(1000, 50)
+    labels = torch.arange(1000) % 3
+    view, copy = (EmpiricalRisk(model, [(x, labels[:20])]) for x in (data[:20], data[:20].clone()))
+    assert kind(view).graph_bytes() == kind(copy).graph_bytes()

@@ -67,6 +67,14 @@ def test_decoding_is_lossless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found[0].labels.dtype == torch.int64
 
 
+def test_only_the_first_images(tmp_path: Path) -> None:
+    write(tmp_path / "set", 32, 32, 3)
+    all_of, some = (load_images(COLOUR, str(tmp_path / "set"), first) for first in (None, 3))
+    for every, few in zip(all_of, some, strict=True):
+        assert torch.equal(few.pixels, every.pixels[:3])
+        assert torch.equal(few.labels, every.labels[:3])
+
+
 def test_gray_images_have_one_channel(tmp_path: Path) -> None:
     train, _ = write(tmp_path / "set", 8, 5)
     images, _ = load_images(GRAY, str(tmp_path / "set"))

@@ -1,13 +1,17 @@
-"""How long a measurement will take, said before it starts. One batch is timed."""
+"""How long a measurement or a limit will take, said before it starts. One batch is timed."""
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from howsparse.cli.subject import Subject
 from howsparse.cli.terminal import note
+from howsparse.limit.options import LimitOptions
+from howsparse.parallel import world_size
 from howsparse.progress import duration
 from howsparse.pruning.orders.diagonal import EXACT_UP_TO
 from howsparse.risk.batches import batch_length, move, split_batch
@@ -15,12 +19,21 @@ from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import SplitLoss
 from howsparse.risk.modes import device_of, evaluation_mode
 
-__all__ = ["PASSES", "expected_seconds", "say_certifying", "say_cost", "say_following", "say_repairs"]
+__all__ = [
+    "PASSES",
+    "expected_seconds",
+    "say_certifying",
+    "say_cost",
+    "say_following",
+    "say_limit",
+    "say_repairs",
+]
 
 PASSES = 9  # over all data, of one measurement that begins on a part of the data; of a certificate too
 _MANY_PASSES = 17  # of one measurement on few data
 _FEW = 1600  # fewer examples than this are few
 _WORTH_SAYING = 10.0  # seconds
+_MUCH_MEMORY = 1 << 30
 _BACKWARD = 3  # a gradient takes this many evaluations
 _CURVATURE_EXAMPLES = 256
 _MARGINAL_STEPS, _MARGINAL_EXAMPLES, _MARGINAL_SINGLE = 20, 512, 64
@@ -39,6 +52,32 @@ def say_cost(subject: Subject, batches: Iterable[Any], orders: Sequence[str], he
     if seconds > _WORTH_SAYING:
         what = f"{len(orders)} orders" if len(orders) > 1 else "one order"
         note(f"measuring {what} on {_count(batches):,} examples: about {duration(seconds)}")
+
+
+def say_limit(subject: Subject, options: LimitOptions, keep: Path | None) -> None:
+    """Print what a limit will take at most, if it is more than ten seconds or a gibibyte.
+
+    Several processes may have different machines, so nothing is estimated for them. Nor is it for a limit that goes on
+    from what is kept: nobody knows yet how much that is.
+
+    Args:
+        subject: the network and its data.
+        options: options of the limit.
+        keep: folder in which its products are kept, if there is one.
+
+    Raises:
+        InputError: the limit does not fit into the memory that is free.
+    """
+    from howsparse.limit.cost import limit_cost
+
+    if world_size() > 1 or (keep is not None and keep.exists()):
+        return
+    if subject.population is not None:
+        options = replace(options, population=subject.population)
+    cost = limit_cost(subject.model, subject.train, loss=subject.loss, options=options)
+    cost.check()
+    if cost.seconds > _WORTH_SAYING or cost.bytes > _MUCH_MEMORY:
+        note(f"the limit takes {cost}")
 
 
 def say_repairs(seconds: float, networks: int) -> None:

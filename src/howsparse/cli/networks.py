@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from howsparse.cli.app import app
+from howsparse.cli.cost import say_limit
 from howsparse.cli.following import after_limit
 from howsparse.cli.measuring import orders_named, prune_by_order, show_mask
 from howsparse.cli.options import (
@@ -70,12 +71,8 @@ def demo(
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     show_answer(answer, after, as_json, {"task": "digits", "seed": seed})
     if not as_json:
-        show_lines(
-            [
-                "next: howsparse train digits --output digits.safetensors",
-                "next: howsparse measure digits --weights digits.safetensors",
-            ]
-        )
+        commands = "train digits --output digits.safetensors", "measure digits --weights digits.safetensors"
+        show_lines([f"next: howsparse {command}" for command in commands])
     draw(answer, "Digits, 64-64-32-10 ReLU network trained with l1", output)
 
 
@@ -100,6 +97,7 @@ def limit(
     if plot is not None:
         check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
+    say_limit(subject, options, keep)
     answer = subject.assess(replace(options, seed=seed), keep, directional)
     _, after = pruned_to(subject, answer, Answer.MEASURED)
     write_record("limit", subject, answer, after, seed, parts.images, record)
@@ -209,6 +207,7 @@ def prune_by_answer(
     record: Path | None,
 ) -> "Mask":
     """The magnitude mask at a given sparsity or at one of the answers; print all answers."""
+    say_limit(subject, options, keep)
     answer = subject.assess(options, keep)
     found, after = pruned_to(subject, answer, target)
     images, weights = about["images"], about["weights"]

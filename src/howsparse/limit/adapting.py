@@ -18,7 +18,7 @@ from torch import Tensor
 from howsparse.limit.budget import basis_room
 from howsparse.limit.predict import num_kept
 from howsparse.linalg import Block, Lanczos, Operator
-from howsparse.linalg.solve import dot
+from howsparse.linalg.basis import dot
 from howsparse.linalg.trust_region import trust_region_bounds
 from howsparse.pruning.masks import largest
 from howsparse.shown import Card, Shown

@@ -165,11 +165,10 @@ class Bench:
         if self.goal.max_drop is not None:
             assert self.dense.accuracy is not None
             assert point.accuracy is not None
-            lost, allowed = self.dense.accuracy - point.accuracy, self.goal.max_drop
+            lost = self.dense.accuracy - point.accuracy
         else:
             lost = point.loss - self.dense.loss
-            allowed = self.goal.tolerance or (self.goal.max_rise or 0.0) * self.dense.loss
-        lost = math.inf if math.isnan(lost) else lost
+        lost, allowed = math.inf if math.isnan(lost) else lost, self._allowed()
         return lost / allowed if allowed > 0 else (math.inf if lost > 0 else 0.0)
 
     def score(self, point: Point) -> float:
@@ -180,9 +179,14 @@ class Bench:
 
     def margin(self) -> float:
         """By how much a combination must be worse than the best one to be clearly worse."""
+        return _CLEARLY * self._allowed()
+
+    def _allowed(self) -> float:
+        """What may be lost, of the metric or of the loss."""
         assert self.goal is not None
-        rise = (self.goal.max_rise or 0.0) * self.dense.loss
-        return _CLEARLY * max(self.goal.max_drop or 0.0, self.goal.tolerance or 0.0, rise)
+        if self.goal.max_rise is not None:
+            return self.goal.max_rise * self.dense.loss
+        return self.goal.max_drop or self.goal.tolerance or 0.0
 
     def snap(self, sparsity: float) -> float:
         """The nearest sparsity of a whole number of weights; at least one weight stays."""

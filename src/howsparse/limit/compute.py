@@ -17,7 +17,7 @@ from howsparse.limit.clock import Clock
 from howsparse.limit.layers import layer_costs, layer_sizes
 from howsparse.limit.levels import Level, Sampling
 from howsparse.limit.moved import curvature_of
-from howsparse.limit.options import LimitOptions, probes_for
+from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import predict_checked
 from howsparse.limit.prediction import predict_random_losses
 from howsparse.limit.result import LIMIT, PruningLimit
@@ -102,7 +102,7 @@ class _Case:
         self.gradient = risk.gradient()
         self.flat = risk.flat_weights()
         self.magnitudes = Magnitudes(self.flat.cpu().numpy())
-        self.probes = options.probes or probes_for(self.flat.numel(), options.max_products)
+        self.probes = options.probes_of(self.flat.numel())
         self.budget = plan_budget(options.max_products, self.probes, self.sampled)
 
     @property

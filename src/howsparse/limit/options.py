@@ -116,6 +116,10 @@ class LimitOptions:
         """The filter factor that belongs to ``negative``."""
         return FILTERS[self.negative]
 
+    def probes_of(self, num_weights: int) -> int:
+        """The number of probes for so many weights under study."""
+        return self.probes or probes_for(num_weights, self.max_products)
+
 
 def probes_for(num_weights: int, max_products: int) -> int:
     r"""How many probes make the bracket of a limit narrow, if they share ``max_products`` products.

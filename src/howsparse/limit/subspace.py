@@ -12,7 +12,7 @@ from torch import Tensor
 from howsparse.geometry import absolute_filter
 from howsparse.limit.budget import basis_room
 from howsparse.linalg import Lanczos, Operator, Rule, Spectrum, Tridiagonal, gauss, gauss_radau
-from howsparse.linalg.solve import dot
+from howsparse.linalg.basis import dot
 from howsparse.pruning.masks import largest
 
 __all__ = ["SubspaceLoss", "stiffness_bounds"]

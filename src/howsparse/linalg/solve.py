@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from howsparse.errors import InputError
+from howsparse.linalg.basis import dot
 from howsparse.linalg.operators import Operator
 
-__all__ = ["Solution", "dot", "solve"]
+__all__ = ["Solution", "solve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +116,3 @@ def _below(eigenvalue: float, smallest: float) -> str:
         f"the matrix has an eigenvalue of at most {eigenvalue:.3g}, below {smallest:g};"
         " pass a smaller bound as smallest, and a larger shift"
     )
-
-
-def dot(a: Tensor, b: Tensor) -> float:
-    """Inner product of two vectors, added up in float64."""
-    return float(torch.dot(a.double(), b.double()))

@@ -34,7 +34,7 @@ __all__ = [
 
 Product = Callable[[list[Tensor]], tuple[Tensor, ...]]
 
-_ALIKE = 1e-2  # relative; one unit that rounding puts on the other side of its ReLU changes a product by up to 1e-3
+_ALIKE = 1e-2  # relative; of few images, one unit that rounding puts on the other side of its ReLU changes some 1e-3
 
 
 class _Curvature(Operator):
@@ -85,6 +85,7 @@ class _Curvature(Operator):
                 for batch in islice(self.risk.batches, len(kept), own):
                     graph = self._graph(call, self.risk.on(batch), self._convolutions)
                     total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(batch))
+                    del graph  # before the next one is built, which would double the memory
         return sum_(total).div_(sum(self.risk.weights[:count]))
 
     def graph_bytes(self) -> float:
@@ -95,10 +96,16 @@ class _Curvature(Operator):
     def _graph_bytes(self) -> float:
         batch = self.risk.on(next(iter(self.risk.all_batches)))
         storages: dict[int, int] = {}
+        views: set[tuple[int, int, int]] = set()
 
         def count(tensor: Tensor) -> Tensor:
+            """Add a tensor's own part of its storage: a batch may be a part of all data."""
             storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            view = storage.data_ptr(), int(tensor.storage_offset()), tensor.numel()
+            if view not in views:
+                views.add(view)
+                used = storages.get(view[0], 0) + tensor.numel() * tensor.element_size()
+                storages[view[0]] = min(storage.nbytes(), used)
             return tensor.detach()
 
         with self.risk.standing_in(twice=True) as call:

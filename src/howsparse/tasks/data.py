@@ -156,12 +156,13 @@ def _crop_and_flip(windows: Tensor, index: Tensor, down: Tensor, right: Tensor, 
     return torch.where(flip.bool().view(-1, 1, 1, 1), pixels.flip(-1), pixels)
 
 
-def load_images(data: Data, source: str | None = None) -> tuple[Images, Images]:
+def load_images(data: Data, source: str | None = None, first: int | None = None) -> tuple[Images, Images]:
     """Load the training and test images of a recipe.
 
     Args:
         data: the recipe's data.
         source: name of a data set on the hub, or a folder; by default the recipe's source.
+        first: number of images of each split, the first ones; by default all.
 
     Returns:
         Training images and test images.
@@ -171,8 +172,9 @@ def load_images(data: Data, source: str | None = None) -> tuple[Images, Images]:
     """
     source = source or data.source
     if source == "digits":
-        return _load_digits(data)
-    return _load_dataset(data, source)
+        train, test = _load_digits(data)
+        return (train, test) if first is None else (train.first(first), test.first(first))
+    return _load_dataset(data, source, first)
 
 
 def _load_digits(data: Data) -> tuple[Images, Images]:
@@ -190,7 +192,7 @@ def _load_digits(data: Data) -> tuple[Images, Images]:
     )
 
 
-def _load_dataset(data: Data, source: str) -> tuple[Images, Images]:
+def _load_dataset(data: Data, source: str, first: int | None) -> tuple[Images, Images]:
     import datasets
 
     datasets.disable_progress_bars()
@@ -200,10 +202,10 @@ def _load_dataset(data: Data, source: str) -> tuple[Images, Images]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         kind = "folder" if Path(source).exists() else "data set (neither a local folder nor found on the hub)"
         raise InputError(f"cannot load the {kind} '{source}': {reason}; give --data a folder or a hub name") from error
-    return _decode(splits, data, data.train, source), _decode(splits, data, data.test, source)
+    return _decode(splits, data, data.train, source, first), _decode(splits, data, data.test, source, first)
 
 
-def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) -> Images:
+def _decode(splits: "dict[str, object]", data: Data, split: str, source: str, first: int | None) -> Images:
     from datasets import Dataset
 
     # For a folder without a data set card, the split of the file valid-*.parquet is named "validation".
@@ -215,6 +217,7 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str) ->
         raise InputError(
             f"data set '{source}' has no column '{missing.pop()}'; it has: {', '.join(table.column_names)}"
         )
+    table = table if first is None else table.select(range(min(first, len(table))))
     rows = table.with_format("numpy")
     parts = [_stacked(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
     if len({part.ndim for part in parts}) > 1:
