@@ -18,7 +18,7 @@ from howsparse.store import Store
 __all__ = ["LEAST_STEPS", "Samples", "risk_with_samples", "sample_sizes"]
 
 _RATIO = 4  # between the numbers of examples of neighbours
-LEAST_STEPS = 16  # of a sample above the base; fewer show less than the ratios of the smaller samples do
+LEAST_STEPS = 32  # of a sample above the base; fewer show less than the ratios of the smaller samples do
 _ENOUGH = 2048  # examples for products that have no chain of samples: prediction, recovery, upper bound
 
 
@@ -62,7 +62,7 @@ class Samples:
     def above(self, steps: int) -> Iterator[tuple[int, int]]:
         """The samples above the base, and their steps if the base has ``steps``: all cost the same.
 
-        A sample for which fewer than 16 steps would be left has none, nor has any that is larger.
+        A sample for which fewer than 32 steps would be left has none, nor has any that is larger.
         """
         for i in range(self.base + 1, len(self.ends)):
             if (fewer := steps * self.examples[self.base] // self.examples[i]) >= LEAST_STEPS:
