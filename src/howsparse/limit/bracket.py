@@ -12,11 +12,11 @@ from howsparse.geometry import (
     fixed_point,
     minimal_density,
 )
-from howsparse.limit.levels import Sampling, data_drift, data_shift
+from howsparse.limit.levels import Sampling, Shift, data_drift, data_shift
 from howsparse.linalg.quadrature import Rule
 from howsparse.linalg.spectrum import Spectrum
 
-__all__ = ["RESOLVED_WIDTH", "Bracket", "existence_bracket", "solve_bracket"]
+__all__ = ["CONFIDENCE", "RESOLVED_WIDTH", "Bracket", "existence_bracket", "population_shift", "solve_bracket"]
 
 # A bracket that is wider has no single number in it: at 90 %, ten points are between half and all of what stays.
 RESOLVED_WIDTH = 0.1
@@ -25,8 +25,7 @@ RESOLVED_WIDTH = 0.1
 # of 40 small networks with known spectra; results/coverage.jsonl has the fit and the share on all other cases.
 _TYPICAL_QUADRATURE, _TYPICAL_PROBE = 0.56, 0.47
 
-_LARGEST_ERROR = 20.0  # of the logarithm of a density, which is then unknown
-_CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
+CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
 
 
 @dataclass(frozen=True)
@@ -135,20 +134,16 @@ def solve_bracket(
     extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
     inner = extremes(spectrum, tolerance=tolerance, search=search)
     rounded = extremes(spectrum, tolerance=tolerance, rounded=True, search=search) if spectrum.rounding else inner
-    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=_CONFIDENCE, search=search)
+    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=CONFIDENCE, search=search)
     halves = [(ends[1] - ends[0]) / 2 for ends in (inner, rounded, (low, high))]
     factor_of_data, data = 1.0, 0.0
     if sampling is not None:
-
-        def ends(of: Spectrum) -> tuple[float, float]:
-            return _densities(*extremes(of, tolerance=tolerance))
-
         if sampling.above:
-            shift = data_shift(spectrum, sampling, ends)
-            factor_of_data = math.exp(shift.value)
-            data = factor_of_data * (1 - (low + high) / 2) * math.expm1(min(shift.error, _LARGEST_ERROR))
+            shift = population_shift(spectrum, magnitudes, tolerance, factor, sampling, width_factor=width_factor)
+            factor_of_data = shift.factor
+            data = factor_of_data * (1 - (low + high) / 2) * shift.relative_error
         else:
-            data = data_drift(spectrum, sampling, ends)
+            data = data_drift(spectrum, sampling, lambda of: _densities(*extremes(of, tolerance=tolerance)))
         moved = sum(extremes(spectrum, tolerance=tolerance * (1 + sampling.tolerance_error))) - sum(inner)
         data += factor_of_data * abs(moved) / 2
     least, most = (factor_of_data * end for end in _densities(low, high))
@@ -160,6 +155,20 @@ def solve_bracket(
         data=data,
         rounding=factor_of_data * max(0.0, halves[1] - halves[0]),
     )
+
+
+def population_shift(
+    spectrum: Spectrum,
+    magnitudes: Magnitudes,
+    tolerance: float,
+    factor: FilterFactor,
+    sampling: Sampling,
+    *,
+    width_factor: float = 1.0,
+) -> Shift:
+    """The step from the density over the examples of ``spectrum`` to that over the population; see `data_shift`."""
+    extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
+    return data_shift(spectrum, sampling, lambda of: _densities(*extremes(of, tolerance=tolerance)))
 
 
 def _densities(low: float, high: float) -> tuple[float, float]:
@@ -192,7 +201,8 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
     def existence(rule: Rule) -> float:
         return existence_density(rule.nodes, scale, density, rule.masses, factor)
 
-    low, high = existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))
+    # Where both rules are the whole measure, rounding decides which of both numbers is the smaller one.
+    low, high = sorted((existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))))
     # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
     return 1 - min(high, 2 * density), 1 - min(low, 2 * density)
 
@@ -222,7 +232,7 @@ def _extremes(
         return fixed_point(density_at, magnitudes, tolerance)
 
     least = density(spectrum.lowest(), upper=False)
-    most = density(spectrum.gauss(), upper=True)
+    most = max(least, density(spectrum.gauss(), upper=True))  # rounding can make them change places
     # The highest rule at this scale needs a higher density. That changes the scale, so the search is repeated.
     for _ in range(8 if search else 0):
         here = partial(factor, scale=curvature_scale(tolerance, magnitudes.radius(most)))

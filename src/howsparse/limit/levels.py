@@ -32,6 +32,7 @@ _LOOKS = (1 / 2, 3 / 4, 1)  # parts of the steps after which a ratio is read
 # The estimates of the ratios' errors are added, and their sum is multiplied by this. Half of the result is enough for
 # 95 % of random small networks (docs/levels.md). Larger ones are further from resolved after as many steps.
 _CAUTION = 1.5
+_LARGEST_ERROR = 20.0  # of the logarithm of a density, which is then unknown
 _LEAST_DENSITY = 1e-12  # in the place of 0 under a logarithm
 
 
@@ -70,6 +71,11 @@ class Sampling:
         """Whether a level is above that of the limit's spectrum."""
         return any(level.examples > self.examples for level in self.levels)
 
+    @property
+    def doublings(self) -> float:
+        """How often the data grow to the population, in steps as large as that from the largest level below."""
+        return math.log2(self.population / self.examples) / math.log2(self.examples / self.levels[-1].examples)
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -82,6 +88,16 @@ class Shift:
 
     value: float
     error: float
+
+    @property
+    def factor(self) -> float:
+        """The factor."""
+        return math.exp(self.value)
+
+    @property
+    def relative_error(self) -> float:
+        """The error of the factor, as a part of it."""
+        return math.expm1(min(self.error, _LARGEST_ERROR))
 
     def __add__(self, other: "Shift") -> "Shift":
         return Shift(self.value + other.value, self.error + other.error)
@@ -131,7 +147,7 @@ def data_drift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> float:
     smaller = sampling.levels[-1]
     alike = spectrum.first(smaller.spectrum.num_steps)
     drift = abs(sum(ends(smaller.spectrum)) - sum(ends(alike)))  # twice that of the middle
-    return drift * math.log2(sampling.population / sampling.examples) / math.log2(sampling.examples / smaller.examples)
+    return drift * sampling.doublings
 
 
 @dataclass(frozen=True)

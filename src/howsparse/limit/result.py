@@ -19,9 +19,10 @@ from howsparse.limit.predict import failure, num_kept, rise_holds
 from howsparse.limit.prediction import LossCurve
 from howsparse.limit.saved import pack, unpack
 from howsparse.limit.summary import LimitSummary, limit_card, summarized
+from howsparse.limit.views import Reported
 from howsparse.linalg import Spectrum
 from howsparse.pruning.masks import Mask, largest_mask
-from howsparse.shown import Card, Shown
+from howsparse.shown import Card
 from howsparse.store import Kind
 
 __all__ = ["LIMIT", "LimitSummary", "PruningLimit"]
@@ -30,7 +31,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class PruningLimit(Shown):
+class PruningLimit(Reported):
     """How sparse a network can be pruned, with the spectrum from which this was computed.
 
     Attributes:
@@ -47,8 +48,7 @@ class PruningLimit(Shown):
         magnitudes: magnitudes of the weights under study.
         losses: predicted loss increase of magnitude masks at every sparsity.
         random_losses: mean predicted loss increase of random masks at every sparsity.
-        sampling: spectra over other samples of the data, which give the step to the population and its error; None if
-            the spectrum is over all the data.
+        sampling: spectra over other samples, for the step to the population; None if the batches are all the data.
         rank_bound: largest possible number of nonzero eigenvalues of the GGN; None for the Hessian.
         checked_rise: measured loss increase of the mask at `predicted`, on the same batches; None if it was not
             measured, as after `at` with another tolerance.
@@ -101,11 +101,7 @@ class PruningLimit(Shown):
         return self.errors.estimate
 
     def resolved_sparsity(self) -> float:
-        """`sparsity`, for callers that need a number.
-
-        Raises:
-            InputError: the bracket is not `resolved`.
-        """
+        """`sparsity`, for callers that need a number; raises InputError if the bracket is not `resolved`."""
         if not self.resolved:
             more = self.outlook()
             advice = "a larger max_products" + (f": {more}" if more else "")
@@ -285,8 +281,7 @@ class PruningLimit(Shown):
 
     def save(self, path: str | Path) -> None:
         """Write the limit to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
-        fields, tensors = pack(self)
-        save_document(path, "limit", _VERSION, fields, tensors)
+        save_document(path, "limit", _VERSION, *pack(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "PruningLimit":
@@ -299,4 +294,4 @@ class PruningLimit(Shown):
         return cls(**unpack(fields, tensors))
 
 
-LIMIT = Kind("limit", _VERSION, PruningLimit.save, PruningLimit.load)
+LIMIT = Kind("limit", _VERSION, pack, lambda fields, tensors: PruningLimit(**unpack(fields, tensors)))
