@@ -1,6 +1,8 @@
 """Compute how sparse a neural network can be pruned before its loss increases."""
 
 from howsparse import methods
+from howsparse.deploy.deployed import DeployedNetwork, load_deployed, save_deployed
+from howsparse.deploy.onnx import export_onnx
 from howsparse.errors import InputError
 from howsparse.limit.audit import Audit, audit
 from howsparse.limit.best import OrderComparison, measure_orders
@@ -43,6 +45,7 @@ __all__ = [
     "Audit",
     "Certificate",
     "CrossEntropy",
+    "DeployedNetwork",
     "DirectionalLimit",
     "Goal",
     "InputError",
@@ -69,9 +72,11 @@ __all__ = [
     "compare_repairs",
     "cross_entropy",
     "directional_limit",
+    "export_onnx",
     "interaction",
     "layerwise_mask",
     "limit_cost",
+    "load_deployed",
     "load_task",
     "magnitude_mask",
     "measure",
@@ -94,6 +99,7 @@ __all__ = [
     "repair_layers",
     "repair_path",
     "repair_rounds",
+    "save_deployed",
 ]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from howsparse.deploy.file import Header, Layer, Stored, read_deployed, write_deployed, wrong
 from howsparse.deploy.fitting import fit, named_network
-from howsparse.deploy.layers import build, describe_layers, is_described
+from howsparse.deploy.layers import build, check_layers, describe_layers, is_standalone
 from howsparse.deploy.packing import pack_positions, pack_values, unpack_positions, unpack_values
 from howsparse.errors import InputError
 from howsparse.files import refuse_to_overwrite
@@ -67,6 +67,7 @@ class DeployedNetwork:
         """
         state = _state(model)
         mask = _own_mask(model, state) if mask is None else mask
+        layers = describe_layers(model, state)
         _check_mask(mask, state)
         copies: dict[int, Tensor] = {}
         removed = {id(state[name]): ~kept.cpu() for name, kept in mask.items()}
@@ -80,8 +81,8 @@ class DeployedNetwork:
             network,
             f"{type(model).__module__}.{type(model).__qualname__}",
             _evidence(evidence),
-            describe_layers(model),
-            is_described(model),
+            layers,
+            is_standalone(model, layers),
         )
 
     def save(self, path: str | Path) -> None:
@@ -130,6 +131,9 @@ class DeployedNetwork:
             first = {name: header.tied.get(name, name) for name in (*state, *header.tied)}
             mask = Mask({name: kept[first[name]] for name in header.masked})
             state |= {name: state[one] for name, one in header.tied.items()}
+            check_layers(header.layers, state)
+            if header.standalone:
+                build(header.layers)
         except (ValueError, KeyError, RuntimeError, MemoryError) as error:
             raise InputError(wrong(path, error)) from error
         about = header.network, header.class_name, header.evidence, header.layers, header.standalone
@@ -147,11 +151,7 @@ class DeployedNetwork:
                 f"the file holds a {self.class_name}, which is more than a sequence of known layers;"
                 f" pass network=, a module of this class or its name{named}"
             )
-        try:
-            made = build(self.layers)
-        except ValueError as error:
-            raise InputError(f"the description of the network is wrong: {error}; pass network=, a module") from error
-        return self.into(made).eval()
+        return self.into(build(self.layers)).eval()
 
     def into(self, model: nn.Module) -> nn.Module:
         """Put the network into a model of the same class, in place. Layers of other sizes get those of the file.
@@ -179,8 +179,8 @@ def save_deployed(
 ) -> None:
     """Write a pruned network to one small file that `load_deployed` reads.
 
-    The file is safetensors. Of each masked weight it has the values that stay, in their own type, and their positions in
-    1 to 16 bits each; other tensors are stored as they are, and tied ones once. Its header says how the network is
+    The file is safetensors. Of each masked weight it has the values that stay, in their own type, and their positions
+    in a few bits each; other tensors are stored as they are, and tied ones once. Its header says how the network is
     called, which layers it has, and by what it was pruned. A checksum covers every byte.
 
     Args:
@@ -244,11 +244,14 @@ def load_deployed(path: str | Path, network: nn.Module | Callable[[], nn.Module]
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers under the names that they have without torch's pruning. Tied names have one tensor."""
+    """Parameters and buffers under the names that they have without torch's pruning, in the order of these names.
+
+    Tied names have one tensor.
+    """
     raw = model.state_dict(keep_vars=True)
     state: dict[str, Tensor] = {}
     same: dict[tuple[object, ...], Tensor] = {}
-    for name, tensor in raw.items():
+    for name, tensor in sorted(raw.items()):
         mask = raw.get(f"{name.removesuffix('_orig')}_mask") if name.endswith("_orig") else None
         if name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in raw:
             continue
@@ -283,7 +286,7 @@ def _own_mask(model: nn.Module, state: Mapping[str, Tensor]) -> Mask:
 def _not_zero(tensor: Tensor) -> Tensor:
     """Where any bit of a tensor is set, so that -0.0 stays."""
     flat = tensor.detach().contiguous().reshape(-1)
-    return flat.view(torch.uint8).reshape(flat.numel(), -1).any(dim=1).reshape(tensor.shape)
+    return flat.view(torch.uint8).reshape(flat.numel(), -1).any(dim=1).bool().reshape(tensor.shape)
 
 
 def _check_mask(mask: Mask, state: Mapping[str, Tensor]) -> None:

@@ -1,7 +1,7 @@
 """The file of a deployed network: safetensors with a JSON header and a checksum of every byte.
 
-The metadata of the safetensors file have one entry, "howsparse": a JSON object that begins with the SHA-256 of the whole
-file, in which these 64 digits count as zeros. So every changed bit is found, in the header as in the tensors.
+The metadata of the safetensors file have one entry, "howsparse": a JSON object that begins with the SHA-256 of the
+whole file, in which these 64 digits count as zeros. So every changed bit is found, in the header as in the tensors.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ class Header(_Strict):
         class_name: class of the network. It is only shown, and never imported.
         standalone: whether the network can be made from ``layers`` alone.
         evidence: the certificate or the measurement that the network was pruned by.
-        tensors: the stored tensors by name, in the order of ``state_dict``.
+        tensors: the stored tensors by name.
         tied: other names of these tensors.
         masked: names of the weights that have a mask.
         layers: modules of known classes by name, each before the modules in it.
@@ -125,14 +125,13 @@ def read_deployed(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
         length = int.from_bytes(content[:8], "little")
         about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["howsparse"])
         version = about.get("schema_version")
-        if about.get("kind") != _KIND:
-            raise InputError(_foreign(path))
-        if isinstance(version, int) and version > VERSION:
-            raise InputError(f"{path} was written by a newer howsparse (schema version {version}); upgrade howsparse")
-        del about["sha256"]
-        return Header.model_validate(about), load(content)
+        newer = isinstance(version, int) and version > VERSION and about.get("kind") == _KIND
+        if not newer:
+            del about["sha256"]
+            return Header.model_validate(about), load(content)
     except (ValidationError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(wrong(path, error)) from error
+    raise InputError(f"{path} was written by a newer howsparse (schema version {version}); upgrade howsparse")
 
 
 def wrong(path: str | Path, error: Exception) -> str:
@@ -151,11 +150,9 @@ def wrong(path: str | Path, error: Exception) -> str:
 
 def _foreign(path: Path) -> str:
     kind = document_kind(path)
-    if kind is not None:
+    if kind not in (None, _KIND):
         return f"{path} holds a {kind}, not a deployed network; give a file of `howsparse prune --deploy`"
-    return (
-        f"{path} is no file of `howsparse prune --deploy`, or its beginning is damaged; give such a file, or {_AGAIN}"
-    )
+    return f"{path} is not a file of `howsparse prune --deploy`, or its beginning is damaged; {_AGAIN}"
 
 
 def _checksum(content: bytes | bytearray, start: int) -> str:

@@ -29,7 +29,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], layers: Mapping[str, Laye
 
     >>> from howsparse.deploy.layers import describe_layers
     >>> small = nn.Sequential(nn.Linear(2, 3))
-    >>> fit(nn.Sequential(nn.Linear(2, 5)), small.state_dict(), describe_layers(small))
+    >>> fit(nn.Sequential(nn.Linear(2, 5)), small.state_dict(), describe_layers(small, small.state_dict()))
     Sequential(
       (0): Linear(in_features=2, out_features=3, bias=True)
     )

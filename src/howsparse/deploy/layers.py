@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from howsparse.deploy.file import Layer
-from howsparse.tasks.networks.residual import Residual
 
-__all__ = ["build", "describe_layers", "is_described", "put_state", "resize"]
+__all__ = ["build", "check_layers", "describe_layers", "is_standalone", "put_state", "resize"]
 
 _LEAVES: tuple[type[nn.Module], ...] = (
     *(nn.Linear, nn.Bilinear, nn.Embedding),
@@ -28,33 +28,60 @@ _LEAVES: tuple[type[nn.Module], ...] = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
 )
 _LAYERS = {kind.__name__: kind for kind in _LEAVES}
-_CONTAINERS: dict[type[nn.Module], Callable[[], nn.Module]] = {
-    nn.Sequential: nn.Sequential,
-    Residual: lambda: Residual(nn.Sequential(), 1, 1, 1),  # its modules are put into it by name
-}
-_MADE = {kind.__name__: make for kind, make in _CONTAINERS.items()}
 _NOT_SETTINGS = ("device", "dtype")
 
 
-def describe_layers(model: nn.Module) -> dict[str, Layer]:
+def _residual() -> nn.Module:
+    from howsparse.tasks.networks.residual import Residual  # tasks need optional packages
+
+    return Residual(nn.Sequential(), 1, 1, 1)
+
+
+_CONTAINERS: dict[str, Callable[[], nn.Module]] = {  # by module and name; the modules in them are put there by name
+    "torch.nn.modules.container.Sequential": nn.Sequential,
+    "howsparse.tasks.networks.residual.Residual": _residual,
+}
+
+
+def describe_layers(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Layer]:
     """The modules of known classes by name, with the arguments that make them.
 
-    >>> describe_layers(nn.Sequential(nn.Linear(2, 3)))["0"].settings
+    A layer whose tensors have other shapes than these arguments give is left out.
+
+    Args:
+        model: any module.
+        state: its parameters and buffers by name.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3))
+    >>> describe_layers(model, model.state_dict())["0"].settings
     {'in_features': 2, 'out_features': 3, 'bias': True}
     """
     found = ((name, _described(module)) for name, module in model.named_modules())
-    return {name: layer for name, layer in found if layer is not None}
+    return {name: layer for name, layer in found if layer is not None and _wrong_tensor(name, layer, state) is None}
 
 
-def is_described(model: nn.Module) -> bool:
-    """Whether a network consists of known layers and containers, so that `build` makes it again.
+def is_standalone(model: nn.Module, layers: Mapping[str, Layer]) -> bool:
+    """Whether a network consists of the described modules only, so that `build` makes it again.
 
-    >>> is_described(nn.Sequential(nn.Linear(2, 3), nn.ReLU())), is_described(nn.MultiheadAttention(4, 2))
-    (True, False)
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> is_standalone(model, describe_layers(model, model.state_dict()))
+    True
     """
     every = list(model.named_modules(remove_duplicate=False))
     distinct = len({id(module) for _, module in every}) == len(every)
-    return distinct and not any(_described(module) is None or _altered(module) for _, module in every)
+    return distinct and all(name in layers and not _altered(module) for name, module in every)
+
+
+def check_layers(layers: Mapping[str, Layer], state: Mapping[str, Tensor]) -> None:
+    """Check that each layer can be made and has tensors of the right shapes.
+
+    Raises:
+        ValueError: a layer is not known, or a tensor is missing or has another shape.
+    """
+    for name, layer in layers.items():
+        wrong = _wrong_tensor(name, layer, state)
+        if wrong is not None:
+            raise ValueError(f"'{wrong}' does not fit its {layer.kind}")
 
 
 def build(layers: Mapping[str, Layer]) -> nn.Module:
@@ -66,21 +93,21 @@ def build(layers: Mapping[str, Layer]) -> nn.Module:
     Raises:
         ValueError: a class or its arguments are not known, or a module is missing.
 
-    >>> build(describe_layers(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> build(describe_layers(model, model.state_dict()))
     Sequential(
       (0): Linear(in_features=2, out_features=3, bias=True)
       (1): ReLU()
     )
     """
     made: dict[str, nn.Module] = {}
-    with torch.device("meta"):
-        for name, layer in layers.items():
-            made[name] = _made(name, layer)
-            outer, _, leaf = name.rpartition(".")
-            if name:
-                if outer not in made:
-                    raise ValueError(f"'{name}' is in no module")
-                made[outer].add_module(leaf, made[name])
+    for name, layer in layers.items():
+        made[name] = _made(name, layer)
+        outer, _, leaf = name.rpartition(".")
+        if name and outer not in made:
+            raise ValueError(f"'{name}' is in no module")
+        if name:
+            made[outer].add_module(leaf, made[name])
     if "" not in made:
         raise ValueError("the network itself is missing")
     return made[""]
@@ -101,7 +128,8 @@ def resize(module: nn.Module, layer: Layer) -> None:
 def put_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put tensors into a network in place: copied where shape and type agree, else as new parameters and buffers.
 
-    Parameters that are one stay one, keep ``requires_grad`` and their device.
+    Parameters that are one stay one, and keep ``requires_grad`` and their device. Parameters on the device "meta"
+    become one if their tensors are one.
 
     Args:
         model: a network, also one on the device "meta".
@@ -116,26 +144,26 @@ def put_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             with torch.no_grad():
                 old.copy_(tensor)
             continue
-        device = old.device if isinstance(old, Tensor) and not old.is_meta else _device(model)
+        known = isinstance(old, Tensor) and not old.is_meta
+        one = id(old) if known else id(tensor)
         if leaf in owner._buffers:
-            owner._buffers[leaf] = tensor.to(device, copy=True)
-        elif id(old) in replaced and old is not None:
-            owner._parameters[leaf] = replaced[id(old)]
-        else:
-            trains = tensor.is_floating_point() or tensor.is_complex()
-            trains = trains and (old is None or old.requires_grad)
-            owner._parameters[leaf] = replaced[id(old)] = nn.Parameter(tensor.to(device, copy=True), trains)
+            owner._buffers[leaf] = tensor.to(old.device if known else _device(model), copy=True)
+        elif one not in replaced:
+            trains = (old is None or old.requires_grad) and (tensor.is_floating_point() or tensor.is_complex())
+            replaced[one] = nn.Parameter(tensor.to(old.device if known else _device(model), copy=True), trains)
+        if leaf not in owner._buffers:
+            owner._parameters[leaf] = replaced[one]
 
 
 def _described(module: nn.Module) -> Layer | None:
     """The description of one module; None if its class or one of its arguments is not known."""
     kind = type(module)
-    if kind in _CONTAINERS:
-        return Layer(kind=kind.__name__)
+    if f"{kind.__module__}.{kind.__name__}" in _CONTAINERS:
+        return Layer(kind=f"{kind.__module__}.{kind.__name__}")
     if kind not in _LEAVES:
         return None
     settings: dict[str, Any] = {}
-    for name in _arguments(kind):
+    for name in _arguments(kind.__name__):
         if not hasattr(module, name):
             return None
         value = getattr(module, name)
@@ -154,20 +182,34 @@ def _altered(module: nn.Module) -> bool:
     return bool(before or module._forward_hooks or "forward" in vars(module))
 
 
+def _wrong_tensor(name: str, layer: Layer, state: Mapping[str, Tensor]) -> str | None:
+    """Name of a tensor that a layer needs and that is missing or has another shape; None if all are right."""
+    for leaf, tensor in _made(name, layer).state_dict().items() if layer.kind in _LAYERS else ():
+        full = f"{name}.{leaf}".lstrip(".")
+        if full not in state or state[full].shape != tensor.shape:
+            return full
+    return None
+
+
 def _made(name: str, layer: Layer) -> nn.Module:
-    if layer.kind in _MADE and not layer.settings:
-        return _MADE[layer.kind]()
+    """A module by its description, on the device "meta"."""
+    if layer.kind in _CONTAINERS and not layer.settings:
+        with torch.device("meta"):
+            return _CONTAINERS[layer.kind]()
     kind = _LAYERS.get(layer.kind)
-    if kind is None or set(layer.settings) != set(_arguments(kind)):
+    if kind is None or set(layer.settings) != set(_arguments(layer.kind)):
         raise ValueError(f"'{name}' is a {layer.kind} with unknown arguments")
     try:
-        return kind(**{key: _plain(value) for key, value in layer.settings.items()})
+        with torch.device("meta"):
+            return kind(**{key: _plain(value) for key, value in layer.settings.items()})
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"'{name}' cannot be made: {str(error).splitlines()[0]}") from error
 
 
-def _arguments(kind: type[nn.Module]) -> list[str]:
-    given = inspect.signature(kind).parameters.values()
+@cache
+def _arguments(kind: str) -> list[str]:
+    """Names of the arguments that make a layer of this class."""
+    given = inspect.signature(_LAYERS[kind]).parameters.values()
     named = [each.name for each in given if each.kind is each.POSITIONAL_OR_KEYWORD]
     return [name for name in named if name not in _NOT_SETTINGS and not name.startswith("_")]
 
