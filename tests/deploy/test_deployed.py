@@ -178,13 +178,14 @@ def test_smaller_layers_fit_into_the_class(tmp_path: Path) -> None:
     torch.manual_seed(0)
     small, x = convnet([3, 2]).eval(), torch.randn(2, 2, 5, 5)
     save_deployed(small, tmp_path / "net")
-    large: Any = convnet([5, 2])
-    large[0] = nn.Conv2d(2, 5, 3, padding=1, bias=False)
+    large = convnet([5, 2])
+    large.register_module("0", nn.Conv2d(2, 5, 3, padding=1, bias=False))
     loaded = load_deployed(tmp_path / "net", large)
     assert loaded is large
     assert large.training
     assert torch.equal(large.eval()(x), small(x))
-    assert (large[3][0].groups, large[3][0].in_channels, large[1].num_channels, large[6].in_features) == (3, 3, 3, 3)
+    depthwise: Any = large.get_submodule("3.0")
+    assert (depthwise.groups, depthwise.in_channels, depthwise.out_channels) == (3, 3, 3)
 
 
 def test_ties_stay_and_contradictions_are_refused(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_outputs_are_torchs_at_every_batch_size(tmp_path: Path, capfd: pytest.Ca
         x = torch.randn(size, 1, 8, 8)
         (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         torch.testing.assert_close(torch.from_numpy(out), model(x), rtol=1e-5, atol=1e-6)
-    with pytest.raises(InputError, match="net.onnx exists"):
+    with pytest.raises(InputError, match=r"net\.onnx exists"):
         export_onnx(model, torch.randn(1, 1, 8, 8), path)
 
 
@@ -75,11 +75,10 @@ def test_named_inputs_and_no_cache(tmp_path: Path) -> None:
 REFUSED = [
     (Drawn(), torch.ones(2, 40), "onnxruntime and torch differ by .* of the largest output, more than 1.0e-04"),
     (Branching(), torch.ones(2, 4), "the network cannot be exported to ONNX: "),
-    (nn.Linear(4, 2).bfloat16(), torch.ones(2, 4).bfloat16(), "onnxruntime cannot run the network: .*float32"),
 ]
 
 
-@pytest.mark.parametrize(("model", "example", "message"), REFUSED, ids=["drawn", "branching", "bfloat16"])
+@pytest.mark.parametrize(("model", "example", "message"), REFUSED, ids=["drawn", "branching"])
 def test_what_does_not_agree_is_not_written(
     model: nn.Module, example: Tensor, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
