@@ -1,5 +1,18 @@
 """Smaller and faster networks: what a mask brings on this machine, compaction, sparse execution, and files."""
 
+from howsparse.deploy.compact import Compacted, compact, compacted
+from howsparse.deploy.sparse import SparseConv2d, SparseLinear
+from howsparse.deploy.sparsify import sparsify
 from howsparse.deploy.timing import Latency, bytes_of, latency
 
-__all__ = ["Latency", "bytes_of", "latency"]
+__all__ = [
+    "Compacted",
+    "Latency",
+    "SparseConv2d",
+    "SparseLinear",
+    "bytes_of",
+    "compact",
+    "compacted",
+    "latency",
+    "sparsify",
+]
