@@ -4,12 +4,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-__all__ = ["Latency", "bytes_of", "latency", "seconds_of"]
+__all__ = ["Latency", "bytes_of", "called", "latency", "of_batch", "seconds_of"]
 
 _SHORTEST = 5e-4  # seconds; shorter calls are timed several at a time, since reading the clock costs too
 _WARM_UP = 3  # calls that are not timed, for libraries that choose a kernel or allocate at first calls
@@ -61,16 +63,15 @@ def latency(model: nn.Module, example: Any, *, budget: float = 0.5, batch: int |
     8
     """
     modes = [(module, module.training) for module in model.modules()]
-    args, kwargs = _arguments(example)
     model.eval()
     try:
         with torch.inference_mode():
-            times = seconds_of(lambda: model(*args, **kwargs), budget=budget)
+            times = seconds_of(called(model, example), budget=budget)
     finally:
         for module, mode in modes:
             module.training = mode
     low, middle, high = statistics.quantiles(times, n=4)
-    return Latency(middle, low, high, len(times), _length((args, kwargs)) if batch is None else batch)
+    return Latency(middle, low, high, len(times), _length(example) if batch is None else batch)
 
 
 def seconds_of(call: Callable[[], object], *, budget: float = 0.5) -> list[float]:
@@ -123,13 +124,34 @@ def _finish() -> None:
         torch.cuda.synchronize()
 
 
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def called(model: nn.Module, example: Any) -> Callable[[], Any]:
+    """The call of a network with an input: a tensor, a tuple of arguments, or a dict of keyword arguments."""
     if isinstance(example, Mapping):
-        return (), dict(example)
-    return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}
+        return partial(model, **example)
+    return partial(model, *example) if isinstance(example, tuple | list) else partial(model, example)
 
 
-def _length(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
-    """Number of examples in arguments: the length of their first tensor."""
-    args, kwargs = arguments
-    return next((len(each) for each in (*args, *kwargs.values()) if isinstance(each, Tensor) and each.ndim), 1)
+def of_batch(example: Any, size: int) -> Any:
+    """An input with another number of examples: the first ones, repeated if there are too few.
+
+    Args:
+        example: an input of a network. Tensors as long as its first one are taken to hold an example in each row.
+        size: number of examples.
+
+    >>> of_batch({"x": torch.tensor([1, 2]), "scale": torch.tensor(3.0)}, 3)
+    {'x': tensor([1, 2, 1]), 'scale': tensor(3.)}
+    """
+    length = _length(example)
+
+    def taken(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.ndim or len(leaf) != length:
+            return leaf
+        return leaf[torch.arange(size, device=leaf.device) % length]
+
+    return pytree.tree_map(taken, dict(example) if isinstance(example, Mapping) else example)
+
+
+def _length(example: Any) -> int:
+    """Number of examples in an input: the length of its first tensor."""
+    leaves = pytree.tree_leaves(dict(example) if isinstance(example, Mapping) else example)
+    return next((len(each) for each in leaves if isinstance(each, Tensor) and each.ndim), 1)
