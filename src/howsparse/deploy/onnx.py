@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from howsparse.deploy.timing import of_batch
 from howsparse.errors import InputError
 from howsparse.files import refuse_to_overwrite, write_whole
-from howsparse.risk.batches import batch_length, examples
+from howsparse.risk.batches import batch_length
 from howsparse.risk.modes import evaluation_mode
 
 __all__ = ["Exported", "export_onnx"]
@@ -72,7 +73,7 @@ def export_onnx(
     import onnxscript  # noqa: F401 (torch.onnx needs it, and its own message is longer)
 
     with evaluation_mode(model), _without_cache(model):
-        args, kwargs = _arguments(_larger(example, 2) if batch_length(example) < 2 else example)
+        args, kwargs = _arguments(of_batch(example, 2) if batch_length(example) < 2 else example)
         program = _exported(model, args, kwargs)
         error, sizes = 0.0, (batch_length(example), *_OTHERS)
 
@@ -80,7 +81,7 @@ def export_onnx(
             nonlocal error
             _save(program, file)
             session = _session(onnxruntime, file)
-            error = max(_error(session, model, _larger(example, size)) for size in sizes)
+            error = max(_error(session, model, of_batch(example, size)) for size in sizes)
             half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
             allowed = tolerance if tolerance is not None else _HALF if half else _TOLERANCE
             if not error <= allowed:
@@ -166,12 +167,6 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         config.use_cache = before
-
-
-def _larger(example: Any, size: int) -> Any:
-    """The example with ``size`` examples: its own, again and again."""
-    length = batch_length(example)
-    return examples(example, [i % length for i in range(size)])
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
