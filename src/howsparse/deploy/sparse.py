@@ -229,3 +229,4 @@ def sparse_layer(layer: nn.Module) -> SparseLinear:
         return SparseConv2d(layer)
     assert isinstance(layer, nn.Linear)
     return SparseLinear(csr_of(layer.weight, layer.bias))
+

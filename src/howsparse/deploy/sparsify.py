@@ -50,9 +50,7 @@ def sparsify(
         raise InputError(f"batches={sizes} must be positive numbers of examples, and at least one")
     whole = plain_copy(model).eval()
     copied = nn.ModuleDict({"model": whole})  # a network that is one layer is replaced in it
-    found = {
-        name: layer for name, layer in copied.named_modules() if _is_candidate(copied, name, layer, least_sparsity)
-    }
+    found = {name: layer for name, layer in copied.named_modules() if _is_candidate(copied, name, layer, least_sparsity)}
     layers = {name: sparse_layer(layer) for name, layer in found.items()}
     for name, layer in layers.items():
         replace_module(copied, name, layer)
@@ -95,3 +93,4 @@ def _is_candidate(model: nn.Module, name: str, layer: nn.Module, least: float) -
     if isinstance(parent, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
         return False  # torch's own code reads their weights without calling them
     return float((layer.weight == 0).float().mean()) >= least
+
