@@ -349,7 +349,10 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "belongs to no tensor": lambda about: about["tensors"].pop("0.bias"),
     "absent": lambda about: about.update(masked=["absent"]),
     "nothing": lambda about: about.update(tied={"3.weight": "nothing"}),
-    "is a Trojan with unknown arguments": lambda about: about["layers"]["1"].update(kind="Trojan"),
+    "is a Trojan with unknown arguments": lambda about: (
+        about.update(standalone=False),
+        about["layers"]["1"].update(kind="Trojan"),
+    ),
     "'1' is a ReLU with unknown": lambda about: about["layers"]["1"].update(settings={"inplace": True, "file": "x"}),
     "'2' cannot be made": lambda about: about["layers"]["2"]["settings"].update(out_features="many"),
     "'2.weight' does not fit": lambda about: about["layers"]["2"]["settings"].update(out_features=2**40),

@@ -1,6 +1,7 @@
 """What pruning brought on this machine: bytes on disk, memory, latency and throughput, before and after."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,19 @@ from howsparse.deploy.sparse import SparseLinear
 from howsparse.deploy.sparsify import sparsify
 from howsparse.deploy.timing import Latency, bytes_of, latency, of_batch
 from howsparse.errors import InputError
+from howsparse.memory import available_memory
 from howsparse.risk.losses import Loss
-from howsparse.risk.modes import evaluation_mode
+from howsparse.risk.modes import device_of, evaluation_mode
 
 __all__ = ["Form", "Gain", "gain", "inputs_of"]
 
 _BUDGET = 0.1  # seconds that a form is timed at one batch size
 _CLEARLY = 0.95  # a smaller ratio of times counts as faster
+_LONGEST = 1.0  # seconds that a batch takes at most; for slower networks it has fewer examples
+_QUICK = 0.1  # seconds; sparse kernels of networks that take longer for a batch are not tried
+_DOUBLES = 5  # copies in float64 that compaction makes, at most
+
+Made = tuple[str, nn.Module] | str  # a form's name and network, or why there is none
 
 
 @dataclass(frozen=True)
@@ -118,30 +125,54 @@ def gain(model: nn.Module, example: Any, *, file_before: int, file_after: int, b
         example: its input: a tensor, a tuple of arguments, or a dict of keyword arguments.
         file_before: bytes of the weights in full.
         file_after: bytes of the file that `save_deployed` writes.
-        batch: number of examples in a batch, besides one example.
+        batch: number of examples in a batch, besides one example. Slow networks get a smaller batch.
 
     Returns:
         Memory and times of each form, and why a form was not made.
     """
-    one, many = of_batch(example, 1), of_batch(example, batch)
-    forms, notes = [_form("dense", model, one, many)], []
-    smaller = model
-    try:
-        found = compacted(model, example)
-        if found.weights_after < found.weights_before:
-            smaller = found.model
-            forms.append(_form("compacted", smaller, one, many))
+    one = of_batch(example, 1)
+    seconds = latency(model, one, budget=_BUDGET)
+    many = of_batch(example, max(1, min(batch, int(_LONGEST / seconds.seconds))))
+    forms = [Form("dense", bytes_of(model), seconds, latency(model, many, budget=_BUDGET))]
+    notes: list[str] = []
+    for make in (_compacted, _sparse):
+        made = _tried(make, forms, model, example)
+        if isinstance(made, str):
+            notes.append(made)
         else:
-            notes.append(f"not compacted: {found.reason or 'no unit or channel is dead'}")
-        sparse = sparsify(smaller, example, batches=(1, batch))
-        if any(isinstance(module, SparseLinear) for module in sparse.modules()):
-            name = "sparse" if smaller is model else "compacted and sparse"
-            forms.append(_form(name, sparse, one, many))
-        else:
-            notes.append("not sparse: dense kernels are the fastest for every layer")
-    except (InputError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        notes.append(f"not tried further: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            name, model = made
+            forms.append(_form(name, model, one, many))
     return Gain(tuple(forms), file_before, file_after, tuple(notes), torch.get_num_threads())
+
+
+def _tried(make: Callable[[Sequence[Form], nn.Module, Any], Made], *given: Any) -> Made:
+    """What ``make`` gives; its error in words."""
+    try:
+        return make(*given)
+    except (InputError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        return f"not tried further: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def _compacted(forms: Sequence[Form], model: nn.Module, example: Any) -> Made:
+    """The network without dead units, or why there is none."""
+    needed = _DOUBLES * 8 * sum(parameter.numel() for parameter in model.parameters())
+    if needed > available_memory(device_of(model)):
+        return f"not compacted: the search for dead units would take {_size(needed)}, which is more than is free"
+    found = compacted(model, example)
+    if found.weights_after < found.weights_before:
+        return "compacted", found.model
+    return f"not compacted: {found.reason or 'no unit or channel is dead'}"
+
+
+def _sparse(forms: Sequence[Form], model: nn.Module, example: Any) -> Made:
+    """The network with sparse layers, or why there is none."""
+    many = forms[-1].many
+    if many.seconds > _QUICK:
+        return f"sparse layers are not tried, since {many.batch} examples take {many.seconds:.1f} s"
+    sparse = sparsify(model, example, batches=sorted({1, many.batch}))
+    if any(isinstance(module, SparseLinear) for module in sparse.modules()):
+        return "sparse" if len(forms) == 1 else "compacted and sparse", sparse
+    return "not sparse: dense kernels are the fastest for every layer"
 
 
 def inputs_of(model: nn.Module, loss: Loss, batch: Any) -> Any:
@@ -201,4 +232,5 @@ def _times(before: Latency, after: Latency) -> str:
 
 
 def _slower(form: Form, dense: Form) -> str:
-    return f"{form.name}, it takes {form.one.seconds / dense.one.seconds:.2f} of the time of dense at batch 1"
+    one, many = form.one.seconds / dense.one.seconds, form.many.seconds / dense.many.seconds
+    return f"{form.name} takes {one:.2f} of the time of dense at batch 1 and {many:.2f} at batch {form.many.batch}"

@@ -184,7 +184,8 @@ def _altered(module: nn.Module) -> bool:
 
 def _wrong_tensor(name: str, layer: Layer, state: Mapping[str, Tensor]) -> str | None:
     """Name of a tensor that a layer needs and that is missing or has another shape; None if all are right."""
-    for leaf, tensor in _made(name, layer).state_dict().items() if layer.kind in _LAYERS else ():
+    made = _made(name, layer)
+    for leaf, tensor in made.state_dict().items() if layer.kind in _LAYERS else ():
         full = f"{name}.{leaf}".lstrip(".")
         if full not in state or state[full].shape != tensor.shape:
             return full
