@@ -29,7 +29,7 @@ from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.tasks.networks import digits_convnet, digits_mlp
 
 Random = np.random.Generator
-_SUM = b'"{\\"sha256\\": \\"'
+_SUM = b'"{\\"sha256\\":\\"'
 
 
 class Tied(nn.Module):
@@ -122,7 +122,8 @@ def parts(content: bytes) -> tuple[dict[str, Any], dict[str, Any], int]:
 def joined(header: dict[str, Any], about: dict[str, Any], tensors: bytes, *, right: bool) -> bytes:
     """A file of these parts; ``right``: with the checksum that it must have, else with the one that it had."""
     given = about["sha256"]
-    header["__metadata__"]["howsparse"] = json.dumps(about | {"sha256": "0" * 64} if right else about)
+    said = about | {"sha256": "0" * 64} if right else about
+    header["__metadata__"]["howsparse"] = json.dumps(said, separators=(",", ":"))
     text = json.dumps(header, separators=(",", ":")).encode()
     made = len(text).to_bytes(8, "little") + text + tensors
     start = made.index(_SUM) + len(_SUM)

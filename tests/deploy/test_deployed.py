@@ -327,7 +327,7 @@ def forged(content: bytes, edit: Callable[[dict[str, Any]], object]) -> bytes:
     about = json.loads(outer["__metadata__"]["howsparse"])
     edit(about)
     about = {"sha256": "0" * 64} | {name: value for name, value in about.items() if name != "sha256"}
-    outer["__metadata__"]["howsparse"] = json.dumps(about)
+    outer["__metadata__"]["howsparse"] = json.dumps(about, separators=(",", ":"))
     text = json.dumps(outer, separators=(",", ":")).encode()
     made = len(text).to_bytes(8, "little") + text + content[8 + length :]
     return made.replace(b"0" * 64, hashlib.sha256(made).hexdigest().encode(), 1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from howsparse.deploy.file import Header, Layer, Stored, read_deployed, write_deployed, wrong
 from howsparse.deploy.fitting import fit, named_network
-from howsparse.deploy.layers import build, check_layers, describe_layers, is_standalone
+from howsparse.deploy.layers import build, check_layers, describe_layers, is_standalone, with_tensors
 from howsparse.deploy.packing import pack_positions, pack_values, unpack_positions, unpack_values
 from howsparse.errors import InputError
 from howsparse.files import refuse_to_overwrite
@@ -39,7 +39,7 @@ class DeployedNetwork:
         network: name of the network, as on the command line; None if it was not given.
         class_name: class of the network that was saved.
         evidence: the certificate or the measurement that the network was pruned by; None if there is none.
-        layers: modules of known classes by name.
+        layers: modules of known classes by name; if the network is not standalone, those with tensors only.
         standalone: whether `build` can make the network from ``layers``.
     """
 
@@ -68,6 +68,7 @@ class DeployedNetwork:
         state = _state(model)
         mask = _own_mask(model, state) if mask is None else mask
         layers = describe_layers(model, state)
+        standalone = is_standalone(model, layers)
         _check_mask(mask, state)
         copies: dict[int, Tensor] = {}
         removed = {id(state[name]): ~kept.cpu() for name, kept in mask.items()}
@@ -81,8 +82,8 @@ class DeployedNetwork:
             network,
             f"{type(model).__module__}.{type(model).__qualname__}",
             _evidence(evidence),
-            layers,
-            is_standalone(model, layers),
+            layers if standalone else with_tensors(layers, state),
+            standalone,
         )
 
     def save(self, path: str | Path) -> None:

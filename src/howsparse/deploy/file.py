@@ -24,7 +24,7 @@ VERSION = 1
 
 _KIND = "deployed network"
 _DIGITS = 64
-_SUM = re.compile(rb'\A.{8}\{"__metadata__":\{"howsparse":"\{\\"sha256\\": \\"([0-9a-f]{64})\\"', re.DOTALL)
+_SUM = re.compile(rb'\A.{8}\{"__metadata__":\{"howsparse":"\{\\"sha256\\":\\"([0-9a-f]{64})\\"', re.DOTALL)
 _AGAIN = "copy it again, or write it again by `howsparse prune --deploy`"
 
 
@@ -91,7 +91,7 @@ def write_deployed(path: str | Path, header: Header, tensors: dict[str, Tensor])
         header: description of the network.
         tensors: contiguous tensors on the CPU that do not share memory.
     """
-    about = json.dumps({"sha256": "0" * _DIGITS, **header.model_dump()}, allow_nan=False)
+    about = json.dumps({"sha256": "0" * _DIGITS, **header.model_dump()}, allow_nan=False, separators=(",", ":"))
     content = bytearray(save(tensors, {"howsparse": about}))
     found = _SUM.match(content)
     assert found is not None, "safetensors writes its metadata first"

@@ -12,7 +12,7 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from howsparse.deploy.file import Layer
 
-__all__ = ["build", "check_layers", "describe_layers", "is_standalone", "put_state", "resize"]
+__all__ = ["build", "check_layers", "describe_layers", "is_standalone", "put_state", "resize", "with_tensors"]
 
 _LEAVES: tuple[type[nn.Module], ...] = (
     *(nn.Linear, nn.Bilinear, nn.Embedding),
@@ -70,6 +70,17 @@ def is_standalone(model: nn.Module, layers: Mapping[str, Layer]) -> bool:
     every = list(model.named_modules(remove_duplicate=False))
     distinct = len({id(module) for _, module in every}) == len(every)
     return distinct and all(name in layers and not _altered(module) for name, module in every)
+
+
+def with_tensors(layers: Mapping[str, Layer], state: Mapping[str, Tensor]) -> dict[str, Layer]:
+    """The layers that have parameters or buffers; the others need no description to be filled.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    >>> list(with_tensors(describe_layers(model, model.state_dict()), model.state_dict()))
+    ['0']
+    """
+    owners = {name.rpartition(".")[0] for name in state}
+    return {name: layer for name, layer in layers.items() if name in owners}
 
 
 def check_layers(layers: Mapping[str, Layer], state: Mapping[str, Tensor]) -> None:
