@@ -1,6 +1,7 @@
 """Compute how sparse a neural network can be pruned before its loss increases."""
 
 from howsparse import methods
+from howsparse.deploy import Benched, bench, compact, sparsify
 from howsparse.errors import InputError
 from howsparse.limit.audit import Audit, audit
 from howsparse.limit.best import OrderComparison, measure_orders
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "Benched",
     "Certificate",
     "CrossEntropy",
     "DirectionalLimit",
@@ -65,7 +67,9 @@ __all__ = [
     "Training",
     "attach_l1",
     "audit",
+    "bench",
     "certify",
+    "compact",
     "compare_repairs",
     "cross_entropy",
     "directional_limit",
@@ -94,6 +98,7 @@ __all__ = [
     "repair_layers",
     "repair_path",
     "repair_rounds",
+    "sparsify",
 ]
 
 

@@ -1,15 +1,18 @@
 """Smaller and faster networks: what a mask brings on this machine, compaction, sparse execution, and files."""
 
+from howsparse.deploy.bench import Benched, bench
 from howsparse.deploy.compact import Compacted, compact, compacted
 from howsparse.deploy.sparse import SparseConv2d, SparseLinear
 from howsparse.deploy.sparsify import sparsify
 from howsparse.deploy.timing import Latency, bytes_of, latency
 
 __all__ = [
+    "Benched",
     "Compacted",
     "Latency",
     "SparseConv2d",
     "SparseLinear",
+    "bench",
     "bytes_of",
     "compact",
     "compacted",

@@ -25,7 +25,15 @@ _CHANNELWISE = (
     *("Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish", "Sigmoid", "LogSigmoid", "Tanh", "Softplus"),
     *("Hardtanh", "Hardswish", "Hardsigmoid", "Softshrink", "Hardshrink", "Threshold", "Clamp", "Abs", "Exp", "Sqrt"),
     *("Add", "Sub", "Mul", "Div", "Neg", "Pow", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "Mean"),
-    *("MkldnnAdaptiveAvgPool", "MkldnnMaxPool", "UpsampleNearest", "UpsampleBilinear", "ConstantPadNd", "ReflectionPad", "ReplicationPad"),
+    *(
+        "MkldnnAdaptiveAvgPool",
+        "MkldnnMaxPool",
+        "UpsampleNearest",
+        "UpsampleBilinear",
+        "ConstantPadNd",
+        "ReflectionPad",
+        "ReplicationPad",
+    ),
     *("NativeDropout", "Dropout", "Clone", "ToCopy", "Alias", "Squeeze", "Unsqueeze", "Permute", "Transpose", "T"),
     *("UnsafeView", "View", "Reshape"),
 )
