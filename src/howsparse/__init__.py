@@ -1,8 +1,16 @@
 """Compute how sparse a neural network can be pruned before its loss increases."""
 
 from howsparse import methods
-from howsparse.deploy.deployed import DeployedNetwork, load_deployed, save_deployed
-from howsparse.deploy.onnx import export_onnx
+from howsparse.deploy import (
+    Benched,
+    DeployedNetwork,
+    bench,
+    compact,
+    export_onnx,
+    load_deployed,
+    save_deployed,
+    sparsify,
+)
 from howsparse.errors import InputError
 from howsparse.limit.audit import Audit, audit
 from howsparse.limit.best import OrderComparison, measure_orders
@@ -43,6 +51,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "Benched",
     "Certificate",
     "CrossEntropy",
     "DeployedNetwork",
@@ -68,7 +77,9 @@ __all__ = [
     "Training",
     "attach_l1",
     "audit",
+    "bench",
     "certify",
+    "compact",
     "compare_repairs",
     "cross_entropy",
     "directional_limit",
@@ -100,6 +111,7 @@ __all__ = [
     "repair_path",
     "repair_rounds",
     "save_deployed",
+    "sparsify",
 ]
 
 

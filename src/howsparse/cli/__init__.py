@@ -4,13 +4,13 @@ import io
 import sys
 
 from howsparse import parallel
-from howsparse.cli import evaluation, experiments, networks, paper, pruning
+from howsparse.cli import deploying, evaluation, experiments, networks, paper, pruning
 from howsparse.cli.app import COMMANDS, app
 from howsparse.cli.terminal import console, note
 from howsparse.errors import InputError
 from howsparse.loading import importing_from_here
 
-__all__ = ["app", "evaluation", "experiments", "main", "networks", "paper", "pruning"]
+__all__ = ["app", "deploying", "evaluation", "experiments", "main", "networks", "paper", "pruning"]
 
 app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or command.callback.__name__))  # type: ignore[union-attr]
 

@@ -9,7 +9,7 @@ import typer
 
 from howsparse.cli.app import app
 from howsparse.cli.cost import say_limit
-from howsparse.cli.deploying import DeployOptions, measure_gain, write_onnx
+from howsparse.cli.deployed import DeployOptions, measure_gain, write_onnx
 from howsparse.cli.measuring import orders_named, prune_by_order, show_mask, write_measurement
 from howsparse.cli.networks import pruned_to, show_answer, warn_of_rank
 from howsparse.cli.options import (

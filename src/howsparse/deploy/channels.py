@@ -25,7 +25,15 @@ _CHANNELWISE = (
     *("Relu", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish", "Sigmoid", "LogSigmoid", "Tanh", "Softplus"),
     *("Hardtanh", "Hardswish", "Hardsigmoid", "Softshrink", "Hardshrink", "Threshold", "Clamp", "Abs", "Exp", "Sqrt"),
     *("Add", "Sub", "Mul", "Div", "Neg", "Pow", "MaxPool", "AvgPool", "AdaptiveAvgPool", "AdaptiveMaxPool", "Mean"),
-    *("MkldnnAdaptiveAvgPool", "MkldnnMaxPool", "UpsampleNearest", "UpsampleBilinear", "ConstantPadNd", "ReflectionPad", "ReplicationPad"),
+    *(
+        "MkldnnAdaptiveAvgPool",
+        "MkldnnMaxPool",
+        "UpsampleNearest",
+        "UpsampleBilinear",
+        "ConstantPadNd",
+        "ReflectionPad",
+        "ReplicationPad",
+    ),
     *("NativeDropout", "Dropout", "Clone", "ToCopy", "Alias", "Squeeze", "Unsqueeze", "Permute", "Transpose", "T"),
     *("UnsafeView", "View", "Reshape"),
 )
@@ -65,16 +73,12 @@ def dead_channels(model: nn.Module, example: Any) -> list[Removal]:
     done: set[nn.Module] = set()
     found = []
     for layer in [module for module in graph.module2node if isinstance(module, LAYERS)]:
-        if layer in done or not _is_plain(layer):
+        if layer in done or not all(_is_known(node, alone) for node in _reached(graph, layer)):
             continue
         group = _group(graph, layer, range(len(layer.weight)))
         members = [_Member(item.dep.target, item.dep.handler, item.idxs, item.root_idxs) for item in group.items]
         done |= {member.node.module for member in members if graph.is_out_channel_pruning_fn(member.handler)}
-        dead = _unread(graph, members, len(layer.weight), alone)
-        for member in members:
-            reads = isinstance(member.node.module, LAYERS) and not graph.is_out_channel_pruning_fn(member.handler)
-            if not reads and (member.node.grad_fn in ends or not member.node.outputs):
-                dead[torch.tensor(member.roots)] = False
+        dead = _unread(graph, members, len(layer.weight), ends)
         if bool(dead.all()):
             dead[0] = False  # a layer keeps at least one channel
         if bool(dead.any()):
@@ -119,21 +123,38 @@ def _group(graph: Any, layer: nn.Module, channels: Iterable[int]) -> Any:
     return graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, list(channels))
 
 
-def _unread(graph: Any, members: list[_Member], width: int, alone: set[nn.Module]) -> Tensor:
-    """Which channels no layer reads, and only functions that keep channels apart pass on: shape (width,)."""
+def _unread(graph: Any, members: list[_Member], width: int, ends: set[Any]) -> Tensor:
+    """Which channels no layer reads, and that are no output: shape (width,)."""
     unread = torch.ones(width, dtype=torch.bool)
     for member in members:
-        module = member.node.module
-        if any(root is None for root in member.roots):
-            return torch.zeros(width, dtype=torch.bool)
-        roots = torch.tensor(member.roots)
-        if isinstance(module, LAYERS) and module in alone and _is_plain(module):
-            if not graph.is_out_channel_pruning_fn(member.handler):
-                read = (module.weight.detach() != 0).transpose(0, 1).flatten(1).any(1)
-                unread[roots[read[torch.tensor(member.channels)]]] = False
-        elif not _keeps_apart(member.node, alone):
+        module, roots = member.node.module, torch.tensor(member.roots)
+        if _is_plain(module) and not graph.is_out_channel_pruning_fn(member.handler):
+            read = (module.weight.detach() != 0).transpose(0, 1).flatten(1).any(1)
+            unread[roots[read[torch.tensor(member.channels)]]] = False
+        elif member.node.grad_fn in ends or not member.node.outputs:
             unread[roots] = False
     return unread
+
+
+def _reached(graph: Any, layer: nn.Module) -> set[Any]:
+    """The nodes that removing outputs of a layer may reach. Torch-Pruning's own search may not end in attention."""
+    start = (graph.module2node[layer], graph.get_pruner_of_module(layer).prune_out_channels)
+    seen, todo = {start}, [start]
+    while todo:
+        node, handler = todo.pop()
+        for dependency in node.dependencies:
+            step = (dependency.target, dependency.handler)
+            if dependency.is_triggered_by(handler) and step not in seen:
+                seen.add(step)
+                todo.append(step)
+    return {node for node, _ in seen}
+
+
+def _is_known(node: Any, alone: set[nn.Module]) -> bool:
+    """Whether it is known how a module or function treats channels."""
+    if node.type.name == "OUTPUT":
+        return True
+    return (_is_plain(node.module) and node.module in alone) or _keeps_apart(node, alone)
 
 
 def _keeps_apart(node: Any, alone: set[nn.Module]) -> bool:
@@ -150,7 +171,7 @@ def _keeps_apart(node: Any, alone: set[nn.Module]) -> bool:
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether every output of a layer may read every input."""
-    return isinstance(layer, nn.Linear) or getattr(layer, "groups", 0) == 1
+    return isinstance(layer, nn.Linear) or (isinstance(layer, LAYERS) and layer.groups == 1)
 
 
 @torch.no_grad()

@@ -190,7 +190,9 @@ def _in_double(thing: Any) -> Any:
 
 def _as_before(model: nn.Module, plain: nn.Module) -> nn.Module:
     """The network with the types, modes and frozen parameters of before."""
-    modules, parameters, buffers = (dict(each) for each in (plain.named_modules(), _parameters(plain), plain.named_buffers()))
+    modules, parameters, buffers = (
+        dict(each) for each in (plain.named_modules(), _parameters(plain), plain.named_buffers())
+    )
     some = next(iter(parameters.values()), torch.zeros(()))
     for name, module in model.named_modules():
         module.training = modules[name].training
@@ -215,4 +217,3 @@ def _size(model: nn.Module) -> int:
 def _line(error: Exception) -> str:
     """The first line of an error."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-

@@ -54,7 +54,7 @@ def inputs_that_vary(model: nn.Module, example: Any) -> dict[str, Tensor]:
         if isinstance(layer, LAYERS)
     ]
     try:
-        with torch.no_grad(), _marking(model), _ZeroTimesAnything():
+        with torch.no_grad(), _marking(model), _ZeroTimesAnything():  # type: ignore[no-untyped-call]
             called(model, _not_a_number(example))()
     finally:
         for handle in handles:
@@ -138,7 +138,8 @@ def _multiply(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> T
     """The layer's output with other weights."""
     if isinstance(layer, nn.Linear):
         return nn.functional.linear(x, weight, bias)
-    return layer._conv_forward(x, weight, bias)
+    out: Tensor = layer._conv_forward(x, weight, bias)
+    return out
 
 
 def _mark_norm(norm: _BatchNorm, args: tuple[Tensor, ...], out: Tensor) -> Tensor:

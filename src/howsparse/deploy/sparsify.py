@@ -12,7 +12,7 @@ from howsparse.deploy.sparse import SparseLinear, is_suitable, sparse_layer
 from howsparse.deploy.timing import called, of_batch
 from howsparse.errors import InputError
 
-__all__ = ["BATCHES", "sparsify"]
+__all__ = ["BATCHES", "check_batches", "sparsify", "tune"]
 
 BATCHES = (1, 32, 256)
 _LEAST = 0.5  # below this sparsity no kernel has won
@@ -45,12 +45,12 @@ def sparsify(
     >>> sparsify(nn.Sequential(layer), torch.ones(1, 512), batches=[1])[0].values.shape
     torch.Size([512])
     """
-    sizes = sorted(set(batches))
-    if not sizes or sizes[0] < 1:
-        raise InputError(f"batches={sizes} must be positive numbers of examples, and at least one")
+    sizes = check_batches(batches)
     whole = plain_copy(model).eval()
     copied = nn.ModuleDict({"model": whole})  # a network that is one layer is replaced in it
-    found = {name: layer for name, layer in copied.named_modules() if _is_candidate(copied, name, layer, least_sparsity)}
+    found = {
+        name: layer for name, layer in copied.named_modules() if _is_candidate(copied, name, layer, least_sparsity)
+    }
     layers = {name: sparse_layer(layer) for name, layer in found.items()}
     for name, layer in layers.items():
         replace_module(copied, name, layer)
@@ -60,6 +60,18 @@ def sparsify(
         if all(kernel in DENSE for kernel in layer.kernels.values()):
             replace_module(copied, name, found[name])
     return copied["model"]
+
+
+def check_batches(batches: Iterable[int]) -> list[int]:
+    """The batch sizes in order.
+
+    Raises:
+        InputError: there is none, or one is not positive.
+    """
+    sizes = sorted(set(batches))
+    if not sizes or sizes[0] < 1:
+        raise InputError(f"batches={sizes} must be positive numbers of examples, and at least one")
+    return sizes
 
 
 def tune(model: nn.Module, layers: Iterable[SparseLinear], example: Any, sizes: Iterable[int]) -> None:
@@ -93,4 +105,3 @@ def _is_candidate(model: nn.Module, name: str, layer: nn.Module, least: float) -
     if isinstance(parent, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
         return False  # torch's own code reads their weights without calling them
     return float((layer.weight == 0).float().mean()) >= least
-

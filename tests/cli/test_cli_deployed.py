@@ -102,7 +102,7 @@ def test_files_are_checked_before_the_work(
     Path("small.safetensors").write_text("mine")
     said = refused("prune", "deploynets:Net", *NET, *FILES, monkeypatch=monkeypatch, capsys=capsys)
     assert said.startswith("howsparse: small.safetensors exists")
-    monkeypatch.setattr("howsparse.cli.deploying.find_spec", lambda name: None)
+    monkeypatch.setattr("howsparse.cli.deployed.find_spec", lambda name: None)
     arguments = ("prune", "deploynets:Net", *NET, "--output", "p.safetensors", "--onnx", "net.onnx")
     assert "pip install 'howsparse[onnx]'" in refused(*arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert sorted(path.suffix for path in folder.iterdir()) == [".npz", ".py", ".safetensors", ".safetensors"]
