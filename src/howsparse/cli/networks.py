@@ -23,7 +23,7 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.subject import DataOptions, Subject, load_subject
-from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_lines, show_table
+from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_next, show_table
 from howsparse.cli.writing import write_record
 from howsparse.limit.options import Answer, LimitOptions
 
@@ -66,7 +66,7 @@ def demo(
     show_answer(answer, after, as_json, {"task": "digits", "seed": seed})
     if not as_json:
         commands = "train digits --output digits.safetensors", "measure digits --weights digits.safetensors"
-        show_lines([f"next: howsparse {command}" for command in commands])
+        show_next([f"next: howsparse {command}" for command in commands])
     draw(answer, "Digits, 64-64-32-10 ReLU network trained with l1", output)
 
 
@@ -97,7 +97,7 @@ def limit(
     write_record("limit", subject.name, answer.summary(after), seed, parts.images, record)
     show_answer(answer, after, as_json, {"kind": "limit", "model": model, "seed": seed, "images": parts.images})
     if not as_json:
-        show_lines(after_limit(subject, answer.on_train))
+        show_next(after_limit(subject, answer.on_train))
     if plot is not None:
         draw(answer, model, plot)
 

@@ -25,7 +25,7 @@ from howsparse.cli.options import (
 )
 from howsparse.cli.repairing import RepairOptions, check_repair_options, prune_by_repair, show_repaired
 from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_data, load_subject
-from howsparse.cli.terminal import check_output, note, print_json, show_lines
+from howsparse.cli.terminal import check_output, note, print_json, show_next, show_text
 from howsparse.cli.writing import read_certificate, write_pruned, write_record
 from howsparse.errors import InputError
 from howsparse.limit.options import Answer, LimitOptions
@@ -141,8 +141,9 @@ def finish(
     if as_json:
         print_json(numbers | about | {"kind": found.kind})
     else:
-        show_lines([] if gained is None else gained.lines())
-        show_lines([f"next: howsparse audit {subject.typed} --change {shlex.quote(str(output))}"])
+        for line in [] if gained is None else gained.lines():
+            show_text(line)
+        show_next([f"next: howsparse audit {subject.typed} --change {shlex.quote(str(output))}"])
     note(f"{mask.num_weights - mask.num_kept:,} of {mask.num_weights:,} weights set to zero; written to {output}")
     if failed is not None:
         raise failed
