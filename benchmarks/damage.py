@@ -1,6 +1,9 @@
-"""Deployed files that were damaged on the way: none may load as another network, and none may end in a traceback.
+"""Deployed files: how large they are, and what happens to damaged ones. None may load, and none may end in a traceback.
 
-    python -m benchmarks.damage [--files 1000] [--record results/damage.jsonl] [--table docs/damage.md]
+    python -m benchmarks.damage [--files 1000] [--record results/damage.jsonl] [--table docs/deploy-files.md]
+
+Sizes are those of FC5, VGG16 and ResNet18 as they are initialised, pruned by magnitude; the bytes of a file depend on
+the number of weights that stay and where they are, hardly on their values.
 
 Files of an MLP, a convolutional network, a transformer with tied weights and a network in bfloat16 are damaged in ten
 ways, in turn. Each is read as a `DeployedNetwork`, and loaded into a network of its class. Every damaged file that
@@ -12,6 +15,7 @@ import hashlib
 import json
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +28,9 @@ from torch import nn
 import howsparse
 from benchmarks.commands import own_command
 from howsparse import DeployedNetwork, InputError, load_deployed, save_deployed
-from howsparse.files import write_whole
+from howsparse.files import save_tensors, write_whole
 from howsparse.records import Measurement, append_record, provenance, read_lines
+from howsparse.tasks.networks import NETWORKS as TASKS
 from howsparse.tasks.networks import digits_convnet, digits_mlp
 
 Random = np.random.Generator
@@ -59,12 +64,13 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, default=Path("results/damage.jsonl"))
-    parser.add_argument("--table", type=Path, default=Path("docs/damage.md"))
+    parser.add_argument("--table", type=Path, default=Path("docs/deploy-files.md"))
     options = parser.parse_args()
-    found = damaged_files(options.files, options.seed)
+    found = damaged_files(options.files, options.seed) | {"sizes": sizes(options.seed)}
     made = provenance(own_command("benchmarks.damage"))
     append_record(Measurement(kind="damage", made=made, seed=options.seed, **found), options.record)
-    write_whole(options.table, lambda file: file.write_text(page(list(read_lines(options.record))[-1])))
+    text = page(options.table.read_text(), list(read_lines(options.record))[-1])
+    write_whole(options.table, lambda file: file.write_text(text))
     print(options.table.read_text())
 
 
@@ -88,6 +94,31 @@ def damaged_files(count: int, seed: int) -> dict[str, Any]:
         "tracebacks": sum(each["traceback"] for each in outcomes.values()),
         "damages": {name: dict(each) for name, each in outcomes.items()},
     }
+
+
+def sizes(seed: int) -> list[dict[str, Any]]:
+    """Bytes of files of networks, in full and deployed, and the time to write and to read the deployed ones."""
+    found: list[dict[str, Any]] = []
+    for name in ("fc5", "vgg16_bn", "resnet18_100"):
+        torch.manual_seed(seed)
+        model = TASKS[name]()
+        for sparsity in (0.9, 0.95, 0.98):
+            found.append({"network": name, "sparsity": sparsity, **size(model, sparsity)})
+    return found
+
+
+def size(model: nn.Module, sparsity: float) -> dict[str, float]:
+    """Bytes and seconds of one network."""
+    mask = howsparse.magnitude_mask(model, sparsity)
+    with tempfile.TemporaryDirectory() as folder:
+        dense, path = Path(folder) / "dense", Path(folder) / "deployed"
+        save_tensors(model.state_dict(), dense)
+        began = time.perf_counter()
+        save_deployed(model, path, mask)
+        written = time.perf_counter()
+        load_deployed(path)
+        seconds = {"write_seconds": written - began, "read_seconds": time.perf_counter() - written}
+        return {"dense_bytes": dense.stat().st_size, "deployed_bytes": path.stat().st_size} | seconds
 
 
 def saved(model: nn.Module, path: Path) -> Path:
@@ -222,7 +253,7 @@ def foreign(content: bytes, random: Random) -> bytes:
             lambda: path.write_bytes(random.bytes(500)),
             lambda: torch.save(weight, path),
             lambda: howsparse.Mask(weight=torch.ones(2).bool()).save(path),
-            lambda: howsparse.files.save_tensors(weight, path),
+            lambda: save_tensors(weight, path),
             lambda: path.write_bytes(b""),
             lambda: path.write_bytes((2**63).to_bytes(8, "little") + content[8:]),
         ]
@@ -244,24 +275,40 @@ DAMAGES: dict[str, Callable[[bytes, Random], bytes]] = {
 }
 
 
-def page(record: dict[str, Any]) -> str:
-    """The page in docs."""
-    made, rows = record["made"], record["damages"]
-    lines = [
-        "# Damaged files",
-        "",
-        f"Made by `{made['command']}`; the record is in `results/damage.jsonl`.",
-        f"{record['files']:,} files of `--deploy` were damaged, and then read as `DeployedNetwork` and loaded into a",
-        "network of their class. *Refused*: one line that says what to do, and nothing is loaded. *Wrong*: a",
-        "damaged file was loaded. *Traceback*: any other error.",
-        "",
-        "| damage | files | refused | wrong | traceback |",
-        "|---|---|---|---|---|",
-    ]
-    for name, each in rows.items():
-        told = " | ".join(str(each.get(end, 0)) for end in ("refused", "wrong", "traceback"))
-        lines.append(f"| {name} | {sum(each.values())} | {told} |")
-    lines += ["", f"In all: {record['wrong']} wrong loads, {record['tracebacks']} tracebacks."]
+def page(text: str, record: dict[str, Any]) -> str:
+    """The page in docs with the tables of this record."""
+    made = record["made"]
+    end = (
+        f"In all: {record['wrong']} wrong loads, {record['tracebacks']} tracebacks. Made by `{made['command']}` on this"
+        f" processor: {made['machine']['processor']}; the record is in `results/damage.jsonl`."
+    )
+    tables = {"sizes": size_table(record["sizes"]), "damages": f"{damage_table(record['damages'])}\n{end}\n"}
+    for name, table in tables.items():
+        head = f"<!-- {name}, by benchmarks.damage -->\n"
+        before, after = text.split(head)
+        text = f"{before}{head}{table}<!-- end -->{after.split('<!-- end -->', 1)[1]}"
+    return text
+
+
+def size_table(found: list[dict[str, Any]]) -> str:
+    """A row for each file."""
+    lines = ["| network | removed | in full | deployed | share | write | read |", "|---|---|---|---|---|---|---|"]
+    for each in found:
+        dense, small = each["dense_bytes"], each["deployed_bytes"]
+        times = f"{each['write_seconds']:.2f} s | {each['read_seconds']:.2f} s"
+        lines.append(
+            f"| {each['network']} | {100 * each['sparsity']:.0f} % | {dense / 1e6:.2f} MB | {small / 1e6:.2f} MB"
+            f" | {100 * small / dense:.1f} % | {times} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def damage_table(damages: dict[str, dict[str, int]]) -> str:
+    """A row for each kind of damage."""
+    lines = ["| damage | files | refused | wrong | traceback |", "|---|---|---|---|---|"]
+    for name, each in damages.items():
+        counts = " | ".join(str(each.get(end, 0)) for end in ("refused", "wrong", "traceback"))
+        lines.append(f"| {name} | {sum(each.values())} | {counts} |")
     return "\n".join(lines) + "\n"
 
 
