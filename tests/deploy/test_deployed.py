@@ -240,7 +240,11 @@ REFUSED: list[tuple[nn.Module, dict[str, Any], str]] = [
     (nn.ReLU(), {}, "the network has no parameters"),
     (State(2, 2), {}, "'_extra_state' of the network's state is a dict; only tensors"),
     (nn.Linear(2, 2, device="meta"), {}, "'bias' is a tensor without values"),
-    (nn.ParameterList([torch.ones(2, 2).to_sparse()]), {}, "'0' is a tensor of torch.sparse_coo and torch.float32"),
+    (
+        nn.ParameterList([torch.ones(2, dtype=torch.complex128)]),
+        {},
+        "'0' is a tensor of torch.strided and torch.complex128",
+    ),
     (nn.Linear(2, 2), {"mask": Mask(weight=torch.ones(3, 2).bool())}, "the mask of 'weight' fits no weight"),
     (nn.Linear(2, 2), {"mask": Mask(other=torch.ones(2, 2).bool())}, "the mask of 'other' fits no weight"),
     (nn.Linear(2, 2), {"evidence": {"a": Path()}}, "the evidence has a PosixPath"),

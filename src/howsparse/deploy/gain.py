@@ -228,6 +228,8 @@ def _time(latency: Latency) -> str:
 
 def _times(before: Latency, after: Latency) -> str:
     ratio = before.seconds / after.seconds
+    if _CLEARLY < ratio < 1 / _CLEARLY:
+        return "as fast as before"
     return f"{ratio:.1f} times faster" if ratio >= 1 else f"{1 / ratio:.1f} times slower"
 
 
