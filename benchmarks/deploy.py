@@ -5,8 +5,8 @@
 
 Three networks: FC5 at 98 % (--weights: after 30 epochs with l1 1e-4; else it is trained here), AlexNet's linear part at
 98 %, and a pretrained ResNet20, pruned by structured l1 and by Torch-Pruning. All ways to run a network take turns in
-one process, so that a slow phase of the machine affects all of them. Ratios are of medians. With --prepare, networks are
-trained and kept, and nothing is timed. A record of before counts until there is a newer one.
+one process, so that a slow phase of the machine affects all of them. Ratios are of medians. With --prepare, networks
+are trained and kept, and nothing is timed. The page shows the last record of each network and batch size.
 """
 
 import argparse

@@ -166,6 +166,8 @@ def _keeps_apart(node: Any, alone: set[nn.Module]) -> bool:
     if node.type.name in ("CONCAT", "SPLIT", "RESHAPE", "SLICE"):
         return True
     function = str(getattr(node.module, "_grad_fn", "")).split("Backward")[0]
+    if function in ("Mm", "Addmm"):  # the product of a linear layer, whose output has another shape
+        return len(node.outputs) == 1 and isinstance(node.outputs[0].module, nn.Linear)
     return re.sub(r"\d.*", "", function) in _CHANNELWISE
 
 
