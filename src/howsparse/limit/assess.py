@@ -19,6 +19,7 @@ from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.evaluate import evaluate
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import as_metric
 
@@ -155,6 +156,7 @@ def measure_both(
     return on_train, counted("measuring the accuracy", test, Goal(max_drop=0.0) if scored else by_loss)
 
 
+@guarded_with_values
 def check_mask(model: nn.Module, mask: Mask, batches: Iterable[Any], loss: Loss = cross_entropy) -> Point:
     """Loss and accuracy of the network under ``mask``. The weights are restored afterwards.
 

@@ -16,6 +16,7 @@ from howsparse.progress import Progress, reporting
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk.batches import EveryNth, Pieces, batch_length
 from howsparse.risk.fast import fast_convolutions
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.shown import Card, Shown
@@ -172,6 +173,7 @@ def measure(
     return measure_goals(model, batches, [goal], loss=loss, metric=scored, **options)[0]
 
 
+@guarded_with_values
 def measure_goals(
     model: nn.Module,
     batches: Iterable[Any],
