@@ -9,6 +9,7 @@ that it reaches, with a KeyboardInterrupt at that line. One core needs about ten
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from howsparse.limit.certify import certify_sequence
 from howsparse.limit.held_out import check_held_out
 from howsparse.limit.sequence import Question
 from howsparse.records import Measurement, append_record, provenance
+from howsparse.risk.guard import guarded
 
 PACKAGE = str(Path(howsparse.__file__).parent)
 
@@ -55,8 +57,9 @@ def data(examples: int = 20) -> list[tuple[Tensor, Tensor]]:
     return [(images, (images.sum((1, 2, 3)) > 0).long())]
 
 
+@guarded
 def certified(model: nn.Module) -> object:
-    """A certificate of one mask."""
+    """A certificate of one mask, by the two steps of `certify`."""
     held = check_held_out(model, data(60), Question(max_drop=0.5), chosen_on=data())
     return certify_sequence(model, held, [howsparse.magnitude_mask(model, 0.1)], order="magnitude")
 
@@ -87,7 +90,7 @@ def interrupted(work: Work, stride: int = 1) -> tuple[int, list[str]]:
     model, changed, tried = network(), [], 0
     before = state_of(model)
     for place in places(lines, stride):
-        if not struck(lambda: work(model), place):
+        if not struck(partial(work, model), place):
             continue
         tried += 1
         if state_of(model) != before:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from benchmarks.interrupts import WORK, interrupted
 from torch import nn
 
-from benchmarks.interrupts import WORK, interrupted
 from howsparse.risk.guard import guarded
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,8 +12,8 @@ from torch import nn
 from howsparse.cli.terminal import resumable, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import LimitOptions
-from howsparse.risk.batches import FirstExamples, Joined, Pieces, batch_length, can_split, examples
-from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.risk.batches import FirstExamples, Joined, Pieces, can_split, examples
+from howsparse.risk.losses import Loss, as_loss, counted_examples, cross_entropy
 
 if TYPE_CHECKING:
     from howsparse.limit.assess import Assessment
@@ -256,8 +256,8 @@ def _of_batches(
     loss = cross_entropy if options.loss is None else load_named(options.loss)
     if options.images is None:
         return Subject(name, model, train, test, loss, None, options.population)
-    population = options.population or sum(batch_length(batch) for batch in train)
-    part = FirstExamples(train, options.images)
+    population = options.population or sum(counted_examples(as_loss(loss, model), batch) for batch in train)
+    part = FirstExamples(train, options.images, exact=True)
     return Subject(name, model, part, test if own else part, loss, train, population)
 
 

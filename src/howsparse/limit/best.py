@@ -12,6 +12,7 @@ from howsparse.errors import InputError
 from howsparse.limit.goal import Point
 from howsparse.limit.measure import Measured, measure
 from howsparse.pruning.orders import ORDERS, Order, OrderFunction
+from howsparse.risk.alone import alone
 from howsparse.risk.guard import guarded
 
 __all__ = ["OrderComparison", "measure_orders"]
@@ -37,6 +38,7 @@ class OrderComparison:
         return self.measured[0]
 
 
+@alone
 @guarded
 def measure_orders(
     model: nn.Module,

@@ -186,7 +186,8 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
     def existence(rule: Rule) -> float:
         return existence_density(rule.nodes, scale, density, rule.masses, factor)
 
-    low, high = existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))
+    # Where both rules are the whole measure, rounding decides which of both numbers is the smaller one.
+    low, high = sorted((existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))))
     # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
     return 1 - min(high, 2 * density), 1 - min(low, 2 * density)
 
@@ -216,7 +217,7 @@ def _extremes(
         return fixed_point(density_at, magnitudes, tolerance)
 
     least = density(spectrum.lowest(), upper=False)
-    most = density(spectrum.gauss(), upper=True)
+    most = max(least, density(spectrum.gauss(), upper=True))  # rounding can make them change places
     # The highest rule at this scale needs a higher density. That changes the scale, so the search is repeated.
     for _ in range(8 if search else 0):
         here = partial(factor, scale=curvature_scale(tolerance, magnitudes.radius(most)))

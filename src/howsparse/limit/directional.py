@@ -27,6 +27,7 @@ from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Operator, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.alone import alone
 from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.weights import select_weights
@@ -77,6 +78,7 @@ class DirectionalLimit(Shown):
         return Card("Directional limit", rows)
 
 
+@alone
 @guarded
 def directional_limit(
     model: nn.Module,

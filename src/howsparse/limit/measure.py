@@ -14,6 +14,7 @@ from howsparse.limit.curve import STEP, Curve
 from howsparse.limit.goal import Goal, Point, goal_of
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.orders import Order, OrderFunction, rank
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import EveryNth, Pieces, batch_length
 from howsparse.risk.fast import fast_convolutions
 from howsparse.risk.guard import guarded_with_values
@@ -113,6 +114,7 @@ class Measured(Shown):
         return cls(curve, Goal(**fields["goal"]), fields["order"], fields["metric"], glance)
 
 
+@alone
 def measure(
     model: nn.Module,
     batches: Iterable[Any],
@@ -173,6 +175,7 @@ def measure(
     return measure_goals(model, batches, [goal], loss=loss, metric=scored, **options)[0]
 
 
+@alone
 @guarded_with_values
 def measure_goals(
     model: nn.Module,

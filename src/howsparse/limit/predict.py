@@ -17,6 +17,7 @@ from howsparse.linalg import Operator
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask, check_sparsity, largest, largest_mask
 from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.alone import alone
 from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import select_weights
@@ -89,6 +90,7 @@ class Prediction(Shown):
         return Card("Prediction", rows)
 
 
+@alone
 @guarded
 def predict(
     model: nn.Module,

@@ -28,6 +28,7 @@ from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.alone import alone
 from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import prunable_weights
@@ -91,6 +92,7 @@ class Recoverable(Shown):
         return cls(**fields | {"points": tuple(Recovery(**point) for point in fields["points"])})
 
 
+@alone
 @guarded
 def recoverable(
     model: nn.Module,
@@ -157,6 +159,7 @@ def recoverable(
     return Recoverable(allowed, points, matrix.num_products, kind, ranked.name, risk.num_weights)
 
 
+@alone
 @guarded
 def recovered_loss(
     model: nn.Module,

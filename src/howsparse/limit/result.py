@@ -297,4 +297,4 @@ class PruningLimit(Shown):
         return cls(**unpack(fields, tensors))
 
 
-LIMIT = Kind("limit", _VERSION, PruningLimit.save, PruningLimit.load)
+LIMIT = Kind("limit", _VERSION, pack, lambda fields, tensors: PruningLimit(**unpack(fields, tensors)))

@@ -6,6 +6,7 @@ from outside, by a function that is in place before the first context is entered
 """
 
 import functools
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -75,7 +76,9 @@ def _guarded(function: Function, values: bool) -> Function:
             steps += [*_state(model), *_tensors(model, model is changed)]
         try:
             return function(*args, **kwargs)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):  # a context that was not left ends now, not after what follows
+                traceback.clear_frames(error.__traceback__)
             for step in steps:
                 step()
             raise

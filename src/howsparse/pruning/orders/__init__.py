@@ -24,6 +24,7 @@ from howsparse.pruning.orders.magnitude import magnitude
 from howsparse.pruning.orders.marginal import marginal
 from howsparse.pruning.orders.order import Order, OrderFunction, check_fits
 from howsparse.pruning.orders.random import random
+from howsparse.risk.alone import alone
 from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 
@@ -42,6 +43,7 @@ ORDERS: dict[str, OrderFunction] = {
 }
 
 
+@alone
 @guarded
 def rank(
     model: nn.Module,

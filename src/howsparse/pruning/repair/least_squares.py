@@ -30,6 +30,7 @@ from howsparse.pruning.repair.layers import (
 from howsparse.pruning.repair.normal_equations import NormalEquations
 from howsparse.pruning.repair.passes import Pass, Stop, call, calls, first_argument, passes, stopping, undisturbed
 from howsparse.pruning.repair.survey import survey
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import move, precise
 from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, cross_entropy
@@ -61,6 +62,7 @@ class _Shift:
     dense: Tensor
 
 
+@alone
 def repair_layers(
     model: nn.Module,
     mask: Mask,

@@ -14,6 +14,7 @@ from howsparse.pruning.repair.batchnorm import repair_batchnorm
 from howsparse.pruning.repair.gauss_newton import repair_globally
 from howsparse.pruning.repair.least_squares import repair_layers
 from howsparse.pruning.repair.rounds import repair_rounds
+from howsparse.risk.alone import alone
 from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, cross_entropy
 
@@ -149,6 +150,7 @@ def start_of(repair: str) -> str | None:
     return start if start in REPAIRS else None
 
 
+@alone
 @guarded_with_values
 def continue_repair(
     model: nn.Module,
@@ -186,6 +188,7 @@ def continue_repair(
     _STEPS[repair.rpartition("+")[2]](model, mask, list(batches), dense, loss)
 
 
+@alone
 @guarded_with_values
 def prune_and_repair(
     model: nn.Module,
