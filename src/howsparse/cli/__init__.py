@@ -6,6 +6,7 @@ import sys
 from howsparse import parallel
 from howsparse.cli import evaluation, experiments, networks, paper
 from howsparse.cli.app import COMMANDS, app
+from howsparse.cli.paths import with_checked_paths
 from howsparse.cli.terminal import console, note
 from howsparse.errors import InputError
 from howsparse.loading import importing_from_here
@@ -13,6 +14,9 @@ from howsparse.loading import importing_from_here
 __all__ = ["app", "evaluation", "experiments", "main", "networks", "paper"]
 
 app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or command.callback.__name__))  # type: ignore[union-attr]
+
+for _command in app.registered_commands:
+    _command.callback = with_checked_paths(_command.callback)  # type: ignore[arg-type]
 
 _EXTRAS = {
     "datasets": "tasks",

@@ -43,21 +43,23 @@ def free_name(path: Path) -> Path:
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Raise an error if the file exists and ``force`` is False, or if it cannot be written."""
-    from howsparse.files import refuse_to_overwrite
+    """Raise an error if the file exists and ``force`` is False, or if it cannot be written or is no regular file."""
+    from howsparse.files import refuse_to_overwrite, writable_file
 
+    check_writable(writable_file(path))
     refuse_to_overwrite(path, force)
-    check_writable(path)
 
 
 def check_writable(path: Path) -> None:
-    """Raise an error if the file's folder cannot be written to. Commands call this before long work."""
+    """Raise an error if the file or its folder cannot be written to. Commands call this before long work."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        path.exists()  # a name that is too long is an error here
+        folder = next(parent for parent in path.absolute().parents if parent.exists())  # others are made when needed
+        with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: {error.strerror}; choose another folder") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot write to {path.parent}: {reason}; choose another folder") from error
 
 
 def progress_bar() -> Progress:
