@@ -67,7 +67,7 @@ def writable_file(path: Path) -> Path:
         if "\0" in str(path):
             raise InputError("cannot write to a file with a zero byte in its name; give another file")
         if path.is_symlink() and not path.exists():
-            raise InputError(f"{path} is a link to {os.readlink(path)}, which does not exist; remove the link")
+            raise InputError(f"{path} is a link to {path.readlink()}, which does not exist; remove the link")
         if path.is_dir():
             raise InputError(f"{path} is a folder; give the name of a file")
         if path.exists() and not path.is_file():

@@ -57,8 +57,9 @@ def check_paths(given: Mapping[str, Any]) -> None:
     record = paths.get("record")
     _check_distinct(written | ({} if record is None else {"record": record}), read | kept)
     for name, path in written.items():
-        if not (name == "output" and os.path.isdir(path) and read["model"] is not None):
-            check_output(path, given.get("force", False))
+        if name == "output" and read["model"] is not None and _existing(path) is not None and path.is_dir():
+            continue  # a model of Hugging Face is a folder, which the command checks
+        check_output(path, given.get("force", False))
         if name == "plot":
             _check_picture(path)
     for path in kept.values():
@@ -70,9 +71,9 @@ def check_paths(given: Mapping[str, Any]) -> None:
 
 
 def _existing(value: object) -> Path | None:
-    """The file or folder that an option reads; None if it names something else, such as a data set of the hub."""
+    """The file or folder that an option names, if it exists; None for something else, such as a data set of the hub."""
     try:
-        return Path(value) if isinstance(value, str | Path) and Path(value).exists() else None
+        return Path(value) if isinstance(value, str | Path) and value and Path(value).exists() else None
     except (OSError, ValueError):
         return None
 
