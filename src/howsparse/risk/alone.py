@@ -16,7 +16,6 @@ Result = TypeVar("Result")
 
 # By id, because a module need not be hashable. An entry goes when its model does, before the id can belong to another.
 _locks: dict[int, threading.RLock] = {}
-_adding = threading.Lock()
 
 
 @contextmanager
@@ -61,9 +60,8 @@ def alone(
 
 
 def _lock_of(model: nn.Module) -> threading.RLock:
-    key = id(model)
-    with _adding:
-        if key not in _locks:
-            _locks[key] = threading.RLock()
-            weakref.finalize(model, _locks.pop, key, None)
-        return _locks[key]
+    key, made = id(model), threading.RLock()
+    lock = _locks.setdefault(key, made)  # one step for all threads; no other lock that Ctrl-C could leave locked
+    if lock is made:
+        weakref.finalize(model, _locks.pop, key, None)
+    return lock
