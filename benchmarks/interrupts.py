@@ -87,18 +87,27 @@ def interrupted(work: Work, stride: int = 1) -> tuple[int, list[str]]:
     """
     work(network())  # what is imported or computed once only
     lines = lines_of(lambda: work(network()))
-    model, changed, tried = network(), [], 0
-    before = state_of(model)
+    done, model, tried = network(), network(), 0
+    changed: list[str] = []
+    work(done)
+    before, after = state_of(model), contents(done)
     for place in places(lines, stride):
         if not struck(partial(work, model), place):
             continue
         tried += 1
         if state_of(model) != before:
-            file, number = lines[place]
-            changed.append(f"{Path(file).name}:{number}")
+            if contents(model) != after:  # else Ctrl-C came when the work was done
+                file, number = lines[place]
+                changed.append(f"{Path(file).name}:{number}")
             model = network()
             before = state_of(model)
     return tried, changed
+
+
+def contents(model: nn.Module) -> dict[str, Any]:
+    """The numbers of a model, and the modes of its layers."""
+    numbers: dict[str, Any] = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+    return numbers | {f"{name}.training": module.training for name, module in model.named_modules()}
 
 
 def lines_of(work: Callable[[], object]) -> list[Line]:

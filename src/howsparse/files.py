@@ -39,22 +39,27 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     In a group of processes, only the first writes. If ``path`` is a link, the file that it leads to is replaced.
 
     Raises:
-        InputError: ``path`` is something else than a file: a folder, a device, a pipe, or a link to nothing.
+        InputError: ``path`` is something else than a file: a folder, a device, a pipe, or a link to nothing; or it
+            cannot be written, for example because the disk is full.
     """
     if not is_first():
         return
     path = writable_file(Path(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
     try:
-        write(Path(name))
-        with Path(name).open("r+b") as written:  # Windows flushes only what is open for writing
-            os.fsync(written.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:50]}-", suffix=path.suffix[-50:])
+        os.close(handle)
+        try:
+            write(Path(name))
+            with Path(name).open("r+b") as written:  # Windows flushes only what is open for writing
+                os.fsync(written.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise InputError(f"cannot write {path}: {reason}; make room for it, or give another file") from error
 
 
 def writable_file(path: Path) -> Path:

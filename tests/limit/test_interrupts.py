@@ -20,13 +20,13 @@ def test_ctrl_c_leaves_the_model_as_it_was(name: str, stride: int) -> None:
 
 
 def test_all_that_a_function_left_behind_is_put_back() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    weight, values = model[0].weight, model[0].weight.tolist()
+    layer = nn.Linear(2, 2)
+    model = nn.Sequential(layer, nn.BatchNorm1d(2))
+    weight, values = layer.weight, layer.weight.tolist()
 
     @guarded
     def careless(model: nn.Module) -> None:
         model.eval()
-        layer = model[0]  # type: ignore[index]
         layer.register_forward_hook(lambda *_: None)
         layer._parameters["weight"] = nn.Parameter(torch.zeros(2, 2))
         layer.bias.data = torch.ones(2)
@@ -35,14 +35,14 @@ def test_all_that_a_function_left_behind_is_put_back() -> None:
         torch.manual_seed(3)
         raise KeyboardInterrupt
 
-    random, bias = torch.get_rng_state(), model[0].bias.tolist()
+    random, bias = torch.get_rng_state(), layer.bias.tolist()
     with pytest.raises(KeyboardInterrupt):
         careless(model)
     assert model.training
-    assert model[0].weight is weight
+    assert layer.weight is weight
     assert weight.tolist() == values
-    assert model[0].bias.tolist() == bias
-    assert not model[0]._forward_hooks
+    assert layer.bias.tolist() == bias
+    assert not layer._forward_hooks
     assert model.get_buffer("1.running_mean").tolist() == [0.0, 0.0]
     assert torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), random)

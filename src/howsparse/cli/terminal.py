@@ -1,13 +1,16 @@
 """Output of the commands: answers on stdout, progress and warnings on stderr. Also checks of output files."""
 
+import io
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -24,6 +27,7 @@ __all__ = [
     "console",
     "free_name",
     "note",
+    "patient_stdout",
     "print_json",
     "progress_bar",
     "resumable",
@@ -34,6 +38,48 @@ __all__ = [
 ]
 
 console = Console(stderr=True)
+
+
+class _PatientStream:
+    """A stream on which writing goes on without an error when nobody reads it any more, as after ``| head``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._forget()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Send to nowhere what is left, so that the files that a command still has to write are written."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def patient_stdout() -> Iterator[None]:
+    """In this context, a closed stdout is no error: the command does the rest of its work."""
+    before = sys.stdout
+    patient: Any = io.StringIO() if before is None else _PatientStream(before)
+    sys.stdout = patient
+    try:
+        yield
+    finally:
+        patient.flush()
+        sys.stdout = before
 
 
 def free_name(path: Path) -> Path:

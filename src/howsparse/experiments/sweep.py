@@ -15,7 +15,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
-from howsparse.experiments.compare import Case, case_key, cases, find_record, run_case
+from howsparse.experiments.compare import MOST_SEEDS, Case, case_key, cases, find_record, run_case
 from howsparse.experiments.workers import end_with
 from howsparse.limit.options import Answer, LimitOptions
 from howsparse.loading import check_changes, importing_from_here, load_problem
@@ -53,7 +53,7 @@ class Sweep(_Strict):
     tasks: list[ProblemEntry] = Field(min_length=1, description="what to train")
     methods: list[str] = Field(min_length=1, description="names, with options after a colon")
     sparsities: list[float | str] = Field(min_length=1, description="to prune to: fractions, or limit, predicted")
-    seeds: int = Field(default=1, ge=1, description="runs of each, from seed 0 on")
+    seeds: int = Field(default=1, ge=1, le=MOST_SEEDS, description="runs of each, from seed 0 on")
 
     @property
     def whole(self) -> bool:
@@ -86,8 +86,8 @@ def load_sweep(path: Path) -> Sweep:
     if not path.is_file():
         raise InputError(f"no sweep file at {path}; correct the path")
     try:
-        sweep = Sweep.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
+        sweep = Sweep.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]

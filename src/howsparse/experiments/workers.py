@@ -12,7 +12,7 @@ _EVERY = 0.5  # seconds
 
 @functools.cache
 def end_with(parent: int) -> None:
-    """End this process soon after its parent has ended, also if that was killed. A call for the same parent again does nothing.
+    """End this process soon after its parent has ended, also if that was killed. A second call does nothing.
 
     A worker of joblib notices only between two jobs, or after minutes, that nobody waits for it any more.
 

@@ -27,17 +27,20 @@ def append_record(record: Record, path: str | Path) -> None:
     is removed first: its run is not recorded, and is done again.
 
     Raises:
-        InputError: the file ends with an unfinished line that is no record.
+        InputError: the file ends with an unfinished line that is no record, or cannot be written.
     """
     if not is_first():
         return
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record.model_dump(mode="json"), allow_nan=False) + "\n"
-    with filelock.FileLock(path.with_name(f".{path.name}.lock")), path.open("ab") as file:
-        file.write(_repaired_end(path, file) + line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_name(f".{path.name}.lock")), path.open("ab") as file:
+            file.write(_repaired_end(path, file) + line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}; make room, or give another file") from error
 
 
 def _repaired_end(path: Path, file: BinaryIO) -> bytes:
