@@ -42,7 +42,7 @@ def probed_spectrum(operator: Operator, like: torch.Tensor, *, seed: int, steps:
 
 
 def _pack(spectrum: Spectrum) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for i, part in enumerate(spectrum.tridiagonals):
         tensors |= {f"{i}.diagonal": torch.tensor(part.diagonal), f"{i}.off_diagonal": torch.tensor(part.off_diagonal)}
     return {"size": spectrum.size, "num_zero": spectrum.num_zero, "positive": spectrum.positive}, tensors

@@ -139,7 +139,7 @@ def _pieces(value: object) -> "Iterator[bytes | memoryview]":
         yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
         plain = value.detach().cpu().contiguous()
         # a tensor of one value counts as contiguous whatever its stride is, but view needs a stride of 1
-        yield memoryview(plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy())
+        yield memoryview(plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy())  # type: ignore[arg-type]
     elif isinstance(value, Mapping):
         yield f"mapping {len(value)}".encode()
         for key in sorted(value, key=str):

@@ -56,13 +56,13 @@ def masks() -> dict[str, Callable[[nn.Module, Any], howsparse.Mask]]:
 @pytest.mark.parametrize("made", masks().values(), ids=masks())
 def test_masks_are_over_the_weights_that_are_not_frozen(made: Callable[[nn.Module, Any], howsparse.Mask]) -> None:
     model, batches = network(), data()
-    before = model[0].weight.clone()
+    before = model.get_parameter("0.weight").clone()
     mask = made(model, batches)
     assert {name: kept.numel() for name, kept in mask.items()} == {HEAD: WEIGHTS}
     mask.apply_(model)
     howsparse.prune(model, mask)
-    assert torch.equal(model[0].weight, before)
-    assert not model[0].weight.requires_grad
+    assert torch.equal(model.get_parameter("0.weight"), before)
+    assert not model.get_parameter("0.weight").requires_grad
 
 
 def test_answers_count_the_weights_that_are_not_frozen() -> None:
@@ -98,6 +98,6 @@ def test_a_frozen_weight_has_no_l1_term_and_no_optimizer(proximal: bool) -> None
     optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
     weights = howsparse.prunable_weights(model).values()
     term = howsparse.attach_l1(optimizer, weights, 0.5, proximal=proximal)
-    assert term.penalty() == pytest.approx(0.5 * float(model[2].weight.detach().abs().sum()))
+    assert term.penalty() == pytest.approx(0.5 * float(model.get_parameter("2.weight").detach().abs().sum()))
     whole = howsparse.attach_l1(torch.optim.SGD(model.parameters(), lr=0.1), weights, 0.5, proximal=proximal)
     assert whole.penalty() == term.penalty()

@@ -266,6 +266,15 @@ def test_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path: Path) -> 
         fit(model, part, batches, 2, checkpoint=path)
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_labels_that_count() -> None:
+    model = network(dropout=0)
+    unlabelled = [(x, torch.where(torch.arange(len(y)) < i, -100, y)) for i, (x, y) in enumerate(batches(0))]
+    (epoch,) = fit(model, torch.optim.SGD(model.parameters(), lr=0.0), lambda _: unlabelled, 1)
+    model = network(dropout=0).train()
+    losses = [nn.functional.cross_entropy(model(x), y, reduction="none")[y != -100] for x, y in unlabelled]
+    assert epoch.loss == pytest.approx(float(torch.cat(losses).mean().detach()), rel=1e-6)
+
+
 def test_diverging_training_is_an_input_error(tmp_path: Path) -> None:
     model = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

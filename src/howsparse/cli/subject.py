@@ -124,15 +124,19 @@ class Subject:
     def assess(self, options: LimitOptions, keep: Path | None = None, directional: bool = False) -> "Assessment":
         """Compute all answers, with progress on stderr."""
         from howsparse.limit.assess import assess
-        from howsparse.limit.compute import options_for_sample
 
-        if self.whole is not None and self.population is not None:
-            options = options_for_sample(options, self.model, self.whole, self.loss, self.population)
-        elif self.population is not None:
-            options = replace(options, population=self.population)
+        options = self.options(options)
         with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
             given: dict[str, Any] = {"loss": self.loss, "options": options, "directional": directional, "keep": keep}
             return assess(self.model, self.train, self.test, **given, progress=show)
+
+    def options(self, options: LimitOptions) -> LimitOptions:
+        """Options of a limit over ``train``, which may be a sample of a population."""
+        from howsparse.limit.compute import options_for_sample
+
+        if self.whole is not None and self.population is not None:
+            return options_for_sample(options, self.model, self.whole, self.loss, self.population)
+        return options if self.population is None else replace(options, population=self.population)
 
     def halves(self) -> tuple[Iterable[Any], Iterable[Any]]:
         """The test data in two halves: one chooses, the other is held out."""

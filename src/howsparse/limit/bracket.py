@@ -16,7 +16,7 @@ from howsparse.geometry import (
 from howsparse.linalg.quadrature import Rule
 from howsparse.linalg.spectrum import Spectrum
 
-__all__ = ["RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_bracket"]
+__all__ = ["CONFIDENCE", "RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_bracket"]
 
 # A bracket that is wider has no single number in it: at 90 %, ten points are between half and all of what stays.
 RESOLVED_WIDTH = 0.1
@@ -25,7 +25,7 @@ RESOLVED_WIDTH = 0.1
 # of 40 small networks with known spectra; results/coverage.jsonl has the fit and the share on all other cases.
 _TYPICAL_QUADRATURE, _TYPICAL_PROBE = 0.56, 0.47
 
-_CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
+CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def solve_bracket(
     extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
     inner = extremes(spectrum, tolerance=tolerance, search=search)
     rounded = extremes(spectrum, tolerance=tolerance, rounded=True, search=search) if spectrum.rounding else inner
-    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=_CONFIDENCE, search=search)
+    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=CONFIDENCE, search=search)
     halves = [(ends[1] - ends[0]) / 2 for ends in (inner, rounded, (low, high))]
     data = 0.0 if sampling is None else _data_error(spectrum, tolerance, sampling, extremes)
     return Bracket(

@@ -12,6 +12,7 @@ from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
 from howsparse.limit.curve import STEP, Curve
 from howsparse.limit.goal import Goal, Point, goal_of
+from howsparse.limit.views import Drawn
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk.alone import alone
@@ -20,7 +21,7 @@ from howsparse.risk.fast import fast_convolutions
 from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
-from howsparse.shown import Card, Shown
+from howsparse.shown import Card
 
 __all__ = ["FINE", "Measured", "Point", "measure", "measure_goals"]
 
@@ -36,7 +37,7 @@ _PASSES = 9  # evaluations of all data for one goal, for most networks
 
 
 @dataclass(frozen=True)
-class Measured(Shown):
+class Measured(Drawn):
     """The largest sparsity that meets a goal, found by evaluating pruned networks, with all that were evaluated.
 
     Attributes:

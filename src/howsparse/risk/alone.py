@@ -5,14 +5,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
 __all__ = ["alone", "alone_with"]
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # By id, because a module need not be hashable. An entry goes when its model does, before the id can belong to another.
 _locks: dict[int, threading.RLock] = {}
@@ -37,9 +36,7 @@ def alone_with(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def alone(
-    function: Callable[Concatenate[nn.Module, Given], Result],
-) -> Callable[Concatenate[nn.Module, Given], Result]:
+def alone(function: Function) -> Function:
     """A function of a model as one that waits while another thread computes with this model, see `alone_with`.
 
     Args:
@@ -50,13 +47,13 @@ def alone(
     """
 
     @functools.wraps(function)
-    def waiting(model: nn.Module, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def waiting(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(model, nn.Module):
             return function(model, *args, **kwargs)  # it says itself what is wrong
         with _lock_of(model):
             return function(model, *args, **kwargs)
 
-    return waiting
+    return cast(Function, waiting)
 
 
 def _lock_of(model: nn.Module) -> threading.RLock:

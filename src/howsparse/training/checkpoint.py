@@ -115,5 +115,5 @@ def _packed(state: object) -> Tensor:
 
 def _unpacked(content: Tensor) -> dict[str, object]:
     """The state dict that `_packed` read. No code in it is run."""
-    state: dict[str, object] = torch.load(io.BytesIO(content.numpy()), weights_only=True, map_location="cpu")
+    state: dict[str, object] = torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True, map_location="cpu")
     return state
