@@ -41,9 +41,8 @@ def check_fits(model: nn.Module, batches: Iterable[Any], loss: Loss, where: str)
     try:
         with evaluation_mode(model), torch.no_grad():
             output = loss.output(model, few) if isinstance(loss, SplitLoss) else None
-            classes = output.shape[1] if isinstance(loss, CrossEntropy) and _has_classes(output, few) else None
-            if classes is not None:
-                _check_labels(batches if isinstance(batches, list) else [first], classes, where)
+            if isinstance(loss, CrossEntropy) and output is not None and _has_classes(output, few):
+                _check_labels(batches if isinstance(batches, list) else [first], output.shape[1], where)
             loss(model, few)
     except (InputError, torch.OutOfMemoryError):
         raise
@@ -55,7 +54,7 @@ def check_fits(model: nn.Module, batches: Iterable[Any], loss: Loss, where: str)
         ) from error
 
 
-def _has_classes(output: Any, batch: Any) -> bool:
+def _has_classes(output: Tensor, batch: Any) -> bool:
     """Whether the batch is ``(input, target)``, and its targets are classes: integers, one for each row of logits."""
     target = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
     return (
