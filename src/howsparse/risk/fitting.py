@@ -30,7 +30,7 @@ def check_fits(model: nn.Module, batches: Iterable[Any], loss: Loss, where: str)
 
     >>> check_fits(nn.Linear(3, 2), [(torch.ones(4, 3), torch.arange(4))], CrossEntropy(), "data.npz")
     Traceback (most recent call last):
-    howsparse.errors.InputError: data.npz: label 3 is none of the model's 2 classes; labels are 0 to 1, or -100
+    howsparse.errors.InputError: data.npz: label 2 is none of the model's 2 classes; labels are 0 to 1, or -100
     """
     if iter(batches) is batches:
         raise InputError(f"{where} can be read only once; give a list or a DataLoader, not a generator")
