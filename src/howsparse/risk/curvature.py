@@ -84,10 +84,8 @@ class _Curvature(Operator):
             with self.risk.standing_in(twice=True) as call:
 
                 def add(part: Any) -> None:
-                    weight = self.risk.weight_of(part)
-                    if weight:
-                        graph = self._graph(call, part, self._convolutions)
-                        total.add_(self.risk.flatten(graph(parts)), alpha=weight)
+                    graph = self._graph(call, part, self._convolutions)
+                    total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(part))
 
                 for batch in islice(self.risk.batches, len(kept), own):
                     self.risk.micro_batches.each(self.risk.on(batch), add)
