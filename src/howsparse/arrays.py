@@ -26,7 +26,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _finite(load_file(path), path)
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             return _finite({name: torch.from_numpy(file[name]) for name in file.files}, path)
     except InputError:
         raise

@@ -58,7 +58,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         finally:
             Path(name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
         raise InputError(f"cannot write {path}: {reason}; make room for it, or give another file") from error
 
 

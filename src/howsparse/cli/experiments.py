@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from howsparse.cli.app import app
+from howsparse.cli.measuring import write_training
 from howsparse.cli.options import (
     DataOption,
     EpochsOption,
@@ -84,25 +85,13 @@ def train(
         "accuracy": [None if e.accuracy is None else round(e.accuracy, 6) for e in trained.history],
         "weights": str(output),
     }
-    record_training(result, record)
+    write_training(record, result)
     save_tensors(model.state_dict(), output)  # last: if the command is stopped before, the same command goes on
     if as_json:
         print_json({"kind": "train", **result})
     else:
         reached = "" if ticket.accuracy is None else f"test accuracy {percent(ticket.accuracy, 2)}, "
         note(f"{problem}: {reached}training loss {ticket.loss:.4f}; weights in {output}")
-
-
-def record_training(result: dict[str, Any], path: Path | None) -> None:
-    """Append a training to a file of records, unless the same command has done so and was stopped afterwards."""
-    if path is None:
-        return
-    from howsparse.records import TrainRecord, append_record, provenance, read_records
-
-    made = TrainRecord.model_validate({"made": provenance(), **result})
-    known = (record.model_dump(exclude={"made"}) for record in read_records(TrainRecord, ("train",), path))
-    if made.model_dump(exclude={"made"}) not in known:
-        append_record(made, path)
 
 
 @app.command()

@@ -45,7 +45,7 @@ def lottery_ticket(
     """
     if not _LEAST <= fraction < 1:
         raise InputError(
-            f"fraction {fraction:g} is not in [{_LEAST}, 1); give the fraction of weights that a round removes"
+            f"fraction {fraction:g} is outside [{_LEAST}, 1); give the fraction of weights that a round removes"
         )
     if not 0 <= rewind < problem.epochs:
         raise InputError(

@@ -50,10 +50,14 @@ def _repaired_end(path: Path, file: BinaryIO) -> bytes:
         return b""
     if _is_record(tail):
         return b"\n"
-    if not tail.startswith(_BEGINNING[: len(tail)]):
+    if not _is_unfinished(tail):
         raise InputError(f"{path} ends with a line that is no record; finish or remove that line")
     file.truncate(len(whole) + 1 if whole else 0)
     return b""
+
+
+def _is_unfinished(line: bytes) -> bool:
+    return line.startswith(_BEGINNING[: len(line)]) and not _is_record(line)
 
 
 def _is_record(line: bytes) -> bool:
@@ -102,7 +106,7 @@ def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
         lines = _content(path).split(b"\n")
         for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
-            if not line.strip() or (number == len(lines) and line.startswith(_BEGINNING) and not _is_record(line)):
+            if not line.strip() or (number == len(lines) and _is_unfinished(line)):
                 continue  # an unfinished last line: its writer was killed, or is writing
             try:
                 record = json.loads(line)

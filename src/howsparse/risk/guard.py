@@ -60,7 +60,7 @@ def guarded_with_values(function: Function) -> Function:
     >>> try:
     ...     interrupted(layer)
     ... except KeyboardInterrupt:
-    ...     print(float(layer.weight) == 7.0)
+    ...     print(layer.weight.item() == 7.0)
     False
     """
     return _guarded(function, values=True)
