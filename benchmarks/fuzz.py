@@ -40,11 +40,11 @@ def main() -> None:
     for kind in options.kinds:
         share = -(-options.inputs * KINDS[kind][1] // parts)
         began = time.monotonic()
-        tried, faults = try_kind(kind, share, options.seed, fill)
+        tried, refused, faults = try_kind(kind, share, options.seed, fill)
         found += len(faults)
         for fault, (count, shown) in sorted(faults.items()):
             print(f"{kind}: {fault}\n    {count} times, for example {shown}", file=sys.stderr, flush=True)
-        numbers = {"tried": tried, "wrong": sum(count for count, _ in faults.values()), "seed": options.seed}
+        numbers = {"tried": tried, "refused": refused, "wrong": sum(count for count, _ in faults.values()), "seed": options.seed}
         print(kind, numbers, f"{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         made = provenance(own_command("benchmarks.fuzz"))
         append_record(Measurement(kind="reliability", made=made, check=f"{kind}, fuzzed", **numbers), record)
@@ -53,11 +53,11 @@ def main() -> None:
 
 def try_kind(
     kind: str, inputs: int, start: int, sample: Callable[[], None]
-) -> tuple[int, dict[str, tuple[int, str]]]:
+) -> tuple[int, int, dict[str, tuple[int, str]]]:
     """Try inputs of a kind.
 
     Returns:
-        How many were tried, and for each fault how often it was, and the shortest input that had it.
+        How many were tried, how many were refused, and for each fault how often it was, and the shortest input that had it.
     """
     faults: Counter[str] = Counter()
     shortest: dict[str, str] = {}
@@ -83,7 +83,7 @@ def try_kind(
         each()
     finally:
         sandbox.close()
-    return tried, {fault: (count, shortest[fault]) for fault, count in faults.items()}
+    return tried, sandbox.refused, {fault: (count, shortest[fault]) for fault, count in faults.items()}
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class Sandbox:
     def __init__(self, fill: Callable[[], None], seconds: int = 60) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="howsparse-fuzz-")).resolve()
         self.folder, self.seconds = self.root / "work", seconds
+        self.refused = 0  # how many inputs were refused in one line
         (self.root / "tmp").mkdir()
         self.folder.mkdir()
         self._came_from = Path.cwd()
@@ -82,6 +83,7 @@ class Sandbox:
                 warnings.simplefilter("ignore")
                 found = attempt()
         except InputError as error:
+            self.refused += 1
             found = None if "\n" not in str(error) and str(error) else f"a refusal of several lines: {error}"
         except (Forbidden, Hang) as error:
             found = f"{type(error).__name__}: {error}"
@@ -116,7 +118,14 @@ class Sandbox:
 
 
 def command(arguments: list[str]) -> str | None:
-    """Call the command line in this process. Returns what is wrong with how it ended; None if nothing is."""
+    """Call the command line in this process.
+
+    Returns:
+        What is wrong with how it ended; None if it gave an answer.
+
+    Raises:
+        InputError: it refused the command in one line, with exit code 2.
+    """
     out, err, before = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["howsparse", *arguments]
     code: object = 0
@@ -132,9 +141,9 @@ def command(arguments: list[str]) -> str | None:
     said = [line for line in err.getvalue().splitlines() if line.strip()]
     refusals = [line for line in said if line.startswith("howsparse: ")]
     usage = any(line.startswith("Usage: ") for line in said)
-    if code != 2 or "Traceback" in err.getvalue() or (len(refusals) != 1 and not usage):
-        return f"exit code {code}, said: {' / '.join(said[-3:])[:300]}"
-    return None if usage or said[-1] == refusals[0] else f"a refusal of several lines: {' / '.join(said[-3:])[:300]}"
+    if code == 2 and "Traceback" not in err.getvalue() and (usage or refusals == said[-1:]):
+        raise InputError(said[-1])
+    return f"exit code {code}, said: {' / '.join(said[-3:])[:300]}"
 
 
 def _no_json(text: str) -> str | None:

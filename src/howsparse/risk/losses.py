@@ -110,7 +110,7 @@ class CrossEntropy:
         target = self.targets(batch)
         if isinstance(batch, Mapping) and not len(target):
             return output.sum()
-        return nn.functional.cross_entropy(output, target)
+        return _cross_entropy(output, target)
 
     def count(self, batch: Any) -> int:
         """Number of predictions whose labels count."""
@@ -138,7 +138,7 @@ class CrossEntropy:
     def each(self, output: Tensor, batch: Any) -> Tensor:
         """Loss of each prediction whose label counts, ``(predictions,)``."""
         target = self.targets(batch)
-        losses = nn.functional.cross_entropy(output, target, reduction="none")
+        losses = _cross_entropy(output, target, reduction="none")
         return losses.flatten() if target.is_floating_point() else losses[target != IGNORED]
 
     def score(self, output: Tensor, batch: Any) -> tuple[int, int]:
@@ -257,6 +257,15 @@ def _logits(output: Any) -> Tensor:
             f"the model returns {type(logits).__name__}, not a tensor of logits; pass a loss(model, batch) for it"
         )
     return logits.float() if is_half(logits) else logits  # a loss in bfloat16 would have two digits
+
+
+def _cross_entropy(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """torch's cross-entropy; labels that do not fit the predictions are an input error."""
+    try:
+        return nn.functional.cross_entropy(output, target, reduction=reduction)
+    except (ValueError, IndexError) as error:
+        shapes = f"labels of shape {tuple(target.shape)} do not fit predictions of shape {tuple(output.shape)}"
+        raise InputError(f"{shapes}: {' '.join(str(error).split())}; give a label for each prediction") from error
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
