@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--precision", type=float, default=0.02, help="width of the bracket to stop at: the authors' scatter"
     )
-    parser.add_argument("--reference-steps", type=int, default=320)
+    parser.add_argument("--reference-steps", type=int, default=320, help="of the error of the limit; 0: no error")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", type=Path, default=None)
@@ -77,7 +77,8 @@ def main() -> None:
     else:
         networks = full_networks(options.data, options.weights, options.nets, options.images)
         most = LimitOptions().max_products
-    found = compare(networks, options.precision, most, None if options.quick else options.reference_steps)
+    steps = None if options.quick else options.reference_steps or None
+    found = compare(networks, options.precision, most, steps)
     found |= {"quick": options.quick}
     record = Measurement(kind="limit_benchmark", made=provenance(own_command("benchmarks.limit")), **found)
     result = record.model_dump(mode="json")
