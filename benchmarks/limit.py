@@ -51,7 +51,7 @@ from howsparse.limit.result import PruningLimit
 from howsparse.linalg.lanczos import Lanczos
 from howsparse.linalg.quadrature import Tridiagonal, gauss
 from howsparse.linalg.spectrum import grow_spectrum
-from howsparse.records import Measurement, append_record, provenance
+from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk import EmpiricalRisk, Hessian
 
 _QUICK_PRODUCTS = 96
@@ -85,7 +85,8 @@ def main() -> None:
     if options.record is not None:
         append_record(record, options.record)
     if options.table is not None:
-        write_whole(options.table, lambda file: file.write_text(page(result)))
+        kept = list(read_lines(options.record)) if options.record else [result]
+        write_whole(options.table, lambda file: file.write_text(page(kept)))
     if options.json:
         print(json.dumps(result, allow_nan=False))
     else:
