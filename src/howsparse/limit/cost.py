@@ -128,6 +128,7 @@ def limit_cost(
     Raises:
         InputError: the model, the data or an option is not valid; see `EmpiricalRisk`.
 
+    >>> import torch
     >>> cost = limit_cost(nn.Linear(8, 8), [(torch.eye(8), torch.arange(8))], options=LimitOptions(max_products=64))
     >>> cost.products, cost.bytes < 100 << 20
     (64, True)
