@@ -10,7 +10,6 @@
 import ast
 import functools
 import re
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,12 @@ def with_dollars(text: str) -> str:
     >>> with_dollars(":math:`x` is")
     '$x$ is'
     """
-    text = _DISPLAY.sub(lambda m: f"{m[1]}$$\n{textwrap.indent(textwrap.dedent(m[2]), m[1])}\n{m[1]}$$", text)
+
+    def displayed(match: re.Match[str]) -> str:
+        lines = [match[1] + line.strip() for line in ("$$", *match[2].splitlines(), "$$")]
+        return "\n".join(lines)
+
+    text = _DISPLAY.sub(displayed, text)
     return _ROLE.sub(lambda m: f"${' '.join(m[1].split())}$", text)
 
 
