@@ -25,6 +25,7 @@ RUN_BY = {
     "docs/prune.md": ("tests/test_docs_prune.py", 1),
     "docs/problem.md": ("tests/test_docs.py", 6),
     "docs/training.md": ("tests/integrations/test_training_page.py", 2),
+    "docs/report.md": ("tests/report/test_page.py", 2),
     "docs/howto/huggingface.md": ("tests/test_docs_howto.py", 1),
     "docs/howto/gpus.md": ("tests/test_docs_howto.py", 1),
 }
