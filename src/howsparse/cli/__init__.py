@@ -2,15 +2,16 @@
 
 import io
 import sys
+import warnings
 
 from howsparse import parallel
-from howsparse.cli import evaluation, experiments, networks, paper
+from howsparse.cli import evaluation, experiments, networks, paper, reporting
 from howsparse.cli.app import COMMANDS, app
 from howsparse.cli.terminal import console, note
 from howsparse.errors import InputError
 from howsparse.loading import importing_from_here
 
-__all__ = ["app", "evaluation", "experiments", "main", "networks", "paper"]
+__all__ = ["app", "evaluation", "experiments", "main", "networks", "paper", "reporting"]
 
 app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or command.callback.__name__))  # type: ignore[union-attr]
 
@@ -27,6 +28,7 @@ _EXTRAS = {
 
 def main() -> None:
     """Entry point. An input error is printed as one line, with exit code 2. Only the first process prints."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
         parallel.join()
         if not parallel.is_first():

@@ -210,10 +210,10 @@ def show_mask(
 def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:
     """The numbers of a measurement, as in ``--json`` and records."""
     from howsparse.geometry import effective_sparsity
-    from howsparse.risk.batches import batch_length
+    from howsparse.risk.losses import as_loss, counted_examples
     from howsparse.risk.weights import select_weights
 
-    weights = select_weights(subject.model, None)
+    weights, loss = select_weights(subject.model, None), as_loss(subject.loss, subject.model)
     dense, pruned = measured.dense, measured.pruned
     return {
         "measured": measured.sparsity,
@@ -228,7 +228,7 @@ def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:
         "effective_weights_baseline": effective_sparsity(
             np.concatenate([w.detach().float().cpu().numpy().ravel() for w in weights.values()])
         ),
-        "examples": sum(batch_length(batch) for batch in subject.test),
+        "examples": sum(counted_examples(loss, batch) for batch in subject.test),
         "curve": [asdict(point) for point in measured.curve],
     }
 

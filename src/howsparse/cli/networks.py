@@ -26,7 +26,7 @@ from howsparse.cli.options import (
 )
 from howsparse.cli.repairing import RepairOptions, check_repair_options, prune_by_repair, show_repaired
 from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_data, load_subject
-from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_lines, show_table
+from howsparse.cli.terminal import check_output, free_name, note, print_json, progress_bar, show_next, show_table
 from howsparse.cli.writing import read_certificate, write_pruned
 from howsparse.errors import InputError
 from howsparse.limit.options import Answer, LimitOptions
@@ -72,7 +72,7 @@ def demo(
     show_answer(answer, after, as_json, {"task": "digits", "seed": seed})
     if not as_json:
         commands = "train digits --output digits.safetensors", "measure digits --weights digits.safetensors"
-        show_lines([f"next: howsparse {command}" for command in commands])
+        show_next([f"next: howsparse {command}" for command in commands])
     draw(answer, "Digits, 64-64-32-10 ReLU network trained with l1", output)
 
 
@@ -103,7 +103,7 @@ def limit(
     write_record("limit", subject, answer, after, seed, parts.images, record)
     show_answer(answer, after, as_json, {"kind": "limit", "model": model, "seed": seed, "images": parts.images})
     if not as_json:
-        show_lines(after_limit(subject, answer.on_train))
+        show_next(after_limit(subject, answer.on_train))
     if plot is not None:
         draw(answer, model, plot)
 
@@ -193,7 +193,7 @@ def check_prune_options(
 def say_written(subject: Subject, found: "Mask", output: Path, as_json: bool) -> None:
     """Say what was written, and which command shows what it changes."""
     if not as_json:
-        show_lines([f"next: howsparse audit {subject.typed} --change {shlex.quote(str(output))}"])
+        show_next([f"next: howsparse audit {subject.typed} --change {shlex.quote(str(output))}"])
     note(f"{found.num_weights - found.num_kept:,} of {found.num_weights:,} weights set to zero; written to {output}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from howsparse.cli.cost import say_certifying, say_cost, say_following, say_repairs
 from howsparse.cli.measuring import goal_for, orders_named, question_of, write_measurement
 from howsparse.cli.subject import GoalOptions, Subject
-from howsparse.cli.terminal import note, print_json, show_lines, show_table, stage_bars
+from howsparse.cli.terminal import note, print_json, show_lines, show_table, show_text, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import Answer
 from howsparse.risk.batches import batch_length
@@ -224,7 +224,8 @@ def show_repaired(subject: Subject, found: Found, as_json: bool, about: dict[str
     if as_json:
         print_json(numbers | about)
         return
-    show_lines([repaired_sentence(found.repaired, found.network.mask.num_weights), found.sentence])
+    show_text(repaired_sentence(found.repaired, found.network.mask.num_weights))
+    show_text(found.sentence)
     show_table(repaired_table(found.repaired))
     refused = (f"cannot be used: {name}: {reason}" for name, reason in found.repaired.refused.items())
     show_lines([*refused, _written(numbers)])

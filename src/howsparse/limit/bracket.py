@@ -16,7 +16,7 @@ from howsparse.geometry import (
 from howsparse.linalg.quadrature import Rule
 from howsparse.linalg.spectrum import Spectrum
 
-__all__ = ["RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_bracket"]
+__all__ = ["CONFIDENCE", "RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_bracket"]
 
 # A bracket that is wider has no single number in it: at 90 %, ten points are between half and all of what stays.
 RESOLVED_WIDTH = 0.1
@@ -25,7 +25,7 @@ RESOLVED_WIDTH = 0.1
 # of 40 small networks with known spectra; results/coverage.jsonl has the fit and the share on all other cases.
 _TYPICAL_QUADRATURE, _TYPICAL_PROBE = 0.56, 0.47
 
-_CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
+CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def solve_bracket(
     extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
     inner = extremes(spectrum, tolerance=tolerance, search=search)
     rounded = extremes(spectrum, tolerance=tolerance, rounded=True, search=search) if spectrum.rounding else inner
-    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=_CONFIDENCE, search=search)
+    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=CONFIDENCE, search=search)
     halves = [(ends[1] - ends[0]) / 2 for ends in (inner, rounded, (low, high))]
     data = 0.0 if sampling is None else _data_error(spectrum, tolerance, sampling, extremes)
     return Bracket(
@@ -186,7 +186,8 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
     def existence(rule: Rule) -> float:
         return existence_density(rule.nodes, scale, density, rule.masses, factor)
 
-    low, high = existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))
+    # Where both rules are the whole measure, rounding decides which of both numbers is the smaller one.
+    low, high = sorted((existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))))
     # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
     return 1 - min(high, 2 * density), 1 - min(low, 2 * density)
 
@@ -216,7 +217,7 @@ def _extremes(
         return fixed_point(density_at, magnitudes, tolerance)
 
     least = density(spectrum.lowest(), upper=False)
-    most = density(spectrum.gauss(), upper=True)
+    most = max(least, density(spectrum.gauss(), upper=True))  # rounding can make them change places
     # The highest rule at this scale needs a higher density. That changes the scale, so the search is repeated.
     for _ in range(8 if search else 0):
         here = partial(factor, scale=curvature_scale(tolerance, magnitudes.radius(most)))

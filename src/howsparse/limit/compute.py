@@ -26,6 +26,7 @@ from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Block, Operator, Remembered, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk, Hessian, Sample
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.store import Store
@@ -33,6 +34,7 @@ from howsparse.store import Store
 __all__ = ["options_for_sample", "pruning_limit"]
 
 
+@alone
 def pruning_limit(
     model: nn.Module,
     batches: Iterable[Any],

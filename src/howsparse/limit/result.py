@@ -18,9 +18,10 @@ from howsparse.limit.predict import failure, num_kept, rise_holds
 from howsparse.limit.prediction import LossCurve
 from howsparse.limit.saved import pack, unpack
 from howsparse.limit.summary import LimitSummary, limit_card, summarized
+from howsparse.limit.views import Reported
 from howsparse.linalg import Spectrum
 from howsparse.pruning.masks import Mask, largest_mask
-from howsparse.shown import Card, Shown
+from howsparse.shown import Card
 from howsparse.store import Kind
 
 __all__ = ["LIMIT", "LimitSummary", "PruningLimit"]
@@ -29,7 +30,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class PruningLimit(Shown):
+class PruningLimit(Reported):
     """How sparse a network can be pruned, with the spectrum from which this was computed.
 
     Attributes:
@@ -283,8 +284,7 @@ class PruningLimit(Shown):
 
     def save(self, path: str | Path) -> None:
         """Write the limit to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
-        fields, tensors = pack(self)
-        save_document(path, "limit", _VERSION, fields, tensors)
+        save_document(path, "limit", _VERSION, *pack(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "PruningLimit":
@@ -297,4 +297,4 @@ class PruningLimit(Shown):
         return cls(**unpack(fields, tensors))
 
 
-LIMIT = Kind("limit", _VERSION, PruningLimit.save, PruningLimit.load)
+LIMIT = Kind("limit", _VERSION, pack, lambda fields, tensors: PruningLimit(**unpack(fields, tensors)))
