@@ -1,12 +1,12 @@
 """Every answer for two networks, with the seconds that it takes: the table of docs/which-number.md.
 
-    python -m benchmarks.answers --nets FOLDER --cifar10 FOLDER [--record results/answers.jsonl]
+    python -m benchmarks.answers [NETWORK ...] --nets FOLDER --cifar10 FOLDER [--record results/answers.jsonl]
         [--page docs/which-number.md]
 
-The networks: the tutorial's MLP on digits, which takes seconds, and a ResNet20 for CIFAR-10 that others trained, whose
-weights are in the folder of --nets. Two points of accuracy may be lost on digits, and one on CIFAR-10. The answers
-about the loss allow the default tolerance. Time is the processor's on one thread, so that other processes do not count.
-Cases recorded are not run again.
+NETWORK: digits, ResNet20; both unless given. These are the tutorial's MLP on digits, which takes seconds, and a ResNet20
+for CIFAR-10 that others trained, whose weights are in the folder of --nets. Two points of accuracy may be lost on
+digits, and one on CIFAR-10. The answers about the loss allow the default tolerance. Time is the processor's on one
+thread, so that other processes do not count. Cases recorded are not run again.
 """
 
 import argparse
@@ -32,6 +32,7 @@ PREDICTED = 500  # examples of the answers about the loss on ResNet20; the limit
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=list(DROPS))
     parser.add_argument("--nets", type=Path, default=Path("nets"))
     parser.add_argument("--cifar10", type=Path, default=Path("cifar10"))
     parser.add_argument("--record", type=Path, default=Path("results/answers.jsonl"))
@@ -42,9 +43,9 @@ def main() -> None:
     nothing = Path("none")
     sources = Sources(options.nets, options.cifar10, nothing, nothing, nothing)
     makers: dict[str, Callable[[], Case]] = {"digits": digits, "ResNet20": lambda: CASES["resnet20"](sources)}
-    for network, make in makers.items():
+    for network in options.networks:
         if network not in done:
-            case = make()
+            case = makers[network]()
             found = {name: timed(answer) for name, answer in answers(case, DROPS[network]).items()}
             made = provenance(own_command("benchmarks.answers"))
             num_weights = sum(weight.numel() for weight in howsparse.prunable_weights(case.model).values())
@@ -125,7 +126,7 @@ def table(lines: list[dict[str, Any]]) -> str:
     rows = [["answer", *heads], ["---"] * (2 * len(lines) + 1)]
     for name in lines[0]["answers"]:
         cells = [line["answers"][name] for line in lines]
-        rows.append([f"**{name}**", *(f"{interval(each)} | {each['seconds']:.1f}" for each in cells)])
+        rows.append([f"**{name}**", *(f"{interval(each)} | {duration(each['seconds'])}" for each in cells)])
     made = ["|" + "|".join(row) + "|" if row[0] == "---" else f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(made)
 
@@ -133,6 +134,10 @@ def table(lines: list[dict[str, Any]]) -> str:
 def interval(found: dict[str, float]) -> str:
     low, high = 100 * found["low"], 100 * found["high"]
     return f"{low:.1f} %" if low == high else f"{low:.1f} to {high:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 0.1 else "< 0.1"
 
 
 if __name__ == "__main__":

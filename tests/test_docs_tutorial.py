@@ -46,16 +46,18 @@ def test_the_commands_print_what_the_page_shows(
 ) -> None:
     """On another processor the training rounds differently, so a sparsity may be another one close by."""
     steps = [shlex.split(line) for line in commands(PAGE) if " my_net:" in line]
-    assert [step[1] for step in steps][:3] == ["measure", "prune", "audit"]
+    assert [step[1] for step in steps][:4] == ["measure", "prune", "audit", "report"]
     printed = []
     for step in steps:
-        assert run(*step[1:], monkeypatch=monkeypatch) == 0, capsys.readouterr().err
+        fewer = ["--max-products", "64"] if step[1] == "report" else []
+        assert run(*step[1:], *fewer, monkeypatch=monkeypatch) == 0, capsys.readouterr().err
         printed.append(capsys.readouterr().out.splitlines())
     for shown, lines in zip(blocks(PAGE, "text"), printed, strict=False):
         for expected, line in zip(shown.splitlines(), lines, strict=False):
             assert words(line) == words(expected)
         first, *_ = shown.splitlines()
         assert float(lines[0].split()[0]) == pytest.approx(float(first.split()[0]), abs=6)
+    assert "<html" in Path("report.html").read_text()
     zeros = sum(int((w == 0).sum()) for name, w in load_file("pruned.safetensors").items() if name.endswith("weight"))
     certified = float(re.findall(r"when (\S+) %", printed[1][1])[0])
     assert zeros / 17024 == pytest.approx(certified / 100, abs=1e-3)
