@@ -50,7 +50,7 @@ def products(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize(
     ("stage", "after"),
-    [("recoverable", 2), ("bracket", 7), ("half the data", 2), ("upper bound", 2), ("prediction", 3)],
+    [("recoverable", 2), ("bracket", 7), ("16 examples", 2), ("upper bound", 2), ("prediction", 3)],
 )
 def test_a_limit_that_was_stopped_goes_on(stage: str, after: int, taken: list[int], tmp_path: Path) -> None:
     whole = limit(None)

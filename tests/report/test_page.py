@@ -35,7 +35,9 @@ CASES: dict[str, dict[str, Any]] = {
     "unbounded": {"negative": "unbounded"},
     "two probes": {"probes": 2, "max_products": 80},
     "sample": {"population": 800},
+    "samples": {"sample": 16, "max_products": 200},
 }
+CLOSE = {"samples": 2e-3}  # between the tolerances for which the step to the population is computed
 TIMES = (0.05, 0.3, 1.0, 4.0, 20.0)  # tolerances, as multiples of the limit's
 
 
@@ -91,17 +93,18 @@ def test_the_slider_gives_the_numbers_of_python(case: str, one_thread: None) -> 
     limit, losses = contents.limit, contents.losses
     assert losses is not None
     tolerances = [limit.tolerance * times for times in TIMES]
+    close = CLOSE.get(case, 2e-5)
     for tolerance, found in zip(tolerances, by_node(contents, [("loss", t) for t in tolerances]), strict=True):
         there = limit.at(tolerance=tolerance)
         got = found["limit"]
-        assert [got["low"], got["high"]] == pytest.approx(there.bracket, abs=2e-5)
+        assert [got["low"], got["high"]] == pytest.approx(there.bracket, abs=close)
         assert got["resolved"] == there.resolved
         for name in ("quadrature", "probe", "rounding", "data"):
-            assert got[name] == pytest.approx(getattr(there.errors, name), abs=2e-5), name
+            assert got[name] == pytest.approx(getattr(there.errors, name), abs=close), name
         assert found["predicted"] == pytest.approx(there.predicted, abs=1e-6)
         assert found["measured"]["sparsity"] == losses.within(Goal(tolerance=tolerance))
         if there.resolved:
-            assert found["scale"] == pytest.approx(there.scale, rel=1e-3)
+            assert found["scale"] == pytest.approx(there.scale, rel=50 * close)
 
 
 def test_points_of_accuracy_are_translated_into_loss_by_what_was_measured(one_thread: None) -> None:

@@ -120,7 +120,8 @@ def test_every_bad_input_has_its_line() -> None:
 
     fails("changes from call to call", Dropping(5, 3), [(x.float(), y) for x, y in batches])
 
-    complex_one = nn.Linear(5, 3).to(torch.complex64)
+    complex_one = nn.Linear(5, 3)
+    complex_one.weight = nn.Parameter(complex_one.weight.detach().to(torch.complex64))
     fails("weight 'weight' is complex", complex_one, batches)
 
     frozen_one, _ = mlp_case()

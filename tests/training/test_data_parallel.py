@@ -48,7 +48,7 @@ def test_the_mean_of_scaled_losses_is_the_loss_of_the_batch(processes: Processes
         assert [share.batch["x"].tolist() for share in found] == [[1, 8, 64], [2, 16], [4, 32]]
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, 3])  # of three processes, one has no label that counts
 def test_labels_that_do_not_count_have_no_share(processes: Processes, world: int) -> None:
     logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     batch = logits, torch.tensor([0, -100, 2, 1, -100, 1, 0])

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import BarycentricInterpolator
 
 from howsparse.geometry import Magnitudes
-from howsparse.limit.bracket import CONFIDENCE
+from howsparse.limit.bracket import CONFIDENCE, population_shift
+from howsparse.limit.levels import Sampling
 from howsparse.limit.options import FILTERS, Negative
 from howsparse.limit.result import PruningLimit
 from howsparse.linalg import Spectrum, Tridiagonal
@@ -36,6 +37,7 @@ _QUARTIC = BarycentricInterpolator(_OFFSETS, np.eye(5))(
 _LEAST = 1e-7  # densities below this are not tabulated
 _CLOSE = 2e-5  # relative error of the squared radius
 _MOST_KNOTS = 3000
+_SHIFTS = 33  # tolerances for which the step from a sample to the population is computed
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,15 @@ def live_limit(limit: PruningLimit, tolerances: tuple[float, float]) -> dict[str
     tables: dict[str, Any] = {"proven": table(spectrum)}
     tables["rounded"] = table(spectrum, rounded=True) if spectrum.rounding else tables["proven"]
     tables["outer"] = table(spectrum, rounded=True, confidence=CONFIDENCE)
-    data = None
+    data: dict[str, Any] | None = None
     if sampling is not None:
-        tables |= {"half": table(sampling.half), "alike": table(spectrum.first(sampling.half.num_steps))}
-        data = {"doublings": sampling.doublings, "toleranceError": sampling.tolerance_error}
+        data = {"toleranceError": sampling.tolerance_error}
+        if sampling.above:
+            data["shift"] = _shifts(limit, sampling, tolerances)
+        else:
+            smaller = sampling.levels[-1].spectrum
+            tables |= {"half": table(smaller), "alike": table(spectrum.first(smaller.num_steps))}
+            data["doublings"] = sampling.doublings
     return {
         "start": scales.start,
         "step": _STEP,
@@ -176,6 +183,18 @@ def short(values: Array, digits: int = 9) -> list[float]:
     [0.333, 2.0]
     """
     return [float(f"{value:.{digits}g}") for value in values]
+
+
+def _shifts(limit: PruningLimit, sampling: Sampling, tolerances: tuple[float, float]) -> dict[str, Any]:
+    """The step to the population at tolerances of equal ratios: its logarithm and the error of that."""
+    at = np.geomspace(*tolerances, _SHIFTS)
+    factor = FILTERS[limit.negative]
+    found = [population_shift(limit.spectrum, limit.magnitudes, float(t), factor, sampling) for t in at]
+    return {
+        "at": short(np.log(at)),
+        "value": short(np.array([shift.value for shift in found])),
+        "error": short(np.array([min(shift.error, 20.0) for shift in found])),
+    }
 
 
 def _integrals(rule: Rule, scales: Scales, negative: Negative) -> Array:

@@ -71,17 +71,28 @@ def own_share(batch: Any, whole: bool = False, weigh: Callable[[Any], int | Tens
     Args:
         batch: a batch in any form that `howsparse.risk.batches` reads.
         whole: whether every process computes all examples. This is also done if a batch has fewer examples than there
-            are processes, or if its tensors differ in length and cannot be split.
+            are processes, if its tensors differ in length and cannot be split, or if the part of a process counts
+            nothing.
         weigh: what a batch or a part of it counts in a mean; a tensor where the CPU need not wait for the number.
 
     >>> own_share((torch.ones(3, 2), torch.tensor([0, 1, 0]))).count
     3
     """
-    total, world = batch_length(batch), world_size()
-    if world == 1 or whole or total < world or not can_split(batch):
-        return Share(batch, 1.0, weigh(batch) if is_first() else 0, True)
-    part = examples(batch, slice(rank(), None, world))
-    return Share(part, weigh(part) * world / weigh(batch), weigh(part), False)
+    world = world_size()
+    if world > 1 and not whole and batch_length(batch) >= world and can_split(batch):
+        parts = [examples(batch, slice(each, None, world)) for each in range(world)]
+        weights = [_known(weigh(part)) for part in parts]
+        if 0 not in [weight for weight in weights if isinstance(weight, int)]:
+            own, count = parts[rank()], weights[rank()]
+            return Share(own, count * world / sum(weights), count, False)
+    return Share(batch, 1.0, _known(weigh(batch)) if is_first() else 0, True)
+
+
+def _known(weight: int | Tensor) -> int | Tensor:
+    """A weight as a number where this needs no waiting for a GPU; else in double precision, for quotients."""
+    if not isinstance(weight, Tensor):
+        return weight
+    return int(weight) if weight.device.type == "cpu" else weight.double()
 
 
 def data_parallel(objective: TrainingLoss) -> nn.Module:

@@ -63,17 +63,24 @@ function bracket(limit, tolerance) {
   const ends = (name, at) => limit.tables[name].map((table) => 1 - fixedPoint(limit, table, at)).reverse();
   const half = ([low, high]) => (high - low) / 2, middle = ([low, high]) => (low + high) / 2;
   const proven = ends("proven", tolerance), rounded = ends("rounded", tolerance), outer = ends("outer", tolerance);
-  let data = 0;
+  let data = 0, factor = 1; // the factor takes a density from the sample to the population
   if (limit.data) {
-    const drift = middle(ends("half", tolerance)) - middle(ends("alike", tolerance));
-    const moved = middle(ends("proven", tolerance * (1 + limit.data.toleranceError))) - middle(proven);
-    data = 2 * Math.abs(drift) * limit.data.doublings + Math.abs(moved);
+    const shift = limit.data.shift, moved =
+      middle(ends("proven", tolerance * (1 + limit.data.toleranceError))) - middle(proven);
+    if (shift) {
+      const at = (values) => interpolate(shift.at, values, Math.max(Math.log(tolerance), shift.at[0]));
+      factor = Math.exp(at(shift.value));
+      data = factor * (1 - middle(outer)) * Math.expm1(at(shift.error));
+    } else {
+      data = 2 * Math.abs(middle(ends("half", tolerance)) - middle(ends("alike", tolerance))) * limit.data.doublings;
+    }
+    data += factor * Math.abs(moved);
   }
-  const low = Math.max(0, outer[0] - data), high = Math.min(1, outer[1] + data);
+  const low = Math.max(0, 1 - factor * (1 - outer[0]) - data), high = Math.min(1, 1 - factor * (1 - outer[1]) + data);
   return {
     low, high, data, middle: (low + high) / 2, resolved: high - low <= limit.resolvedWidth,
-    quadrature: half(proven), rounding: Math.max(0, half(rounded) - half(proven)),
-    probe: Math.max(0, half(outer) - half(rounded)),
+    quadrature: factor * half(proven), rounding: factor * Math.max(0, half(rounded) - half(proven)),
+    probe: factor * Math.max(0, half(outer) - half(rounded)),
   };
 }
 

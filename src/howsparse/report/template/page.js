@@ -62,7 +62,7 @@ function band(svg, found, axis, top, end) {
   const ends = span(found, "limit");
   if (!ends) return;
   const from = axis.at(ends.low), to = Math.min(axis.at(ends.high), axis.at(MOST));
-  svg.append(make("rect", { x: from, y: top, width: Math.max(1.5, to - from), height: end - top, class: "band" }));
+  svg.append(make("rect", { x: from, y: top, width: Math.max(1.5, to - from), height: end - top, class: ends.at === null ? "band wide" : "band" }));
 }
 
 function drawRow(svg, found, name, words, axis, plot, y) {
@@ -76,10 +76,17 @@ function drawRow(svg, found, name, words, axis, plot, y) {
     const from = Math.min(axis.at(ends.low), most), to = Math.min(axis.at(ends.high), most);
     if (ends.high > ends.low) group.append(line(from, y, Math.max(to, from + 1), y, "span"));
     if (ends.at !== null) group.append(mark(name, Math.min(axis.at(ends.at), most), y));
-    const words = spoken(ends) + remark(found, name), room = to + 12 + 7 * words.length < LEFT + plot;
-    group.append(text(room ? to + 12 : from - 12, y + 4, words, { class: "row halo", "text-anchor": room ? "start" : "end" }));
+    group.append(besideSpan(spoken(ends) + remark(found, name), from, to, LEFT + plot, y));
   }
   svg.append(group);
+}
+
+// A text right of a span, left of it, or above it, whichever has room.
+function besideSpan(words, from, to, end, y) {
+  const long = 7 * words.length + 12;
+  if (to + long < end) return text(to + 12, y + 4, words, { class: "row halo" });
+  if (from - long > LEFT) return text(from - 12, y + 4, words, { class: "row halo", "text-anchor": "end" });
+  return text(Math.max(LEFT, Math.min(from, end - long + 12)), y - 9, words, { class: "row halo" });
 }
 
 // What must be said beside an answer that failed, or that is for something else than the slider's place.
