@@ -4,9 +4,9 @@
         [--page docs/which-number.md]
 
 NETWORK: digits, ResNet20; both unless given. They are the tutorial's MLP on digits, which takes seconds, and a
-ResNet20 for CIFAR-10 that others trained, whose weights are in the folder of --nets. Two points of accuracy may be lost on
-digits, and one on CIFAR-10. The answers about the loss allow the default tolerance. Time is the processor's on one
-thread, so that other processes do not count. Cases recorded are not run again.
+ResNet20 for CIFAR-10 that others trained, whose weights are in the folder of --nets. Two points of accuracy may be
+lost on digits, and one on CIFAR-10. The answers about the loss allow the default tolerance. Time is the processor's
+on one thread, so that other processes do not count. Cases recorded are not run again.
 """
 
 import argparse
