@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not DOCS.exists(), reason="not a checkout")
 RUN_BY = {
     "README.md": ("tests/test_readme.py", 1),
     "CONTRIBUTING.md": ("tests/test_contributing.py", 2),
-    "docs/tutorial.md": ("tests/test_docs_tutorial.py", 4),
+    "docs/tutorial.md": ("tests/test_docs_tutorial.py", 5),
     "docs/measure.md": ("tests/test_docs_measure.py", 4),
     "docs/prune.md": ("tests/test_docs_prune.py", 1),
     "docs/problem.md": ("tests/test_docs.py", 6),

@@ -46,7 +46,7 @@ def test_the_commands_print_what_the_page_shows(
 ) -> None:
     """On another processor the training rounds differently, so a sparsity may be another one close by."""
     steps = [shlex.split(line) for line in commands(PAGE) if " my_net:" in line]
-    assert [step[1] for step in steps][:4] == ["measure", "prune", "audit", "report"]
+    assert [step[1] for step in steps][:5] == ["measure", "prune", "audit", "report", "bench"]
     printed = []
     for step in steps:
         fewer = ["--max-products", "64"] if step[1] == "report" else []
@@ -61,10 +61,17 @@ def test_the_commands_print_what_the_page_shows(
     zeros = sum(int((w == 0).sum()) for name, w in load_file("pruned.safetensors").items() if name.endswith("weight"))
     certified = float(re.findall(r"when (\S+) %", printed[1][1])[0])
     assert zeros / 17024 == pytest.approx(certified / 100, abs=1e-3)
+    _, _, loading, *_ = blocks(PAGE, "python")
+    made: dict[str, Any] = {}
+    exec(loading, made)
+    assert Path("small.safetensors").stat().st_size < Path("pruned.safetensors").stat().st_size / 2
+    dense = load_file("pruned.safetensors")
+    assert all(torch.equal(dense[name], value) for name, value in made["small"].state_dict().items())
+    assert torch.allclose(made["fast"](made["inputs"]), made["small"](made["inputs"]), atol=1e-4)
 
 
 def test_the_python_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, code, _ = blocks(PAGE, "python")
+    _, _, _, code, _ = blocks(PAGE, "python")
     made: dict[str, Any] = {}
     exec(code, made)
     said = capsys.readouterr().out.splitlines()
