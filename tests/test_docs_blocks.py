@@ -9,7 +9,7 @@ from typer.main import get_command
 
 from howsparse.cli import app
 from howsparse.cli.experiments import method_list, sparsity_list
-from howsparse.cli.networks import parse_target
+from howsparse.cli.pruning import parse_target
 from howsparse.methods import load_method
 from pages_for_tests import DOCS, ROOT, blocks, commands
 

@@ -8,7 +8,8 @@ import howsparse
 ROOMS = [
     *("errors", "parallel", "files", "progress", "shown", "arrays", "matmul", "memory", "store", "identity"),
     *("geometry", "linalg", "risk", "pruning", "limit", "training"),
-    *("problem", "methods", "records", "tasks", "loading", "integrations", "experiments", "report", "paper", "cli"),
+    *("problem", "methods", "records", "tasks", "loading", "integrations", "experiments"),
+    *("deploy", "report", "paper", "cli"),
 ]
 PACKAGE = Path(howsparse.__file__).parent
 

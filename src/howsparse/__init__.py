@@ -1,6 +1,16 @@
 """Compute how sparse a neural network can be pruned before its loss increases."""
 
 from howsparse import methods
+from howsparse.deploy import (
+    Benched,
+    DeployedNetwork,
+    bench,
+    compact,
+    export_onnx,
+    load_deployed,
+    save_deployed,
+    sparsify,
+)
 from howsparse.errors import InputError
 from howsparse.limit.audit import Audit, audit
 from howsparse.limit.best import OrderComparison, measure_orders
@@ -41,8 +51,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Audit",
+    "Benched",
     "Certificate",
     "CrossEntropy",
+    "DeployedNetwork",
     "DirectionalLimit",
     "Goal",
     "InputError",
@@ -65,13 +77,17 @@ __all__ = [
     "Training",
     "attach_l1",
     "audit",
+    "bench",
     "certify",
+    "compact",
     "compare_repairs",
     "cross_entropy",
     "directional_limit",
+    "export_onnx",
     "interaction",
     "layerwise_mask",
     "limit_cost",
+    "load_deployed",
     "load_task",
     "magnitude_mask",
     "measure",
@@ -94,6 +110,8 @@ __all__ = [
     "repair_layers",
     "repair_path",
     "repair_rounds",
+    "save_deployed",
+    "sparsify",
 ]
 
 

@@ -5,13 +5,13 @@ import sys
 import warnings
 
 from howsparse import parallel
-from howsparse.cli import evaluation, experiments, networks, paper, reporting
+from howsparse.cli import deploying, evaluation, experiments, networks, paper, pruning, reporting
 from howsparse.cli.app import COMMANDS, app
 from howsparse.cli.terminal import console, note
 from howsparse.errors import InputError
 from howsparse.loading import importing_from_here
 
-__all__ = ["app", "evaluation", "experiments", "main", "networks", "paper", "reporting"]
+__all__ = ["app", "deploying", "evaluation", "experiments", "main", "networks", "paper", "pruning", "reporting"]
 
 app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or command.callback.__name__))  # type: ignore[union-attr]
 
@@ -19,6 +19,9 @@ _EXTRAS = {
     "datasets": "tasks",
     "joblib": "tasks",
     "matplotlib": "plots",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
     "PIL": "tasks",
     "sklearn": "tasks",
     "transformers": "huggingface",

@@ -9,7 +9,7 @@ import numpy as np
 
 from howsparse.cli.cost import PASSES, say_cost
 from howsparse.cli.subject import GoalOptions, Subject
-from howsparse.cli.terminal import note, print_json, stage_bars
+from howsparse.cli.terminal import note, stage_bars
 from howsparse.errors import InputError
 
 if TYPE_CHECKING:
@@ -158,10 +158,8 @@ def prune_by_order(
     order: str,
     seed: int,
     as_json: bool,
-    about: dict[str, object],
-    record: Path | None,
-) -> "Mask":
-    """The mask of an order at a given sparsity, or at the measured one; print what it does to the test data.
+) -> "tuple[Mask, dict[str, Any]]":
+    """The mask of an order at a given sparsity, or at the measured one, with numbers; print what it does to the data.
 
     Raises:
         InputError: the sparsity is the predicted one or the limit, which are for magnitude pruning.
@@ -179,32 +177,20 @@ def prune_by_order(
         raise InputError("--order best needs a goal to compare the orders; leave out --sparsity, or name an order")
     ranked = rank(subject.model, order, subject.train, loss=subject.loss, seed=seed)
     mask = ranked.mask(float(target))
-    show_mask(subject, mask, order, numbers, as_json, about, record)
-    return mask
+    return mask, numbers | show_mask(subject, mask, order, as_json)
 
 
-def show_mask(
-    subject: Subject,
-    mask: "Mask",
-    order: str,
-    numbers: dict[str, Any],
-    as_json: bool,
-    about: dict[str, object],
-    record: Path | None,
-) -> None:
-    """Evaluate a mask on the test data, and print and record what it does."""
+def show_mask(subject: Subject, mask: "Mask", order: str, as_json: bool) -> dict[str, Any]:
+    """Evaluate a mask on the test data, print what it does unless JSON is asked for, and return the numbers."""
     from howsparse.limit.assess import check_mask
 
     after = check_mask(subject.model, mask, subject.test, subject.loss)
-    numbers |= {"order": order, "pruned_sparsity": mask.sparsity, "pruned_accuracy": after.accuracy}
-    write_measurement(record, about | numbers)
-    if as_json:
-        print_json(numbers | about)
-    else:
+    if not as_json:
         accuracy = "" if after.accuracy is None else f", accuracy {100 * after.accuracy:.2f} %"
         what = "test data" if subject.splits else "data"
         removed = f"{100 * mask.sparsity:.1f} % removed by the {order} order"
         print(f"{removed}: loss {after.loss:.4g}{accuracy} on the {what}")
+    return {"order": order, "pruned_sparsity": mask.sparsity, "pruned_accuracy": after.accuracy}
 
 
 def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:

@@ -83,7 +83,7 @@ function drawRow(svg, found, name, words, axis, plot, y) {
 
 // A text right of a span, left of it, or above it, whichever has room.
 function besideSpan(words, from, to, end, y) {
-  const long = 7 * words.length + 12;
+  const long = 7.4 * words.length + 12;
   if (to + long < end) return text(to + 12, y + 4, words, { class: "row halo" });
   if (from - long > LEFT) return text(from - 12, y + 4, words, { class: "row halo", "text-anchor": "end" });
   return text(Math.max(LEFT, Math.min(from, end - long + 12)), y - 9, words, { class: "row halo" });

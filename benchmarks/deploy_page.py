@@ -1,0 +1,87 @@
+"""The tables of docs/deploy.md, made from the records of `benchmarks.deploy`."""
+
+from typing import Any
+
+__all__ = ["page"]
+
+Line = dict[str, Any]
+DENSE = ("dense, torch", "dense, oneDNN", "dense, oneDNN with packed weights")
+HEAD = """# Smaller and faster on this machine
+
+A mask alone saves nothing. Three functions turn zeros into time and memory, and `howsparse bench` says whether they do:
+
+```python
+smaller = howsparse.compact(model, example)  # dead units and channels are removed; outputs stay the same
+faster = howsparse.sparsify(smaller, example)  # sparse layers where they are faster on this machine
+print(howsparse.bench(model, example))  # times of each layer and of the whole
+```
+
+```
+howsparse bench fc5-cifar10 --weights net.safetensors --data uoft-cs/cifar10 --sparsity 0.98
+```
+
+- **Compaction** removes a unit or channel if all its inputs or all its outputs are zero. A unit without inputs is a
+  constant, which moves into the bias of the next layer. A convolution that pads with zeros keeps one channel for all
+  constants. A BatchNorm scale of zero counts as zero. Torch-Pruning's dependency graph says which weights belong to a
+  channel. Outputs are compared in float64; a network that cannot be traced stays as it is, and `howsparse.bench` and
+  `howsparse.deploy.compacted` say why.
+- **Sparse layers** hold the nonzero weights with 32-bit indices. Each layer is timed with every kernel for each batch
+  size: torch's CSR by MKL, SciPy's CSR, weighted sums of embedding rows (FBGEMM), dense MKL and dense oneDNN. A call
+  takes the kernel that won. Copies, pickles and state dicts hold the nonzero weights. Under `torch.compile` a sparse
+  layer is compiled with the rest, and takes embedding sums. Activations are not fused.
+- **Break-even** is the smallest sparsity, of those tried with random masks at the layer's shape, at which a sparse
+  kernel wins. Below it, stay dense, or train with l1.
+- On a GPU, `howsparse.deploy.semi_structured` puts torch's 2:4 tensors in the place of linear layers whose masks allow
+  it. It was not measured: no GPU was at hand.
+"""
+
+
+def page(lines: list[Line]) -> str:
+    """The page.
+
+    Args:
+        lines: records; the last one of each network and batch size counts.
+    """
+    newest = {(line["network"], line["batch"]): line for line in lines if line["kind"] == "deploy"}
+    if not newest:
+        return HEAD
+    last = list(newest.values())[-1]["made"]
+    text = f"""
+## Measured
+
+Made by `{last["command"]}` on this processor: {last["machine"]["processor"]}; the records are in
+`results/deploy.jsonl`. All ways to run a network took turns in one process. Times are medians of a call. *Times
+faster* is beside the fastest dense way of torch. torch's default is MKL; oneDNN is faster on AMD processors, and
+fastest with weights in its own layout, which `torch.compile` uses for frozen weights.
+"""
+    return HEAD + text + "".join(_table(network, newest) for network in dict.fromkeys(name for name, _ in newest))
+
+
+def _table(network: str, newest: dict[tuple[str, int], Line]) -> str:
+    mine = [line for (name, _), line in newest.items() if name == network]
+    heads = "".join(f" batch {line['batch']} | times faster |" for line in mine)
+    rows = [f"| |{heads}", f"|---|{'---|---|' * len(mine)}"]
+    for way in mine[0]["seconds"]:
+        cells = "".join(_cells(line, way) for line in mine)
+        rows.append(f"| {way} |{cells}")
+    return f"\n### {network}\n\n{_about(mine)}\n\n" + "\n".join(rows) + "\n"
+
+
+def _cells(line: Line, way: str) -> str:
+    seconds = {name: each["median"] for name, each in line["seconds"].items()}
+    dense = min(seconds[name] for name in seconds if name in DENSE or name == "dense, torch, channels last")
+    return f" {1e3 * seconds[way]:.3f} ms | {dense / seconds[way]:.1f} |"
+
+
+def _about(mine: list[Line]) -> str:
+    first = mine[0]
+    sentences = [f"{first['compaction'].capitalize()}; the largest relative difference is"]
+    sentences[0] += f" {max(line['compaction_error'] for line in mine):.0e} in float64."
+    if first.get("accuracy"):
+        each = ", ".join(f"{name}: {100 * value:.2f} %" for name, value in first["accuracy"].items())
+        sentences.append(f"Accuracy on the test images: {each}.")
+        sizes = ", ".join(f"{name}: {value:,}" for name, value in first["parameters"].items())
+        sentences.append(f"Parameters: {sizes}.")
+    memory = ", ".join(f"{name}: {value / 2**20:.2f} MiB" for name, value in first["bytes"].items())
+    sentences.append(f"Memory: {memory}. {first['threads']} threads.")
+    return " ".join(sentences)
