@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up what they need in .venv, once, and run.
+# `make demo`, `make test` and `make docs` set up what they need in .venv, once, and run.
 #   PYTHON=python3.12   which interpreter makes the environment (3.11 or later)
 #   TORCH=              use the torch already installed for that interpreter, instead of the pinned one
 
@@ -6,7 +6,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test lint install bench-install clean
+.PHONY: demo test docs lint install bench-install clean
 
 demo: install
 	$(BIN)/howsparse demo --output build/howsparse-demo.png --force
@@ -14,6 +14,10 @@ demo: install
 # A process for each core, at most eight. Each computes on one thread: more would only wait for each other.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
+
+# The site, in build/site. A link that leads nowhere is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 lint: install
 	$(BIN)/ruff format --check .
