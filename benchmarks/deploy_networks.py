@@ -42,7 +42,7 @@ class Sources:
 
 def pruned_fc5(sources: Sources, sparsity: float) -> nn.Module:
     """FC5, trained for 30 epochs with l1 1e-4, with the smallest weights set to zero."""
-    model = fc5()
+    model: nn.Module = fc5()
     if sources.weights is not None:
         load_weights(model, sources.weights)
     else:
@@ -90,11 +90,16 @@ def structured(sources: Sources) -> nn.Module:
             if epoch == last:
                 term.remove()
                 zeros = [(p, p != 0) for p in norms]
-                optimizer.register_step_post_hook(lambda *_: [p.data.mul_(kept) for p, kept in zeros])
+                optimizer.register_step_post_hook(lambda *_: _hold(zeros))
 
         _fit(model, optimizer, train, before)
 
     return _kept(model, sources.folder / "resnet20-structured.safetensors", made)
+
+
+def _hold(zeros: list[tuple[nn.Parameter, Tensor]]) -> None:
+    for parameter, kept in zeros:
+        parameter.data.mul_(kept)
 
 
 def torch_pruned(sources: Sources, ratio: float, example: Tensor) -> nn.Module:

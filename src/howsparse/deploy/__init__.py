@@ -2,6 +2,7 @@
 
 from howsparse.deploy.bench import Benched, bench
 from howsparse.deploy.compact import Compacted, compact, compacted
+from howsparse.deploy.semi_structured import semi_structured
 from howsparse.deploy.sparse import SparseConv2d, SparseLinear
 from howsparse.deploy.sparsify import sparsify
 from howsparse.deploy.timing import Latency, bytes_of, latency
@@ -17,5 +18,6 @@ __all__ = [
     "compact",
     "compacted",
     "latency",
+    "semi_structured",
     "sparsify",
 ]
