@@ -117,7 +117,7 @@ def test_a_unit_without_inputs_moves_into_the_next_bias() -> None:
     first.bias.data[0] = 0
     smaller = compact(nn.Sequential(first, nn.Sigmoid(), last), torch.zeros(1, 2))
     bias = dict(smaller.named_parameters())["2.bias"]
-    assert bias.item() == pytest.approx(float(last.bias + 0.5 * last.weight[0, 0]))
+    assert bias.item() == pytest.approx((last.bias + 0.5 * last.weight[0, 0]).item())
 
 
 def test_the_mask_of_torch_becomes_zeros_and_the_network_stays() -> None:
