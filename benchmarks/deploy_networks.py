@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import howsparse
-from benchmarks.real_networks_cases import ResNet, cifar10, resnet
+from benchmarks.real_networks_cases import cifar10, resnet
 from benchmarks.real_networks_cases import Sources as Files
 from howsparse.loading import load_weights
 from howsparse.tasks.data import Images, ShuffledBatches
 from howsparse.tasks.networks import alexnet, fc5
 from howsparse.training.loop import fit
 
-__all__ = ["Sources", "accuracy", "alexnet_linear", "pruned_fc5", "structured", "torch_pruned"]
+__all__ = ["Sources", "accuracy", "alexnet_linear", "dense_resnet20", "pruned_fc5", "structured", "torch_pruned"]
 
 STEPS = {"images": 4000, "epochs": 4, "batch": 64, "learning_rate": 0.01}
 STRENGTH = 0.03  # of the l1 term on scales and shifts of the BatchNorms inside blocks
@@ -151,6 +151,3 @@ def _kept(model: nn.Module, file: Path, train: Callable[[nn.Module], None]) -> n
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in copy.deepcopy(model).state_dict().items()}, file)
     return model.eval()
-
-
-__all__ += ["ResNet", "dense_resnet20"]
