@@ -11,8 +11,9 @@ BIN := .venv/bin
 demo: install
 	$(BIN)/howsparse demo --output build/howsparse-demo.png --force
 
+# A process for each core, at most eight. Each computes on one thread: more would only wait for each other.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import howsparse
-from benchmarks.real_networks_cases import cifar10, resnet
 from benchmarks.real_networks_cases import Sources as Files
+from benchmarks.real_networks_cases import cifar10, resnet
 from howsparse.loading import load_weights
 from howsparse.tasks.data import Images, ShuffledBatches
 from howsparse.tasks.networks import alexnet, fc5

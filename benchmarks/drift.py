@@ -4,7 +4,7 @@
         [--record results/drift.jsonl] [--table docs/drift.md]
 
 Probe, tolerance and Lanczos steps are the same for every number of images, so that only the data differ. The sampling
-error of `howsparse.limit.bracket` is modelled on these numbers.
+error of `howsparse.limit.levels.data_drift` is modelled on these numbers.
 """
 
 import argparse

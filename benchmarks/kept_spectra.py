@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from howsparse.files import save_tensors
 from howsparse.linalg import Operator, Remembered, Spectrum, Tridiagonal, grow_spectrum
 from howsparse.store import Kind, Store
 
@@ -42,21 +41,19 @@ def probed_spectrum(operator: Operator, like: torch.Tensor, *, seed: int, steps:
     return spectrum
 
 
-def _write(spectrum: Spectrum, file: Path) -> None:
-    tensors = {"sizes": torch.tensor([spectrum.size, spectrum.num_zero, int(spectrum.positive)])}
+def _pack(spectrum: Spectrum) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    tensors: dict[str, torch.Tensor] = {}
     for i, part in enumerate(spectrum.tridiagonals):
         tensors |= {f"{i}.diagonal": torch.tensor(part.diagonal), f"{i}.off_diagonal": torch.tensor(part.off_diagonal)}
-    save_tensors(tensors, file)
+    return {"size": spectrum.size, "num_zero": spectrum.num_zero, "positive": spectrum.positive}, tensors
 
 
-def _read(file: Path) -> Spectrum:
-    tensors = load_file(file)
-    size, num_zero, positive = (int(number) for number in tensors.pop("sizes"))
+def _unpack(fields: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Spectrum:
     parts = [
         Tridiagonal(tensors[f"{i}.diagonal"].numpy(), tensors[f"{i}.off_diagonal"].numpy())
         for i in range(len(tensors) // 2)
     ]
-    return Spectrum(tuple(parts), size, num_zero, bool(positive))
+    return Spectrum(tuple(parts), **fields)
 
 
-_SPECTRUM = Kind("spectrum", 1, _write, _read)
+_SPECTRUM = Kind("spectrum", 1, _pack, _unpack)

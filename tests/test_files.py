@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from howsparse.errors import InputError
-from howsparse.files import refuse_to_overwrite, save_checkpoint, save_tensors, write_whole
+from howsparse.files import refuse_to_overwrite, save_tensors, write_whole
 
 
 @pytest.fixture
@@ -85,18 +85,6 @@ def test_tensors_round_trip_whatever_their_storage(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert back[name].dtype == tensor.dtype
         assert torch.equal(back[name], tensor)
-
-
-def test_a_checkpoint_loads_without_trusting_it(tmp_path: Path) -> None:
-    model = nn.Linear(2, 3)
-    optimizer = torch.optim.Adam(model.parameters())
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    save_checkpoint({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "n": 1}, tmp_path / "c.pt")
-    state = torch.load(tmp_path / "c.pt", weights_only=True)
-    assert state["n"] == 1
-    assert all(torch.equal(state["model"][name], value) for name, value in model.state_dict().items())
-    assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], optimizer.state[model.weight]["exp_avg"])
 
 
 def test_refuse_to_overwrite(tmp_path: Path) -> None:

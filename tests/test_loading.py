@@ -51,3 +51,19 @@ def test_weights_of_another_model_are_refused(change: object, tmp_path: Path) ->
     with pytest.raises(InputError, match="is not a state dict of this model") as caught:
         load_weights(network(1), tmp_path / "w.pt")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8, torch.bool, torch.float16, torch.float64])
+def test_numbers_of_another_kind_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Another precision is converted; the imaginary part of a complex number, or a quantised one, has no place."""
+    state, model = network(0).state_dict(), network(1)
+    before = model.state_dict()["2.weight"].clone()
+    state["2.weight"] = state["2.weight"].to(dtype)
+    torch.save(state, tmp_path / "w.pt")
+    if dtype.is_floating_point:
+        load_weights(model, tmp_path / "w.pt")
+        assert torch.equal(model.state_dict()["2.weight"], state["2.weight"].float())
+        return
+    with pytest.raises(InputError, match=rf"'2.weight' is {str(dtype)[6:]} in the file and float32 in the model"):
+        load_weights(model, tmp_path / "w.pt")
+    assert torch.equal(model.state_dict()["2.weight"], before)

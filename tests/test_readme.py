@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from howsparse.cli import app
 from howsparse.cli.experiments import method_list, sparsity_list
-from howsparse.cli.networks import parse_target
+from howsparse.cli.pruning import parse_target
 from howsparse.methods import load_method
 from howsparse.paper.render import markdown_table, paper_table
 from howsparse.paper.tables import table

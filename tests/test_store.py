@@ -1,6 +1,9 @@
 """The store: one value for one key, whoever asks, and never a damaged or a foreign one."""
 
 import multiprocessing
+import re
+import shutil
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from howsparse.errors import InputError
 from howsparse.store import Kind, Store, digest
 
-TEXT = Kind[str]("text", 1, lambda value, path: path.write_text(value), lambda path: path.read_text())
+TEXT = Kind[str]("text", 1, lambda value: ({"text": value}, {}), lambda fields, tensors: str(fields["text"]))
 
 
 class Counted:
@@ -103,29 +106,63 @@ def test_what_has_no_content_has_no_digest() -> None:
         digest([object()])
 
 
-def test_every_flipped_byte_is_seen(tmp_path: Path) -> None:
+def test_no_flipped_bit_is_used(tmp_path: Path) -> None:
     Store(tmp_path).get(TEXT, {}, {}, Counted("0123456789"))
-    (entry,) = entries(tmp_path)
-    for name in ("value", "entry.json"):
-        whole = (entry / name).read_bytes()
-        for place in range(len(whole)):
-            damaged = bytearray(whole)
-            damaged[place] ^= 1
-            (entry / name).write_bytes(damaged)
-            compute = Counted("0123456789")
+    (file,) = entries(tmp_path)
+    whole = file.read_bytes()
+    for place in range(0, 8 * len(whole), 13):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        compute = Counted("0123456789")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             assert Store(tmp_path).get(TEXT, {}, {}, compute) == "0123456789"
-            assert compute.calls == 1, (name, place)
-            assert (entry / name).read_bytes() == whole
+        assert len(caught) == compute.calls
+        if compute.calls:
+            (told,) = caught
+            assert re.fullmatch(r"kept work is made again: [^\n]*", str(told.message))
+            assert file.read_bytes() == whole
+        else:  # a bit that says nothing, such as one of the spaces that fill up a header
+            assert 8 <= place // 8 < len(whole)
 
 
-def test_an_entry_that_was_cut_short_or_is_another_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100, -1])
+def test_a_file_that_was_cut_short_is_made_again(length: int, tmp_path: Path) -> None:
+    Store(tmp_path).get(TEXT, {}, {}, Counted("one"))
+    (file,) = entries(tmp_path)
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.warns(UserWarning, match="kept work is made again"):
+        assert Store(tmp_path).get(TEXT, {}, {}, Counted("one")) == "one"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"sha256": 1', b"[" * 10_000])
+def test_a_file_with_other_contents_is_made_again(content: bytes, tmp_path: Path) -> None:
+    Store(tmp_path).get(TEXT, {}, {}, Counted("one"))
+    (file,) = entries(tmp_path)
+    for written in (content, len(content).to_bytes(8, "little") + content):  # as it is, and as a safetensors header
+        file.write_bytes(written)
+        with pytest.warns(UserWarning, match="kept work is made again"):
+            assert Store(tmp_path).get(TEXT, {}, {}, Counted("one")) == "one"
+
+
+def test_a_file_that_was_copied_over_another_is_found(tmp_path: Path) -> None:
     for text in ("one", "two"):
         Store(tmp_path).get(TEXT, {"name": text}, {}, Counted(text))
-    one, two = sorted(entries(tmp_path), key=lambda entry: (entry / "value").read_text())
-    (one / "value").write_bytes((two / "value").read_bytes())
-    assert Store(tmp_path).get(TEXT, {"name": "one"}, {}, Counted("one")) == "one"
-    (two / "value").write_text("")
-    assert Store(tmp_path).get(TEXT, {"name": "two"}, {}, Counted("two")) == "two"
+    one, two = sorted(entries(tmp_path), key=lambda file: b"one" not in file.read_bytes())
+    shutil.copyfile(two, one)
+    with pytest.warns(UserWarning, match="is the text of other inputs or options"):
+        assert Store(tmp_path).get(TEXT, {"name": "one"}, {}, Counted("one")) == "one"
+    assert Store(tmp_path).get(TEXT, {"name": "two"}, {}, Counted("never")) == "two"
+
+
+def test_work_of_an_earlier_version_is_made_again_with_a_warning(tmp_path: Path) -> None:
+    Store(tmp_path).get(TEXT, {}, {}, Counted())
+    (file,) = entries(tmp_path)
+    file.unlink()
+    file.with_suffix("").mkdir()
+    with pytest.warns(UserWarning, match="of an earlier howsparse"):
+        assert Store(tmp_path).get(TEXT, {}, {}, Counted("again")) == "again"
 
 
 def test_unfinished_work_is_found_again_and_removed_in_the_end(tmp_path: Path) -> None:
@@ -142,8 +179,8 @@ def test_unfinished_work_is_found_again_and_removed_in_the_end(tmp_path: Path) -
     with pytest.raises(KeyboardInterrupt):
         Store(tmp_path).get(TEXT, {}, {}, stopped)
     assert Store(tmp_path).get(TEXT, {}, {}, rest) == "half and the rest"
-    (entry,) = entries(tmp_path)
-    assert sorted(file.name for file in entry.iterdir()) == ["entry.json", "value"]
+    (file,) = entries(tmp_path)
+    assert file.is_file()
 
 
 def count_calls(folder: Path, barrier: "multiprocessing.synchronize.Barrier") -> None:

@@ -1,7 +1,16 @@
 """Compute how sparse a neural network can be pruned before its loss increases."""
 
 from howsparse import methods
-from howsparse.deploy import Benched, bench, compact, sparsify
+from howsparse.deploy import (
+    Benched,
+    DeployedNetwork,
+    bench,
+    compact,
+    export_onnx,
+    load_deployed,
+    save_deployed,
+    sparsify,
+)
 from howsparse.errors import InputError
 from howsparse.limit.audit import Audit, audit
 from howsparse.limit.best import OrderComparison, measure_orders
@@ -45,6 +54,7 @@ __all__ = [
     "Benched",
     "Certificate",
     "CrossEntropy",
+    "DeployedNetwork",
     "DirectionalLimit",
     "Goal",
     "InputError",
@@ -73,9 +83,11 @@ __all__ = [
     "compare_repairs",
     "cross_entropy",
     "directional_limit",
+    "export_onnx",
     "interaction",
     "layerwise_mask",
     "limit_cost",
+    "load_deployed",
     "load_task",
     "magnitude_mask",
     "measure",
@@ -98,6 +110,7 @@ __all__ = [
     "repair_layers",
     "repair_path",
     "repair_rounds",
+    "save_deployed",
     "sparsify",
 ]
 

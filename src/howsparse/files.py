@@ -1,4 +1,8 @@
-"""Functions to write files in one step, with a description of their contents, and without overwriting user files."""
+"""Functions to write files in one step, with a description of their contents, and without overwriting user files.
+
+A document is the one format of everything that is kept: a safetensors file whose header has the kind and the version
+of its contents, for kept work also the key of what was computed, and a digest of all of this and of every tensor.
+"""
 
 import hashlib
 import json
@@ -20,7 +24,6 @@ __all__ = [
     "document_kind",
     "load_document",
     "refuse_to_overwrite",
-    "save_checkpoint",
     "save_document",
     "save_tensors",
     "write_whole",
@@ -42,6 +45,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     os.close(handle)
     try:
         write(Path(name))
+        with Path(name).open("r+b") as written:  # Windows flushes only what is open for writing
+            os.fsync(written.fileno())
         Path(name).chmod(0o666 & ~_umask())
         Path(name).replace(path)
     finally:
@@ -63,9 +68,15 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict
 
 
 def save_document(
-    path: str | Path, kind: str, version: int, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    path: str | Path,
+    kind: str,
+    version: int,
+    fields: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    key: str | None = None,
 ) -> None:
-    """Write numbers and tensors to one safetensors file, with the kind and the version in its header.
+    """Write numbers and tensors to one safetensors file, with the kind, the version and a digest in its header.
 
     Args:
         path: path of the file.
@@ -73,25 +84,31 @@ def save_document(
         version: version of the kind's schema.
         fields: all values that are not tensors, as JSON values.
         tensors: tensors by name.
+        key: for kept work, a digest of all that decides the contents.
     """
-    about = {"kind": kind, "schema_version": version, "fields": dict(fields)}
+    about: dict[str, Any] = {"kind": kind, "schema_version": version, "fields": dict(fields)}
+    if key is not None:
+        about["key"] = key
     header = json.dumps(about | {"sha256": _content(about, tensors)})
     save_tensors(tensors, path, {_ABOUT: header})
 
 
-def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a file that `save_document` wrote. No code in the file is run.
+def load_document(
+    path: str | Path, kind: str, version: int, *, key: str | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file that `save_document` wrote, and check its digest. No code in the file is run.
 
     Args:
         path: path of the file.
         kind: expected kind of the contents.
         version: newest version of the kind's schema that can be read.
+        key: expected key; None reads a file with any key or none.
 
     Returns:
         The fields and the tensors.
 
     Raises:
-        InputError: the file does not exist, has another kind or a newer version, or is damaged.
+        InputError: the file does not exist, has another kind, another key or a newer version, or is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -100,7 +117,7 @@ def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, 
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a readable file of tensors: {str(error).splitlines()[0]}") from error
     if not isinstance(header, dict) or header.get("kind") != kind:
         what = f"a {header['kind']}" if isinstance(header, dict) and "kind" in header else "something else"
@@ -108,6 +125,8 @@ def load_document(path: str | Path, kind: str, version: int) -> tuple[dict[str, 
     found = header.pop("sha256", None)
     if found != _content(header, tensors):
         raise InputError(f"{path} is damaged: its checksum is wrong; restore it or make it again")
+    if key is not None and header.get("key") != key:
+        raise InputError(f"{path} is the {kind} of other inputs or options, perhaps a copied file; remove it")
     if header["schema_version"] > version:
         raise InputError(
             f"{path} was written by a newer howsparse (schema version {header['schema_version']}); upgrade"
@@ -123,11 +142,6 @@ def document_kind(path: str | Path) -> str | None:
     except (SafetensorError, OSError, ValueError):
         return None
     return header.get("kind") if isinstance(header, dict) else None
-
-
-def save_checkpoint(state: dict[str, object], path: str | Path) -> None:
-    """Write a training state in a format that `torch.load(weights_only=True)` can read."""
-    write_whole(path, lambda file: torch.save(state, file))
 
 
 def refuse_to_overwrite(path: Path, force: bool) -> None:
@@ -146,7 +160,7 @@ def _content(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        state.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return state.hexdigest()
 
 

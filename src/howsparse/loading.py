@@ -148,7 +148,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     with "module." (DataParallel) or "_orig_mod." (torch.compile). It may lack the counters of BatchNorm.
 
     Raises:
-        InputError: the file does not exist, is not a state dict, contains code, or belongs to another model.
+        InputError: the file does not exist, is not a state dict, contains code, or belongs to another model, or its
+            numbers are of another kind, for example complex.
     """
     expected = model.state_dict()
     state = _without_prefix(read_tensors(path), expected)
@@ -163,7 +164,21 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} in the model"
             raise InputError(f"{path} is not a state dict of this model: '{name}' has shape {shapes}")
+        if not _keeps_value(tensor.dtype, expected[name].dtype):
+            raise InputError(
+                f"{path}: '{name}' is {_plain_name(tensor.dtype)} in the file and {_plain_name(expected[name].dtype)}"
+                " in the model; save it in the model's type"
+            )
     model.load_state_dict(state)
+
+
+def _keeps_value(given: torch.dtype, own: torch.dtype) -> bool:
+    """Whether numbers of one type are, up to rounding, numbers of another one: complex and quantised ones are not."""
+    return given == own or (given.is_floating_point == own.is_floating_point and not given.is_complex)
+
+
+def _plain_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def read_change(path: Path, model: nn.Module) -> Mask | dict[str, Tensor]:

@@ -15,8 +15,8 @@ from torch import nn
 from howsparse.errors import InputError
 from howsparse.identity import describe
 from howsparse.pruning.masks import Mask
-from howsparse.risk.batches import FirstExamples, SamePasses, batch_length
-from howsparse.risk.losses import Loss, as_loss, cross_entropy
+from howsparse.risk.batches import FirstExamples, SamePasses
+from howsparse.risk.losses import Loss, as_loss, counted_examples, cross_entropy
 from howsparse.store import digest
 from howsparse.training import Schedule
 
@@ -147,9 +147,12 @@ class Problem:
 
         Args:
             examples: number of examples, from the first on; by default all.
+
+        Raises:
+            InputError: on reading, if ``examples`` end inside of a batch that cannot be split.
         """
         batches = self._study
-        return batches if examples is None else FirstExamples(batches, examples)
+        return batches if examples is None else FirstExamples(batches, examples, exact=True)
 
     @cached_property
     def _study(self) -> Iterable[Any]:
@@ -164,9 +167,9 @@ class Problem:
 
     @cached_property
     def num_examples(self) -> int:
-        """Number of training examples in one pass."""
+        """Number of training examples in one pass, without those whose labels do not count."""
         known = getattr(self._study, "num_examples", None)
-        return sum(batch_length(batch) for batch in self._study) if known is None else int(known)
+        return sum(counted_examples(self.loss, batch) for batch in self._study) if known is None else int(known)
 
     @cached_property
     def data(self) -> str:

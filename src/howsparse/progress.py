@@ -79,7 +79,7 @@ def stage_bars(
             row, began, first = rows[stage]
             ahead = work_ahead(stage, total, (now - began) / (done - first)) if done > first else ""
             on_step(f"{stage}: {done} of {total}" + (f"; {ahead}" if ahead else ""))
-            shown.update(row, completed=done, description=f"{stage}, {ahead}" if ahead else stage)
+            shown.update(row, completed=done, total=total, description=f"{stage}, {ahead}" if ahead else stage)
 
         yield show
 

@@ -1,27 +1,27 @@
 """`Store`, the only cache of this package: trainings, products, limits and studies, stored in a folder.
 
-A store is a folder of entries. An entry's name is a digest of everything that decides its value: the kind, the version
-of the format, the inputs and all options. If one of these changes, the value gets a new entry. This module contains all
-locks, all writes in one step, all checks of stored entries, and the folders for unfinished work.
+A store is a folder of documents (`howsparse.files`). Its key is a digest of everything that decides the value: the
+kind, the version of the format, the inputs and all options. If one of these changes, the value gets a new file. The key
+is in the file's name and in the file, and the file has a digest of its contents: a file that is damaged, or that is a
+copy of another one, is never used. It is made again, with a warning.
 """
 
 import hashlib
-import json
-import os
 import shutil
-import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import filelock
 import torch
 from torch import Tensor
 
 from howsparse.errors import InputError
+from howsparse.files import load_document, save_document
 from howsparse.parallel import from_first, is_first
 
 __all__ = ["Kind", "Store", "digest"]
@@ -31,29 +31,29 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Kind(Generic[Value]):
-    """A kind of stored value, with the functions that write and read it.
+    """A kind of stored value, with the functions that make it a document and back.
 
     Attributes:
         name: name of the kind, for example "training".
-        version: version of the format; entries of other versions are computed again.
-        write: ``write(value, path)`` writes one file.
-        read: ``read(path)`` returns the value of a file.
+        version: version of the format; values of other versions are computed again.
+        pack: ``pack(value)`` returns its JSON fields and its tensors by name.
+        unpack: ``unpack(fields, tensors)`` returns the value.
     """
 
     name: str
     version: int
-    write: Callable[[Value, Path], object]
-    read: Callable[[Path], Value]
+    pack: Callable[[Value], tuple[Mapping[str, Any], Mapping[str, Tensor]]]
+    unpack: Callable[[dict[str, Any], dict[str, Tensor]], Value]
 
 
 class Store:
     """A folder in which computed values are stored.
 
     Args:
-        folder: folder of the entries; it is made when the first value is stored. With None, no value is stored.
+        folder: folder of the files; it is made when the first value is stored. With None, no value is stored.
 
     >>> from tempfile import TemporaryDirectory
-    >>> number = Kind("number", 1, lambda value, path: path.write_text(str(value)), lambda path: int(path.read_text()))
+    >>> number = Kind("number", 1, lambda value: ({"value": value}, {}), lambda fields, tensors: fields["value"])
     >>> with TemporaryDirectory() as folder:
     ...     store = Store(Path(folder))
     ...     [store.get(number, {"base": 2}, {"power": 3}, compute) for compute in (lambda work: 8, lambda work: 1 // 0)]
@@ -72,7 +72,7 @@ class Store:
     ) -> Value:
         """Read the value of these inputs and options if it is stored; else compute and store it.
 
-        While one process computes an entry, other processes that need it wait. The processes of one group (`torchrun`)
+        While one process computes a value, other processes that need it wait. The processes of one group (`torchrun`)
         compute together, and the first of them reads and writes for all.
 
         Args:
@@ -90,21 +90,22 @@ class Store:
         Raises:
             InputError: the folder cannot be written to.
 
-        >>> number = Kind("number", 1, lambda value, path: None, lambda path: 0)
+        >>> number = Kind("number", 1, lambda value: ({"value": value}, {}), lambda fields, tensors: fields["value"])
         >>> Store(None).get(number, {"base": 2}, {"power": 3}, lambda workspace: 2**3)
         8
         """
         if self.folder is None:
             return compute(None)
-        entry = self.folder / f"{kind.name}-{digest([kind.name, kind.version, inputs, options])[:32]}"
-        with _locked(entry):
-            found = from_first(lambda: _read(kind, entry))
+        key = digest([kind.name, kind.version, inputs, options])
+        file = self.folder / f"{kind.name}-{key[:32]}.safetensors"
+        with _locked(file):
+            found = from_first(lambda: _read(kind, key, file))
             if found is not None:
                 return found[0]
-            workspace = entry.with_name(f"{entry.name}.unfinished")
+            workspace = file.with_suffix(".unfinished")
             value = compute(workspace)
             if is_first():
-                _write(kind, value, entry)
+                save_document(file, kind.name, kind.version, *kind.pack(value), key=key)
                 shutil.rmtree(workspace, ignore_errors=True)
             return value
 
@@ -130,7 +131,7 @@ def digest(value: object) -> str:
     return state.hexdigest()
 
 
-def _pieces(value: object) -> Iterator[bytes]:
+def _pieces(value: object) -> "Iterator[bytes | memoryview]":
     """The value as pieces of bytes. Each contains its type, so that different values never give the same pieces."""
     if isinstance(value, Enum):
         value = value.value
@@ -138,7 +139,7 @@ def _pieces(value: object) -> Iterator[bytes]:
         yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
         plain = value.detach().cpu().contiguous()
         # a tensor of one value counts as contiguous whatever its stride is, but view needs a stride of 1
-        yield plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
+        yield memoryview(plain.as_strided((plain.numel(),), (1,)).view(torch.uint8).numpy())  # type: ignore[arg-type]
     elif isinstance(value, Mapping):
         yield f"mapping {len(value)}".encode()
         for key in sorted(value, key=str):
@@ -158,51 +159,29 @@ def _pieces(value: object) -> Iterator[bytes]:
 
 
 @contextmanager
-def _locked(entry: Path) -> Iterator[None]:
-    """Wait until no other process computes the entry. The operating system releases the lock when its process ends."""
+def _locked(file: Path) -> Iterator[None]:
+    """Wait until no other process computes the value. The operating system releases the lock when its process ends."""
     with ExitStack() as stack:
         if is_first():
-            folder = entry.parent / ".locks"
+            folder = file.parent / ".locks"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(filelock.FileLock(folder / f"{entry.name}.lock"))
+                stack.enter_context(filelock.FileLock(folder / f"{file.stem}.lock"))
             except NotImplementedError:
                 pass  # the file system has no locks: two processes may compute the same value, which is still correct
             except OSError as error:
-                raise InputError(f"cannot write to {entry.parent}: {error.strerror}; choose another folder") from error
+                raise InputError(f"cannot write to {file.parent}: {error.strerror}; choose another folder") from error
         yield
 
 
-def _read(kind: Kind[Value], entry: Path) -> tuple[Value] | None:
-    """The stored value; None if there is none, or if its file is damaged."""
-    try:
-        about = json.loads((entry / "entry.json").read_text())
-        file = entry / "value"
-        if about != _about(kind, file):
-            return None
-        return (kind.read(file),)
-    except (OSError, ValueError):
+def _read(kind: Kind[Value], key: str, file: Path) -> tuple[Value] | None:
+    """The stored value; None if there is none, or, with a warning, if its file is damaged or is that of another one."""
+    if not file.exists():
+        if file.with_suffix("").is_dir():
+            warnings.warn(f"{file.with_suffix('')} is of an earlier howsparse, so it is made again", stacklevel=4)
         return None
-
-
-def _write(kind: Kind[Value], value: Value, entry: Path) -> None:
-    """Write an entry to a temporary folder, then move it to its place in one step."""
-    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{kind.name}-") as folder:
-        made = Path(folder) / "made"
-        made.mkdir()
-        kind.write(value, made / "value")
-        (made / "entry.json").write_text(json.dumps(_about(kind, made / "value")))
-        for file in made.iterdir():
-            with file.open("r+b") as written:  # Windows flushes only what is open for writing
-                os.fsync(written.fileno())
-        shutil.rmtree(entry, ignore_errors=True)  # an entry that exists here is damaged
-        made.replace(entry)
-
-
-def _about(kind: Kind[Value], file: Path) -> dict[str, object]:
-    with file.open("rb") as content:
-        return {
-            "kind": kind.name,
-            "version": kind.version,
-            "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
-        }
+    try:
+        return (kind.unpack(*load_document(file, kind.name, kind.version, key=key)),)
+    except InputError as error:
+        warnings.warn(f"kept work is made again: {error}", stacklevel=4)
+        return None

@@ -49,7 +49,7 @@ def test_one_json_object_and_records_that_are_not_run_again(
     records = [json.loads(line) for line in written.splitlines()]
     assert len(records) == 2 + 4 + 4
     assert records[0]["made"]["command"].startswith("howsparse compare digits --epochs 2")
-    assert any(Path("kept").glob("training-*/value"))
+    assert any(Path("kept").glob("training-*.safetensors"))
 
     monkeypatch.setattr(loop, "_one_epoch", None)  # nothing is trained
     assert run(*arguments, monkeypatch=monkeypatch) == 0

@@ -47,6 +47,12 @@ def empty():
 def once():
     return iter([(torch.zeros(300, 4), torch.zeros(300, dtype=torch.long))])
 
+def odd():
+    return [(torch.zeros(32, 4), torch.zeros(32, dtype=torch.long), torch.ones(3))] * 2
+
+def first(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
 number = 3
 """
 
@@ -226,6 +232,7 @@ BAD = [
     (("limit", "mynets:net", "--data", "mynets:empty"), "batches is empty"),
     (("limit", "mynets:net", "--data", "mynets:once"), "read only once"),
     (("limit", "mynets:net", "--data", "mynets:number"), "not batches"),
+    (("limit", "mynets:net", "--data", "mynets:odd", "--loss", "mynets:first", "--images", "1"), "cannot be split"),
     (("limit", "mynets:net", "--data", "absent.npz"), "no data file at absent.npz"),
     (("limit", "mynets:net", "--data", "nothing.npz"), "no array 'inputs'"),
     (("limit", "mynets:net", "--data", "uneven.npz"), "3 inputs but 2 targets"),

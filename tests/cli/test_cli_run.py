@@ -69,7 +69,7 @@ def test_a_limit_goes_on_where_it_is_told_to_keep(
         stop_at(10, patch)
         assert run(*arguments, monkeypatch=monkeypatch) == 130
     assert capsys.readouterr().err.endswith("stopped; run the same command again to continue from kept\n")
-    assert len(list(Path("kept").rglob("product-*/value"))) == 13  # nine with the Hessian, four with the GGN
+    assert len(list(Path("kept").rglob("product-*.safetensors"))) == 13  # nine with the Hessian, four with the GGN
     with monkeypatch.context() as patch:
         stop_at(24, patch)  # 32 in all at most, nine of them known
         assert run(*arguments, monkeypatch=monkeypatch) == 0

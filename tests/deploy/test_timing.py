@@ -37,6 +37,7 @@ def test_latency_is_the_time_of_a_call(example: object) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_memory_counts_sparse_tensors_and_shared_ones_once() -> None:
     layer = nn.Linear(8, 4)
     rows = torch.arange(7)

@@ -8,10 +8,10 @@ import pytest
 
 from howsparse.errors import InputError
 from howsparse.experiments import compare as module
-from howsparse.experiments.compare import Case, cases, compare, rows, run_case
+from howsparse.experiments.compare import Case, cases, compare, rows, run_case, tables
 from howsparse.limit.options import LimitOptions
 from howsparse.methods import Run, Sparsity
-from howsparse.records import CaseKey, CaseRecord, provenance
+from howsparse.records import CaseKey, CaseRecord, provenance, settings_hash
 from methods_for_tests import small
 
 RUN = Run(limit=LimitOptions(max_products=32))
@@ -101,6 +101,45 @@ def record(method: str, target: Sparsity, seed: int, **result: object) -> CaseRe
     )  # fmt: skip
     about = {"made": provenance(), "kind": "method", "key": key, "hash": key.hash, "settings": {}, "train_examples": 1}
     return CaseRecord.model_validate(about | {"trainings": 2 + seed} | result)
+
+
+def test_a_sparsity_or_a_method_that_is_given_twice_is_one() -> None:
+    assert cases(["random", "random"], ["0.9", "0.90", 0.9, "limit", "limit"], 1) == cases(
+        ["random"], [0.9, "limit"], 1
+    )
+
+
+def test_a_record_that_is_there_twice_counts_once() -> None:
+    one, other = (record("random", 0.9, seed, accuracy=0.8 + seed / 10, sparsity=0.9) for seed in (0, 1))
+    (row,) = rows([one, other, one])
+    assert (row.seeds, row.accuracies) == ((0, 1), (0.8, 0.9))
+
+
+def changed(of: CaseRecord, settings: dict[str, object], **key: object) -> CaseRecord:
+    """The same run under other settings, as its problem's settings and key have them."""
+    own = of.key.model_copy(update={"settings_hash": settings_hash(settings), **key})
+    return of.model_copy(update={"key": own, "hash": own.hash, "settings": settings})
+
+
+def test_runs_that_differ_in_more_than_method_sparsity_and_seed_are_in_different_tables() -> None:
+    plain = record("random", 0.9, 0, accuracy=0.8, sparsity=0.9)
+    short = changed(plain, {"epochs": 5, "l1": 0.0})
+    found = tables(
+        [
+            short,
+            changed(short, short.settings, seed=1),
+            changed(plain, {"epochs": 9, "l1": 0.0}),
+            changed(plain, short.settings, examples=100),
+            changed(plain, short.settings, limit=LimitOptions(max_products=64)),
+            changed(plain, short.settings, data="other"),
+            changed(plain, {}, problem="alone"),
+        ]
+    )
+    assert [len(rows[0].seeds) for _, rows in found] == [2, 1, 1, 1, 1, 1]
+    titles = [title for title, _ in found]
+    assert len(set(titles)) == 6
+    assert titles[1] == f"p, epochs 9, data d, images all, max_products {LimitOptions().max_products}"
+    assert titles[-1] == "alone"
 
 
 def test_rows_are_means_over_seeds() -> None:

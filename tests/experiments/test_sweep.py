@@ -111,6 +111,9 @@ def test_a_computed_sparsity_gives_records_for_the_tables_and_one_study_of_a_net
         ("{tasks: [{task: digit}], methods: [dense], sparsities: [0.5]}", "no task is called 'digit'"),
         ("{tasks: [{task: digits}], methods: [magic], sparsities: [0.5]}", "no method is called 'magic'"),
         ("{tasks: [{task: digits}], methods: [dense], sparsities: [0.5], seed: 3}", "field 'seed'"),
+        ("{tasks: [{task: digits, recipe: {data: {mena: [0]}}}], methods: [dense], sparsities: [0.5]}", "field 'data'"),
+        ("{tasks: [{task: digits, recipe: {schedule: {gama: 1}}}], methods: [dense], sparsities: [0.5]}", "gama"),
+        ("{tasks: [{task: 'm:p', recipe: {data: x}}], methods: [dense], sparsities: [0.5]}", "no field 'data'"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(text: str, message: str, tmp_path: Path) -> None:
@@ -119,6 +122,13 @@ def test_a_mistake_in_the_file_is_one_line(text: str, message: str, tmp_path: Pa
         load_sweep(tmp_path / "sweep.yaml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_is_given_twice_is_run_once(tmp_path: Path) -> None:
+    tasks = "[{task: digits, recipe: {epochs: 2}}, {task: digits, recipe: {epochs: 2}}, {task: digits}]"
+    (tmp_path / "s.yaml").write_text(f"{{tasks: {tasks}, methods: [random, random], sparsities: [0.9, 0.90, '0.9']}}")
+    found = jobs_of(load_sweep(tmp_path / "s.yaml"), tmp_path / "runs.jsonl", tmp_path)
+    assert [job.entry.recipe for job in found] == [{"epochs": 2}, {}]
 
 
 def test_no_file(tmp_path: Path) -> None:

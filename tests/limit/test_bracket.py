@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import bisect
 
 from howsparse.geometry import Magnitudes, absolute_filter, larsen_interval
-from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
+from howsparse.limit.bracket import Bracket, solve_bracket
+from howsparse.limit.levels import Level, Sampling
 from howsparse.linalg.lanczos import Lanczos
 from howsparse.linalg.spectrum import Spectrum
 
@@ -57,7 +58,7 @@ def test_lower_end_is_above_the_upper_ends_share_at_the_same_radius() -> None:
 
 def test_width_factor_reaches_the_error_of_sampled_data() -> None:
     half = Spectrum(tuple(t.first(6) for t in after(7).tridiagonals), size=10**16)
-    sampling = Sampling(half, doublings=1.0, tolerance_error=0.1)
+    sampling = Sampling((Level(50, half),), examples=100, population=200, tolerance_error=0.1)
     wide, narrow = (
         solve_bracket(after(60), MAGNITUDES, 0.03, absolute_filter, sampling, width_factor=factor)
         for factor in (1.0, LARSEN)

@@ -1,5 +1,6 @@
 """Products that outlive a process: the same bits, none taken twice, none of another network."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ def limit(folder: Path | None, stop_in: str = "", after: int = 0, seed: int = 0)
 
 
 def products(folder: Path) -> list[Path]:
-    return list(folder.rglob("product-*/value"))
+    return list(folder.rglob("product-*.safetensors"))
 
 
 @pytest.mark.parametrize(
     ("stage", "after"),
-    [("recoverable", 2), ("bracket", 7), ("half the data", 2), ("upper bound", 2), ("prediction", 3)],
+    [("recoverable", 2), ("bracket", 7), ("16 examples", 2), ("upper bound", 2), ("prediction", 3)],
 )
 def test_a_limit_that_was_stopped_goes_on(stage: str, after: int, taken: list[int], tmp_path: Path) -> None:
     whole = limit(None)
@@ -95,10 +96,21 @@ def test_a_file_that_is_cut_short_counts_for_nothing(taken: list[int], tmp_path:
     product = Remembered(Hessian(risk), Store(tmp_path), "mlp") @ vector
     (file,) = products(tmp_path)
     file.write_bytes(file.read_bytes()[:-100])
-    assert torch.equal(Remembered(Hessian(risk), Store(tmp_path), "mlp") @ vector, product)
+    with pytest.warns(UserWarning, match="kept work is made again"):
+        assert torch.equal(Remembered(Hessian(risk), Store(tmp_path), "mlp") @ vector, product)
     assert len(taken) == 2
     assert torch.equal(Remembered(Hessian(risk), Store(tmp_path), "mlp") @ vector, product)
     assert len(taken) == 2
+
+
+def test_a_product_that_was_copied_over_another_is_taken_again(taken: list[int], tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        limit(tmp_path / "kept", "bracket", 7)
+    one, *others = sorted(products(tmp_path))
+    for other in others:
+        shutil.copyfile(one, other)
+    with pytest.warns(UserWarning, match="is the product of other inputs"):
+        assert limit(tmp_path / "kept").summary() == limit(None).summary()
 
 
 def test_what_it_did_not_make_stays(tmp_path: Path) -> None:

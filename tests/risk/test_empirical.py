@@ -1,6 +1,6 @@
 import copy
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -120,10 +120,30 @@ def test_every_bad_input_has_its_line() -> None:
 
     fails("changes from call to call", Dropping(5, 3), [(x.float(), y) for x, y in batches])
 
+    complex_one = nn.Linear(5, 3)
+    complex_one.weight = nn.Parameter(complex_one.weight.detach().to(torch.complex64))
+    fails("weight 'weight' is complex", complex_one, batches)
+
     frozen_one, _ = mlp_case()
     frozen_one[0].weight.requires_grad_(False)  # type: ignore[index]
     assert EmpiricalRisk(frozen_one, batches).names == ["2.weight"]
     assert EmpiricalRisk(frozen_one, batches, names=["0.weight"]).names == ["0.weight"]
+
+
+def test_an_example_whose_label_does_not_count_is_no_example() -> None:
+    """Neither in the loss nor in a number of examples: the answer is that of data without it."""
+    model, batches = mlp_case()
+    unlabelled = [(x, torch.where(torch.arange(len(y)) % 4 == 0, -100, y)) for x, y in batches]
+    without = [(x[y != -100], y[y != -100]) for x, y in unlabelled]
+    risk, plain = EmpiricalRisk(model, unlabelled), EmpiricalRisk(model, without)
+    assert (risk.num_examples, plain.num_examples) == (30, 30)
+    assert risk.lengths == [16, 16, 8]
+    torch.testing.assert_close(risk.gradient(), plain.gradient())
+    problem = howsparse.Problem(lambda: model, train=unlabelled, test=unlabelled, epochs=1)
+    assert problem.num_examples == 30
+    options: dict[str, Any] = {"max_products": 32, "tolerance": 0.05, "progress": False}
+    whole = howsparse.pruning_limit(model, unlabelled, population=30, **options)
+    assert whole.errors.data == 0.0  # these are all examples, so nothing is widened
 
 
 def test_a_data_loader_can_be_read_again() -> None:

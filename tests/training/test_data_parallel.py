@@ -48,6 +48,20 @@ def test_the_mean_of_scaled_losses_is_the_loss_of_the_batch(processes: Processes
         assert [share.batch["x"].tolist() for share in found] == [[1, 8, 64], [2, 16], [4, 32]]
 
 
+@pytest.mark.parametrize("world", [2, 3])  # of three processes, one has no label that counts
+def test_labels_that_do_not_count_have_no_share(processes: Processes, world: int) -> None:
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch = logits, torch.tensor([0, -100, 2, 1, -100, 1, 0])
+    losses, count = [], 0
+    for rank in range(world):
+        processes(rank, world)
+        share = own_share(batch, weigh=cross_entropy.counted)
+        losses.append(float(cross_entropy(nn.Identity(), share.batch) * share.scale))
+        count += int(share.count)
+    assert sum(losses) / world == pytest.approx(float(cross_entropy(nn.Identity(), batch)), rel=1e-14)
+    assert count == 5
+
+
 @pytest.mark.parametrize(
     ("batch", "whole"),
     [

@@ -1,5 +1,7 @@
 """The l1 term against autograd and against the lasso's closed form."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -221,6 +223,23 @@ def test_the_optimizer_inside_of_wrappers_gets_the_term(proximal: bool) -> None:
     assert same(ours, theirs)
     norm = sum(w.detach().abs().sum() for w in prunable_weights(ours).values())
     assert term.penalty() == pytest.approx(0.5 * float(norm))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_a_copied_optimizer_has_no_term_until_it_is_attached_again(copied: Callable[[Any], Any]) -> None:
+    """As the documentation says; torch leaves out the hooks of an optimizer."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    attach_l1(optimizer, [weight], 1.0)
+    assert "attach it to the copy again" in str(attach_l1.__doc__)
+    other = copied(optimizer)
+    (own,) = other.param_groups[0]["params"]
+    own.grad = torch.zeros(2)
+    other.step()
+    assert own.tolist() == [1.0, 1.0]
+    attach_l1(other, [own], 1.0)
+    other.step()
+    assert own.tolist() == [0.5, 0.5]
 
 
 def test_what_is_no_optimizer_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
+from howsparse.files import load_document
 from howsparse.risk.weights import prunable_weights
 from howsparse.training.l1 import attach_l1
 from howsparse.training.loop import Epoch, fit
@@ -57,6 +59,12 @@ def bits(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
     for entries in optimizer.state_dict()["state"].values():
         state += [torch.as_tensor(value) for value in entries.values() if value is not None]
     return [tensor.detach().clone() for tensor in state]
+
+
+def epochs_in(checkpoint: Path) -> list[dict[str, float]]:
+    fields, _ = load_document(checkpoint, "checkpoint", 1)
+    found: list[dict[str, float]] = fields["history"]
+    return found
 
 
 def equal(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -122,6 +130,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from howsparse import files
 torch.set_num_threads(1)
 sys.path.insert(0, {folder!r})
 from test_loop import batches, bits, factor, network, results, sgd
@@ -135,19 +144,19 @@ def until(epoch):
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
 
-save = torch.save
-def save_half(state, file):
-    save(state, file)
-    if len(eval(state["history"])) == 4:
+save = files.save_file
+def save_half(tensors, file, metadata):
+    save(tensors, file, metadata)
+    if metadata["howsparse"].count('"loss"') == 4:
         os.truncate(file, os.path.getsize(file) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 if die == "saving":
-    torch.save = save_half
+    files.save_file = save_half
 
 model = network(seed=os.getpid() if checkpoint.exists() else 0)
 optimizer = sgd(model)
 history = fit(model, optimizer, until, 5, factor=factor, checkpoint=checkpoint, seed=3)
-save((bits(model, optimizer), results(history)), output)
+torch.save((bits(model, optimizer), results(history)), output)
 """
 
 
@@ -163,7 +172,7 @@ def test_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
             [sys.executable, "-c", script, str(checkpoint), str(output), die], capture_output=True, text=True
         )
         assert run.returncode == (0 if die == "never" else -signal.SIGKILL), run.stderr
-        assert torch.load(checkpoint, weights_only=True)["history"].count('"loss"') == done
+        assert len(epochs_in(checkpoint)) == done
     end, end_history = torch.load(output, weights_only=True)
     assert equal(end, bits(model, optimizer))
     assert end_history == results(history)
@@ -177,14 +186,16 @@ def test_fit_leaves_the_random_state_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_checkpoint_is_there_before_on_epoch_and_loads_with_weights_only(tmp_path: Path) -> None:
+def test_checkpoint_is_there_before_on_epoch(tmp_path: Path) -> None:
     path, seen = tmp_path / "c.pt", []
     model = network()
 
     def on_epoch(epoch: Epoch) -> None:
-        state = torch.load(path, weights_only=True)
-        assert all(torch.equal(value, model.state_dict()[name]) for name, value in state["model"].items())
-        assert state["optimizer"]["param_groups"][0]["lr"] == 0.1  # not the epoch's own
+        again = network(seed=99)
+        optimizer = torch.optim.SGD(again.parameters(), lr=9.0, momentum=0.9)
+        assert fit(again, optimizer, batches, 0, checkpoint=path)[-1] == epoch  # nothing is trained
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+        assert optimizer.param_groups[0]["lr"] == 0.1  # not the epoch's own
         seen.append(epoch)
 
     history = fit(model, sgd(model), batches, 3, factor=factor, checkpoint=path, on_epoch=on_epoch)
@@ -204,10 +215,43 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, damage: str
     else:
         damaged = {"truncated": content[: len(content) // 2], "empty": b"", "garbage": bytes(range(1, 255)) * 9}
         path.write_bytes(damaged.get(damage, b"this is a note"))
-    with pytest.raises(InputError, match=r"checkpoint .*c\.pt is damaged .*; remove it") as caught:
+    with pytest.raises(InputError, match=r"checkpoint .*c\.pt is not a readable file.*; remove it") as caught:
         fit(model, optimizer, batches, 2, checkpoint=path)
     assert "\n" not in str(caught.value)
     assert equal(bits(model, optimizer), before)
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_used(tmp_path: Path) -> None:
+    path, model = tmp_path / "c.pt", network()
+    optimizer = sgd(model)
+    fit(model, optimizer, batches, 1, checkpoint=path)
+    whole, before, places = path.read_bytes(), bits(model, optimizer), random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        place = places.randrange(8 * len(whole))
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            fit(model, optimizer, batches, 0, checkpoint=path)
+        except InputError:
+            refused += 1
+        assert equal(bits(model, optimizer), before)
+    assert refused > 190  # a bit in the spaces that fill up the header says nothing
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    path, model = tmp_path / "c.pt", network()
+    fit(model, sgd(model), batches, 1, checkpoint=path, seed=3, about={"data": "some"})
+    others: list[dict[str, Any]] = [
+        {"seed": 4, "about": {"data": "some"}},
+        {"seed": 3, "about": {"data": "other"}},
+        {"seed": 3},
+    ]
+    for other in others:
+        with pytest.raises(InputError, match=r"c\.pt is the checkpoint of other inputs or options"):
+            fit(model, sgd(model), batches, 2, checkpoint=path, **other)
+    assert len(fit(model, sgd(model), batches, 2, checkpoint=path, seed=3, about={"data": "some"})) == 2
 
 
 def test_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path: Path) -> None:
@@ -222,6 +266,15 @@ def test_checkpoint_of_another_model_or_optimizer_is_refused(tmp_path: Path) -> 
         fit(model, part, batches, 2, checkpoint=path)
 
 
+def test_the_loss_of_an_epoch_is_the_mean_over_labels_that_count() -> None:
+    model = network(dropout=0)
+    unlabelled = [(x, torch.where(torch.arange(len(y)) < i, -100, y)) for i, (x, y) in enumerate(batches(0))]
+    (epoch,) = fit(model, torch.optim.SGD(model.parameters(), lr=0.0), lambda _: unlabelled, 1)
+    model = network(dropout=0).train()
+    losses = [nn.functional.cross_entropy(model(x), y, reduction="none")[y != -100] for x, y in unlabelled]
+    assert epoch.loss == pytest.approx(float(torch.cat(losses).mean().detach()), rel=1e-6)
+
+
 def test_diverging_training_is_an_input_error(tmp_path: Path) -> None:
     model = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -233,9 +286,9 @@ def test_diverging_training_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training diverged in epoch 3: .*lower the learning rate"):
         fit(model, optimizer, poisoned, 5, factor=factor, checkpoint=tmp_path / "c.pt")
     assert optimizer.param_groups[0]["lr"] == 0.1
-    kept = torch.load(tmp_path / "c.pt", weights_only=True)  # the last good epoch
-    assert kept["history"].count('"loss"') == 2
-    assert all(value.isfinite().all() for value in kept["model"].values())
+    assert len(epochs_in(tmp_path / "c.pt")) == 2  # the last good epoch
+    fit(model, optimizer, batches, 0, checkpoint=tmp_path / "c.pt")
+    assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
 def test_learning_rates_come_back_for_every_group_even_after_an_interruption() -> None:

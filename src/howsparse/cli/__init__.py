@@ -2,15 +2,16 @@
 
 import io
 import sys
+import warnings
 
 from howsparse import parallel
-from howsparse.cli import deploying, evaluation, experiments, networks, paper
+from howsparse.cli import deploying, evaluation, experiments, networks, paper, pruning, reporting
 from howsparse.cli.app import COMMANDS, app
 from howsparse.cli.terminal import console, note
 from howsparse.errors import InputError
 from howsparse.loading import importing_from_here
 
-__all__ = ["app", "deploying", "evaluation", "experiments", "main", "networks", "paper"]
+__all__ = ["app", "deploying", "evaluation", "experiments", "main", "networks", "paper", "pruning", "reporting"]
 
 app.registered_commands.sort(key=lambda command: COMMANDS.index(command.name or command.callback.__name__))  # type: ignore[union-attr]
 
@@ -18,6 +19,9 @@ _EXTRAS = {
     "datasets": "tasks",
     "joblib": "tasks",
     "matplotlib": "plots",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
     "PIL": "tasks",
     "sklearn": "tasks",
     "transformers": "huggingface",
@@ -27,6 +31,7 @@ _EXTRAS = {
 
 def main() -> None:
     """Entry point. An input error is printed as one line, with exit code 2. Only the first process prints."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"
     try:
         parallel.join()
         if not parallel.is_first():

@@ -5,7 +5,7 @@ import typer
 __all__ = ["COMMANDS", "app"]
 
 COMMANDS = (  # in the order in which a new user needs them
-    *("demo", "measure", "certify", "prune", "bench", "audit", "limit"),
+    *("demo", "measure", "certify", "prune", "bench", "audit", "limit", "report"),
     *("train", "compare", "sweep", "run", "table", "figure"),
 )
 

@@ -31,7 +31,7 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.subject import DataOptions, GoalOptions, load_data, load_subject
-from howsparse.cli.terminal import check_output, note, print_json, show_lines, show_table, stage_bars
+from howsparse.cli.terminal import check_output, note, print_json, show_next, show_table, show_text, stage_bars
 from howsparse.errors import InputError
 
 
@@ -70,10 +70,10 @@ def measure(
     if as_json:
         print_json(found | about)
     else:
-        show_lines([measured_sentence(best, found["num_weights"])])
+        show_text(measured_sentence(best, found["num_weights"]))
         examples = "test examples" if subject.splits else "examples, which may have trained the network"
         show_table(measured_table(best, found, examples) if order != "best" else orders_table(comparison))
-        show_lines(after_measurement(subject, best, goals.metric, order == "best"))
+        show_next(after_measurement(subject, best, goals.metric, order == "best"))
     if plot is not None:
         save_figure(plot_measured(best, model), plot)
         note(f"picture: {plot}")
@@ -124,9 +124,9 @@ def certify(
     if as_json:
         print_json(found | about)
     else:
-        show_lines([certificate.sentence])
+        show_text(certificate.sentence)
         show_table(certificate_table(certificate))
-        show_lines(after_certificate(subject, certificate, goals, loss_bound, held_out, output))
+        show_next(after_certificate(subject, certificate, goals, loss_bound, held_out, output))
     if output is not None:
         certificate.save(output)
         note(f"certificate: {output}")

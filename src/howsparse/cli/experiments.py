@@ -173,7 +173,7 @@ def sweep(
 
     If a sweep was stopped, run the same command again to continue.
     """
-    from howsparse.experiments.compare import Case, rows
+    from howsparse.experiments.compare import Case, tables
     from howsparse.experiments.sweep import jobs_of, load_sweep, run_jobs
     from howsparse.records import CaseRecord
     from howsparse.report.table import comparison_table
@@ -193,15 +193,12 @@ def sweep(
             note(f"{len(results)} of {len(wanted)}: {what}")
     order = {job.case: place for place, job in enumerate(wanted)}
     results.sort(key=lambda r: order[Case(r.key.method, r.key.target, r.key.seed)])
-    tables = {
-        (name, settings): rows([r for r in results if (r.key.problem, r.key.settings_hash) == (name, settings)])
-        for name, settings in dict.fromkeys((r.key.problem, r.key.settings_hash) for r in results)
-    }
+    summary = tables(results)
     if as_json:
-        found = [{"problem": name, "rows": [asdict(row) for row in table]} for (name, _), table in tables.items()]
+        found = [{"problem": title, "rows": [asdict(row) for row in table]} for title, table in summary]
         print_json({"runs": len(results), "problems": found})
-    for (name, _), table in tables.items() if not as_json else ():
-        show_table(comparison_table(name, table))
+    for title, table in summary if not as_json else ():
+        show_table(comparison_table(title, table))
 
 
 @app.command()

@@ -9,7 +9,7 @@ import numpy as np
 
 from howsparse.cli.cost import PASSES, say_cost
 from howsparse.cli.subject import GoalOptions, Subject
-from howsparse.cli.terminal import note, print_json, stage_bars
+from howsparse.cli.terminal import note, stage_bars
 from howsparse.errors import InputError
 
 if TYPE_CHECKING:
@@ -158,10 +158,8 @@ def prune_by_order(
     order: str,
     seed: int,
     as_json: bool,
-    about: dict[str, object],
-    record: Path | None,
-) -> "Mask":
-    """The mask of an order at a given sparsity, or at the measured one; print what it does to the test data.
+) -> "tuple[Mask, dict[str, Any]]":
+    """The mask of an order at a given sparsity, or at the measured one, with numbers; print what it does to the data.
 
     Raises:
         InputError: the sparsity is the predicted one or the limit, which are for magnitude pruning.
@@ -179,41 +177,29 @@ def prune_by_order(
         raise InputError("--order best needs a goal to compare the orders; leave out --sparsity, or name an order")
     ranked = rank(subject.model, order, subject.train, loss=subject.loss, seed=seed)
     mask = ranked.mask(float(target))
-    show_mask(subject, mask, order, numbers, as_json, about, record)
-    return mask
+    return mask, numbers | show_mask(subject, mask, order, as_json)
 
 
-def show_mask(
-    subject: Subject,
-    mask: "Mask",
-    order: str,
-    numbers: dict[str, Any],
-    as_json: bool,
-    about: dict[str, object],
-    record: Path | None,
-) -> None:
-    """Evaluate a mask on the test data, and print and record what it does."""
+def show_mask(subject: Subject, mask: "Mask", order: str, as_json: bool) -> dict[str, Any]:
+    """Evaluate a mask on the test data, print what it does unless JSON is asked for, and return the numbers."""
     from howsparse.limit.assess import check_mask
 
     after = check_mask(subject.model, mask, subject.test, subject.loss)
-    numbers |= {"order": order, "pruned_sparsity": mask.sparsity, "pruned_accuracy": after.accuracy}
-    write_measurement(record, about | numbers)
-    if as_json:
-        print_json(numbers | about)
-    else:
+    if not as_json:
         accuracy = "" if after.accuracy is None else f", accuracy {100 * after.accuracy:.2f} %"
         what = "test data" if subject.splits else "data"
         removed = f"{100 * mask.sparsity:.1f} % removed by the {order} order"
         print(f"{removed}: loss {after.loss:.4g}{accuracy} on the {what}")
+    return {"order": order, "pruned_sparsity": mask.sparsity, "pruned_accuracy": after.accuracy}
 
 
 def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:
     """The numbers of a measurement, as in ``--json`` and records."""
     from howsparse.geometry import effective_sparsity
-    from howsparse.risk.batches import batch_length
+    from howsparse.risk.losses import as_loss, counted_examples
     from howsparse.risk.weights import select_weights
 
-    weights = select_weights(subject.model, None)
+    weights, loss = select_weights(subject.model, None), as_loss(subject.loss, subject.model)
     dense, pruned = measured.dense, measured.pruned
     return {
         "measured": measured.sparsity,
@@ -228,7 +214,7 @@ def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:
         "effective_weights_baseline": effective_sparsity(
             np.concatenate([w.detach().float().cpu().numpy().ravel() for w in weights.values()])
         ),
-        "examples": sum(batch_length(batch) for batch in subject.test),
+        "examples": sum(counted_examples(loss, batch) for batch in subject.test),
         "curve": [asdict(point) for point in measured.curve],
     }
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from howsparse.cli.cost import say_certifying, say_cost, say_following, say_repairs
-from howsparse.cli.measuring import goal_for, orders_named, question_of, write_measurement
+from howsparse.cli.measuring import goal_for, orders_named, question_of
 from howsparse.cli.subject import GoalOptions, Subject
-from howsparse.cli.terminal import note, print_json, show_lines, show_table, stage_bars
+from howsparse.cli.terminal import note, show_lines, show_table, show_text, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import Answer
 from howsparse.risk.batches import batch_length
@@ -207,27 +207,28 @@ def _watched(networks: int) -> Iterator[dict[str, Any]]:
         yield {"on_point": on_point, "progress": show}
 
 
-def show_repaired(subject: Subject, found: Found, as_json: bool, about: dict[str, object], record: Path | None) -> None:
-    """Print and record the best order and repair, the certificate, and what is written.
+def show_repaired(subject: Subject, found: Found, as_json: bool) -> dict[str, Any]:
+    """Print the best order and repair, the certificate, and what is written, unless JSON is asked for.
 
     Args:
         subject: the network before pruning.
         found: what was found.
-        as_json: whether to print one JSON object.
-        about: what the command was asked.
-        record: file to append the numbers to.
+        as_json: whether nothing is printed.
+
+    Returns:
+        The numbers of ``--json`` and of records.
     """
     from howsparse.report.repaired import repaired_sentence, repaired_table
 
     numbers = _summary(subject, found)
-    write_measurement(record, about | numbers)
     if as_json:
-        print_json(numbers | about)
-        return
-    show_lines([repaired_sentence(found.repaired, found.network.mask.num_weights), found.sentence])
+        return numbers
+    show_text(repaired_sentence(found.repaired, found.network.mask.num_weights))
+    show_text(found.sentence)
     show_table(repaired_table(found.repaired))
     refused = (f"cannot be used: {name}: {reason}" for name, reason in found.repaired.refused.items())
     show_lines([*refused, _written(numbers)])
+    return numbers
 
 
 def _written(numbers: dict[str, Any]) -> str:

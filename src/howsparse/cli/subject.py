@@ -12,8 +12,8 @@ from torch import nn
 from howsparse.cli.terminal import resumable, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import LimitOptions
-from howsparse.risk.batches import FirstExamples, Joined, Pieces, batch_length, can_split, examples
-from howsparse.risk.losses import Loss, cross_entropy
+from howsparse.risk.batches import FirstExamples, Joined, Pieces, can_split, examples
+from howsparse.risk.losses import Loss, as_loss, counted_examples, cross_entropy
 
 if TYPE_CHECKING:
     from howsparse.limit.assess import Assessment
@@ -123,15 +123,19 @@ class Subject:
     def assess(self, options: LimitOptions, keep: Path | None = None, directional: bool = False) -> "Assessment":
         """Compute all answers, with progress on stderr."""
         from howsparse.limit.assess import assess
-        from howsparse.limit.compute import options_for_sample
 
-        if self.whole is not None and self.population is not None:
-            options = options_for_sample(options, self.model, self.whole, self.loss, self.population)
-        elif self.population is not None:
-            options = replace(options, population=self.population)
+        options = self.options(options)
         with nullcontext() if keep is None else resumable(keep), stage_bars() as show:
             given: dict[str, Any] = {"loss": self.loss, "options": options, "directional": directional, "keep": keep}
             return assess(self.model, self.train, self.test, **given, progress=show)
+
+    def options(self, options: LimitOptions) -> LimitOptions:
+        """Options of a limit over ``train``, which may be a sample of a population."""
+        from howsparse.limit.compute import options_for_sample
+
+        if self.whole is not None and self.population is not None:
+            return options_for_sample(options, self.model, self.whole, self.loss, self.population)
+        return options if self.population is None else replace(options, population=self.population)
 
     def halves(self) -> tuple[Iterable[Any], Iterable[Any]]:
         """The test data in two halves: one chooses, the other is held out."""
@@ -256,8 +260,8 @@ def _of_batches(
     loss = cross_entropy if options.loss is None else load_named(options.loss)
     if options.images is None:
         return Subject(name, model, train, test, loss, None, options.population)
-    population = options.population or sum(batch_length(batch) for batch in train)
-    part = FirstExamples(train, options.images)
+    population = options.population or sum(counted_examples(as_loss(loss, model), batch) for batch in train)
+    part = FirstExamples(train, options.images, exact=True)
     return Subject(name, model, part, test if own else part, loss, train, population)
 
 

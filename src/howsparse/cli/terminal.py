@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import re
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,13 +24,16 @@ __all__ = [
     "check_output",
     "check_writable",
     "console",
+    "folded",
     "free_name",
     "note",
     "print_json",
     "progress_bar",
     "resumable",
     "show_lines",
+    "show_next",
     "show_table",
+    "show_text",
     "stage_bars",
     "ticker",
 ]
@@ -99,6 +104,43 @@ def show_table(table: Table) -> None:
     """Print a table on stdout, with a width of 160 characters if stdout is not a terminal."""
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(table)
+
+
+def show_text(text: str) -> None:
+    """Print a sentence on stdout. A terminal gets it in lines that end at words, and an empty line after it."""
+    typer.echo(textwrap.fill(text, Console().width) + "\n" if sys.stdout.isatty() else text)
+
+
+def show_next(lines: Iterable[str]) -> None:
+    """Print lines with commands to paste, as `after_limit` makes them. A terminal gets long ones in several lines.
+
+    Args:
+        lines: lines such as "next: howsparse prune ...".
+    """
+    for line in lines:
+        if sys.stdout.isatty():
+            words, colon, command = line.partition(": howsparse ")
+            typer.echo("\n" + (folded(words, f"howsparse {command}", Console().width) if colon else line))
+        else:
+            typer.echo(line)
+
+
+def folded(words: str, command: str, width: int) -> str:
+    """A command after some words, in lines of at most ``width`` characters that a shell reads as one.
+
+    >>> print(folded("next", "howsparse prune net --sparsity 0.9 --output 'my net.pt'", 40))
+    next:
+      howsparse prune net --sparsity 0.9 \\
+        --output 'my net.pt'
+    """
+    if len(words) + len(command) + 2 <= width:
+        return f"{words}: {command}"
+    lines = ["  "]
+    for part in re.findall(r"(?:'[^']*'|\S)+(?: (?!--)(?:'[^']*'|\S)+)*", command):  # an option with its value
+        if lines[-1].strip() and len(lines[-1]) + len(part) + 3 > width:
+            lines.append("    ")
+        lines[-1] += f" {part}" if lines[-1].strip() else part
+    return f"{words}:\n" + " \\\n".join(lines)
 
 
 def show_lines(lines: Iterable[str]) -> None:

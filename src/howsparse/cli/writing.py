@@ -1,8 +1,8 @@
-"""What `howsparse prune` writes, and the certificate that it may read."""
+"""What `howsparse prune` and `howsparse limit` write, and the certificate that `prune` may read."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from howsparse.pruning.masks import Mask
     from howsparse.pruning.network import PrunedNetwork
 
-__all__ = ["read_certificate", "write_pruned"]
+__all__ = ["read_certificate", "write_pruned", "write_record"]
 
 
 def read_certificate(path: Path, model: nn.Module) -> "Certificate":
@@ -56,3 +56,22 @@ def write_pruned(
         save_pruned(subject.model, mask, output, card, source=folder, force=force)
     else:
         save_tensors(subject.model.state_dict(), output)
+
+
+def write_record(
+    kind: Literal["limit", "prune"],
+    model: str,
+    answer: dict[str, Any],
+    seed: int,
+    images: int | None,
+    path: Path | None,
+    weights: Path | None = None,
+) -> None:
+    """Append the answer to the file of records ``path``, if it is not None."""
+    if path is None:
+        return
+    from howsparse.records import AnswerRecord, append_record, provenance
+
+    named = None if weights is None else str(weights)
+    fields: dict[str, Any] = {"model": model, "seed": seed, "examples": images, "weights": named, "answer": answer}
+    append_record(AnswerRecord(kind=kind, made=provenance(), **fields), path)

@@ -2,6 +2,8 @@
 
 from howsparse.deploy.bench import Benched, bench
 from howsparse.deploy.compact import Compacted, compact, compacted
+from howsparse.deploy.deployed import DeployedNetwork, load_deployed, save_deployed
+from howsparse.deploy.onnx import Exported, export_onnx
 from howsparse.deploy.semi_structured import semi_structured
 from howsparse.deploy.sparse import SparseConv2d, SparseLinear
 from howsparse.deploy.sparsify import sparsify
@@ -10,6 +12,8 @@ from howsparse.deploy.timing import Latency, bytes_of, latency
 __all__ = [
     "Benched",
     "Compacted",
+    "DeployedNetwork",
+    "Exported",
     "Latency",
     "SparseConv2d",
     "SparseLinear",
@@ -17,7 +21,10 @@ __all__ = [
     "bytes_of",
     "compact",
     "compacted",
+    "export_onnx",
     "latency",
+    "load_deployed",
+    "save_deployed",
     "semi_structured",
     "sparsify",
 ]

@@ -15,7 +15,7 @@ from howsparse.methods.stages import parse_sparsity
 from howsparse.problem import Problem
 from howsparse.records import CaseKey, CaseRecord, provenance, settings_hash
 
-__all__ = ["Case", "Row", "cases", "compare", "find_record", "rows", "run_case"]
+__all__ = ["Case", "Row", "cases", "compare", "find_record", "rows", "run_case", "tables"]
 
 Kind = Literal["method", "run"]
 
@@ -66,7 +66,7 @@ def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> li
     The dense network has one case for each seed, because it does not depend on the sparsity.
 
     Args:
-        methods: names of methods, with options after a colon.
+        methods: names of methods, with options after a colon; duplicates are removed.
         targets: fractions or names of answers; duplicates are removed.
         seeds: number of seeds.
 
@@ -79,7 +79,7 @@ def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> li
     >>> [case.target for case in cases(["dense", "random"], ["0.9", 0.90], 1)]
     [0.0, 0.9]
     """
-    methods, parsed = list(methods), list(dict.fromkeys(parse_sparsity(target) for target in targets))
+    methods, parsed = list(dict.fromkeys(methods)), list(dict.fromkeys(parse_sparsity(target) for target in targets))
     for method in methods:
         load_method(method)
     return [
@@ -198,11 +198,51 @@ def case_key(problem: Problem, case: Case, run: Run, kind: Kind) -> CaseKey:
 
 
 def rows(records: list[CaseRecord]) -> list[Row]:
-    """Summarise records: one row for each method and target sparsity, over its seeds."""
+    """Summarise records of one problem: one row for each method and target sparsity, over its seeds.
+
+    A record that is there twice counts once.
+    """
     groups: dict[tuple[str, Sparsity], list[CaseRecord]] = {}
-    for record in records:
+    for record in {record.key.hash: record for record in records}.values():
         groups.setdefault((record.key.method, record.key.target), []).append(record)
     return [_row(method, target, group) for (method, target), group in groups.items()]
+
+
+def tables(records: list[CaseRecord]) -> list[tuple[str, list[Row]]]:
+    """Summarise records of several problems: the title and the rows of a table for each.
+
+    Only runs whose keys differ in nothing but method, sparsity and seed are in one table. So a problem has a table for
+    each of its settings, data and options of limits, and the titles say in which settings these differ.
+    """
+    groups: dict[str, list[CaseRecord]] = {}
+    for record in records:
+        groups.setdefault(_about(record.key).hash, []).append(record)
+    firsts = [group[0] for group in groups.values()]
+    return [(_title(group[0], firsts), rows(group)) for group in groups.values()]
+
+
+def _about(key: CaseKey) -> CaseKey:
+    """A key that is the same for all runs of one table."""
+    return key.model_copy(update={"kind": "run", "method": "", "target": 0.0, "seed": 0})
+
+
+def _title(record: CaseRecord, others: list[CaseRecord]) -> str:
+    """The name of a record's problem, and what tells it from the others of this name."""
+    same = [_told(other) for other in others if other.key.problem == record.key.problem]
+    told = _told(record)
+    odd = [name for name in told if any(other.get(name) != told[name] for other in same)]
+    return ", ".join([record.key.problem, *(f"{name} {told[name]}" for name in odd)])
+
+
+def _told(record: CaseRecord) -> dict[str, Any]:
+    """What a table's title may have to tell: the settings, the data and the options of limits."""
+    key = record.key
+    return {
+        **record.settings,
+        "data": key.data,
+        "images": key.examples or "all",
+        "max_products": key.limit.max_products,
+    }
 
 
 def _row(method: str, target: Sparsity, group: list[CaseRecord]) -> Row:

@@ -5,10 +5,11 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from howsparse.limit.assess import measure_both
 from howsparse.limit.measure import Measured
@@ -144,12 +145,12 @@ def row_norms(problem: Problem, model: nn.Module, run: Run) -> RowNorms:
     return RowNorms(percentile=rows.percentiles.tolist(), norm=rows.norms.tolist())
 
 
-def _write(found: Study, file: Path) -> None:
-    file.write_text(json.dumps(found.model_dump(mode="json"), allow_nan=False))
+def _pack(found: Study) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return found.model_dump(mode="json"), {}
 
 
-def _read(file: Path) -> Study:
-    return Study.model_validate_json(file.read_text())
+def _unpack(fields: dict[str, Any], tensors: dict[str, Tensor]) -> Study:
+    return Study.model_validate_json(json.dumps(fields))  # as JSON, lists are read as tuples where these are expected
 
 
-_STUDY = Kind("study", 1, _write, _read)
+_STUDY = Kind("study", 1, _pack, _unpack)

@@ -101,7 +101,7 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
-    """List all runs of a sweep. Paths become absolute, because processes may start in other folders.
+    """List all runs of a sweep, each once. Paths become absolute, because processes may start in other folders.
 
     Args:
         sweep: the contents of the sweep's file.
@@ -110,7 +110,8 @@ def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
     """
     found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), provenance().command
     where = record.resolve(), folder.resolve()
-    return [Job(entry, case, sweep.whole, *where, command) for entry in sweep.tasks for case in found]
+    entries = [entry for place, entry in enumerate(sweep.tasks) if entry not in sweep.tasks[:place]]
+    return [Job(entry, case, sweep.whole, *where, command) for entry in entries for case in found]
 
 
 def run_jobs(

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from howsparse.arrays import check_lengths
 from howsparse.errors import InputError
+from howsparse.risk.losses import IGNORED
 from howsparse.risk.pretrained import reads_labels, shifts_labels
 
-__all__ = ["IGNORED", "checked", "fitting_size", "positions", "task_of", "vocabulary"]
+__all__ = ["checked", "fitting_size", "positions", "task_of", "vocabulary"]
 
 Task = Literal["causal", "masked", "text", "images", "other"]
 
-IGNORED = -100  # label of a position that does not count
 _MOST = 1 << 26  # floats of logits or activations of one batch: 256 MiB in float32
 _WIDTH = 16  # activations of a layer, in multiples of its width, that are in memory at the same time
 

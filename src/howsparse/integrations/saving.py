@@ -15,6 +15,7 @@ from howsparse.integrations.quiet import quiet
 from howsparse.parallel import is_first
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
+from howsparse.risk.alone import alone
 from howsparse.risk.pretrained import is_adapter
 from howsparse.risk.weights import prunable_weights, torch_masks
 
@@ -27,6 +28,7 @@ _BESIDE = (  # files of a tokenizer or processor; none of them is code
 )
 
 
+@alone
 def save_pruned(
     model: nn.Module,
     mask: Mask,

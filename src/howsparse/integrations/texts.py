@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from howsparse.arrays import dict_batches
 from howsparse.errors import InputError
-from howsparse.integrations.expects import IGNORED, checked, fitting_size, positions, task_of
+from howsparse.integrations.expects import checked, fitting_size, positions, task_of
 from howsparse.integrations.huggingface import first_line
 from howsparse.integrations.quiet import quiet
+from howsparse.risk.losses import IGNORED
 
 __all__ = ["label_batches", "load_tokenizer", "text_batches"]
 

@@ -18,6 +18,7 @@ from howsparse.limit.result import PruningLimit
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
+from howsparse.risk.alone import alone
 from howsparse.risk.evaluate import evaluate
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import as_metric
@@ -74,6 +75,7 @@ class Assessment:
         }
 
 
+@alone
 def assess(
     model: nn.Module,
     train: Iterable[Any],
@@ -119,6 +121,7 @@ def assess(
     return Assessment(limit, on_train, on_test, time.perf_counter() - began, along)
 
 
+@alone
 def measure_both(
     model: nn.Module,
     limit: PruningLimit,
@@ -155,6 +158,7 @@ def measure_both(
     return on_train, counted("measuring the accuracy", test, Goal(max_drop=0.0) if scored else by_loss)
 
 
+@alone
 def check_mask(model: nn.Module, mask: Mask, batches: Iterable[Any], loss: Loss = cross_entropy) -> Point:
     """Loss and accuracy of the network under ``mask``. The weights are restored afterwards.
 

@@ -24,6 +24,7 @@ from howsparse.limit.moved import curvature_of, difference_risk, loss_at, moved
 from howsparse.limit.options import Curvature
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk, Hessian
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.shown import Card, Shown
 
@@ -161,6 +162,7 @@ class Audit(Shown):
         return cls(layers=layers, buffers=tuple(fields.pop("buffers")), **fields)
 
 
+@alone
 def audit(
     model: nn.Module,
     change: Change,

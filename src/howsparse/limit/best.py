@@ -12,6 +12,7 @@ from howsparse.errors import InputError
 from howsparse.limit.goal import Point
 from howsparse.limit.measure import Measured, measure
 from howsparse.pruning.orders import ORDERS, Order, OrderFunction
+from howsparse.risk.alone import alone
 
 __all__ = ["OrderComparison", "measure_orders"]
 
@@ -36,6 +37,7 @@ class OrderComparison:
         return self.measured[0]
 
 
+@alone
 def measure_orders(
     model: nn.Module,
     batches: Iterable[Any],

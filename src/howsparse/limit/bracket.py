@@ -1,7 +1,6 @@
 """The bracket of the fixed point of T, and the sources of its width: quadrature, rounding, probes, data."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,10 +12,11 @@ from howsparse.geometry import (
     fixed_point,
     minimal_density,
 )
+from howsparse.limit.levels import Sampling, Shift, data_drift, data_shift
 from howsparse.linalg.quadrature import Rule
 from howsparse.linalg.spectrum import Spectrum
 
-__all__ = ["RESOLVED_WIDTH", "Bracket", "Sampling", "existence_bracket", "solve_bracket"]
+__all__ = ["CONFIDENCE", "RESOLVED_WIDTH", "Bracket", "existence_bracket", "population_shift", "solve_bracket"]
 
 # A bracket that is wider has no single number in it: at 90 %, ten points are between half and all of what stays.
 RESOLVED_WIDTH = 0.1
@@ -25,22 +25,7 @@ RESOLVED_WIDTH = 0.1
 # of 40 small networks with known spectra; results/coverage.jsonl has the fit and the share on all other cases.
 _TYPICAL_QUADRATURE, _TYPICAL_PROBE = 0.56, 0.47
 
-_CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The data for an estimate of the sampling error: the spectrum of the first half of the sample.
-
-    Attributes:
-        half: spectrum over the first half of the examples, with the same probes as for the whole sample.
-        doublings: how many times the sample must be doubled to reach the size of the population.
-        tolerance_error: relative standard error of the tolerance; 0 if the caller gave the tolerance.
-    """
-
-    half: Spectrum
-    doublings: float
-    tolerance_error: float
+CONFIDENCE = 0.99  # with which the bracket covers the choice of the random probes
 
 
 @dataclass(frozen=True)
@@ -122,7 +107,8 @@ def solve_bracket(
         magnitudes: magnitudes of the weights under study.
         tolerance: allowed loss increase, positive.
         factor: the filter factor.
-        sampling: the half sample's spectrum, for the data error; None if the data are complete.
+        sampling: spectra over other samples, from which the step to the population and its error are estimated; None
+            if the data of ``spectrum`` are complete.
         search: whether to search for the rule with the highest density. If False, the Gauss rule replaces it: the
             bracket is then at most as wide, and the work is much less.
         width_factor: multiplies the sublevel set's projected Gaussian width, so that the needed density is
@@ -148,17 +134,46 @@ def solve_bracket(
     extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
     inner = extremes(spectrum, tolerance=tolerance, search=search)
     rounded = extremes(spectrum, tolerance=tolerance, rounded=True, search=search) if spectrum.rounding else inner
-    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=_CONFIDENCE, search=search)
+    low, high = extremes(spectrum, tolerance=tolerance, rounded=True, confidence=CONFIDENCE, search=search)
     halves = [(ends[1] - ends[0]) / 2 for ends in (inner, rounded, (low, high))]
-    data = 0.0 if sampling is None else _data_error(spectrum, tolerance, sampling, extremes)
+    factor_of_data, data = 1.0, 0.0
+    if sampling is not None:
+        if sampling.above:
+            shift = population_shift(spectrum, magnitudes, tolerance, factor, sampling, width_factor=width_factor)
+            factor_of_data = shift.factor
+            data = factor_of_data * (1 - (low + high) / 2) * shift.relative_error
+        else:
+            data = data_drift(spectrum, sampling, lambda of: _densities(*extremes(of, tolerance=tolerance)))
+        moved = sum(extremes(spectrum, tolerance=tolerance * (1 + sampling.tolerance_error))) - sum(inner)
+        data += factor_of_data * abs(moved) / 2
+    least, most = (factor_of_data * end for end in _densities(low, high))
     return Bracket(
-        low=max(0.0, low - data),
-        high=min(1.0, high + data),
-        quadrature=halves[0],
-        probe=max(0.0, halves[2] - halves[1]),
+        low=max(0.0, 1 - most - data),
+        high=min(1.0, 1 - least + data),
+        quadrature=factor_of_data * halves[0],
+        probe=factor_of_data * max(0.0, halves[2] - halves[1]),
         data=data,
-        rounding=max(0.0, halves[1] - halves[0]),
+        rounding=factor_of_data * max(0.0, halves[1] - halves[0]),
     )
+
+
+def population_shift(
+    spectrum: Spectrum,
+    magnitudes: Magnitudes,
+    tolerance: float,
+    factor: FilterFactor,
+    sampling: Sampling,
+    *,
+    width_factor: float = 1.0,
+) -> Shift:
+    """The step from the density over the examples of ``spectrum`` to that over the population; see `data_shift`."""
+    extremes = partial(_extremes, magnitudes=magnitudes, factor=factor, width_factor=width_factor)
+    return data_shift(spectrum, sampling, lambda of: _densities(*extremes(of, tolerance=tolerance)))
+
+
+def _densities(low: float, high: float) -> tuple[float, float]:
+    """Two sparsities as densities."""
+    return 1 - high, 1 - low
 
 
 def existence_bracket(removed: Spectrum, scale: float, density: float, factor: FilterFactor) -> tuple[float, float]:
@@ -186,7 +201,8 @@ def existence_bracket(removed: Spectrum, scale: float, density: float, factor: F
     def existence(rule: Rule) -> float:
         return existence_density(rule.nodes, scale, density, rule.masses, factor)
 
-    low, high = existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))
+    # Where both rules are the whole measure, rounding decides which of both numbers is the smaller one.
+    low, high = sorted((existence(removed.lowest()), existence(removed.highest(lambda x: factor(x, scale)))))
     # The block's singular values are at most those of the whole matrix, so U is at most 2 T.
     return 1 - min(high, 2 * density), 1 - min(low, 2 * density)
 
@@ -216,7 +232,7 @@ def _extremes(
         return fixed_point(density_at, magnitudes, tolerance)
 
     least = density(spectrum.lowest(), upper=False)
-    most = density(spectrum.gauss(), upper=True)
+    most = max(least, density(spectrum.gauss(), upper=True))  # rounding can make them change places
     # The highest rule at this scale needs a higher density. That changes the scale, so the search is repeated.
     for _ in range(8 if search else 0):
         here = partial(factor, scale=curvature_scale(tolerance, magnitudes.radius(most)))
@@ -224,18 +240,3 @@ def _extremes(
         if most - before < 1e-7:
             break
     return 1 - most, 1 - least
-
-
-def _data_error(
-    spectrum: Spectrum, tolerance: float, sampling: Sampling, extremes: Callable[..., tuple[float, float]]
-) -> float:
-    def middle(of: Spectrum, at: float) -> float:
-        return sum(extremes(of, tolerance=at)) / 2
-
-    # Both spectra have the same steps and probes, so only the data differ. On FC5 every doubling of the data moves the
-    # limit by about the same amount, and the few steps of the half sample show two thirds of it (docs/drift.md). The
-    # factor 2 corrects for that.
-    alike = spectrum.first(sampling.half.num_steps)
-    drift = 2 * abs(middle(sampling.half, tolerance) - middle(alike, tolerance)) * sampling.doublings
-    moved = middle(spectrum, tolerance * (1 + sampling.tolerance_error)) - middle(spectrum, tolerance)
-    return drift + abs(moved)

@@ -28,7 +28,7 @@ class Budget:
     Attributes:
         bracket: steps of each probe, over all data.
         upper_bound: steps on the block of removed weights.
-        half_sample: steps of each probe, over the first half of the data.
+        half_sample: steps of each probe, over a sample that is smaller than that of the bracket.
         recovery: products for the recoverable sparsity.
     """
 
@@ -42,7 +42,7 @@ class Budget:
         return min(self.upper_bound, max(_LEAST_STEPS, steps // _UPPER_BOUND_STEPS))
 
     def half_sample_after(self, steps: int) -> int:
-        """Steps over half of the data if the bracket has taken ``steps``."""
+        """Steps over the smaller sample if the bracket has taken ``steps``."""
         return min(self.half_sample, max(_LEAST_STEPS, steps // _HALF_SAMPLE_STEPS))
 
 
@@ -54,7 +54,8 @@ def plan_budget(max_products: int, probes: int, sampled: bool) -> Budget:
     Args:
         max_products: largest number of products over all data.
         probes: number of probes; the bracket's products are divided between them.
-        sampled: whether the spectrum is also computed over half of the data; two such products cost as much as one.
+        sampled: whether the spectrum is also computed over a smaller sample, of at most half of the examples; two such
+            products cost at most as much as one.
 
     >>> plan_budget(400, 1, sampled=False)
     Budget(bracket=293, upper_bound=25, half_sample=0, recovery=66)

@@ -11,6 +11,7 @@ from howsparse.files import load_document, save_document
 from howsparse.limit.paired import Test
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
+from howsparse.risk.alone import alone
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
 from howsparse.store import digest
@@ -190,6 +191,7 @@ class Certificate(Shown):
         return cls(**values, mask=Mask({name: kept.bool() for name, kept in tensors.items()}))
 
 
+@alone
 def network_digest(model: nn.Module, mask: Mask) -> str:
     """Digest of a mask, and of the parameters and buffers of ``model`` with the mask applied.
 

@@ -24,6 +24,7 @@ from howsparse.pruning.masks import Mask
 from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.restoring import restored
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.metrics import Metric
 from howsparse.risk.weights import select_weights
@@ -39,6 +40,7 @@ __all__ = [
 CANDIDATES = (*(round(0.05 * step, 2) for step in range(1, 19)), 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 
 
+@alone
 def certify(
     model: nn.Module,
     held_out: Iterable[Any],
@@ -100,6 +102,7 @@ def certify(
         return certify_sequence(model, held, sequence, order=name, repair=repair, **told)[0]
 
 
+@alone
 def certify_sequence(
     model: nn.Module,
     held: HeldOut,

@@ -12,6 +12,7 @@ from howsparse.limit.held_out import HeldOut
 from howsparse.limit.repaired import Repaired
 from howsparse.progress import Progress
 from howsparse.pruning.network import PrunedNetwork
+from howsparse.risk.alone import alone
 
 __all__ = ["candidates_below", "certify_repaired", "sparsities_to_certify"]
 
@@ -19,6 +20,7 @@ _GAPS = (1.0, 0.6, 0.3, 0.12)
 _NEAR = 0.2  # of the distance to the measured sparsity
 
 
+@alone
 def certify_repaired(
     model: nn.Module,
     repaired: Repaired,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import is_half
 from howsparse.risk.weights import prunable_weights, torch_masks
 
@@ -33,6 +34,7 @@ class Difference:
     buffers: dict[str, Tensor]
 
 
+@alone
 def difference(model: nn.Module, change: Change) -> Difference:
     """The difference that a change makes to the weights and buffers of a model. The model is not changed.
 

@@ -1,8 +1,5 @@
 """`pruning_limit`: compute how sparse a model can be pruned from the model, a loss and data."""
 
-import math
-import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from functools import partial
@@ -14,18 +11,22 @@ from torch import nn
 from howsparse.errors import InputError
 from howsparse.geometry import Magnitudes
 from howsparse.limit.adapting import recovery_bracket, search_recoverable
-from howsparse.limit.bracket import Bracket, Sampling, solve_bracket
+from howsparse.limit.bracket import Bracket, solve_bracket
 from howsparse.limit.budget import basis_room, plan_budget
+from howsparse.limit.clock import Clock
 from howsparse.limit.layers import layer_costs, layer_sizes
+from howsparse.limit.levels import Level, Sampling
 from howsparse.limit.moved import curvature_of
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.predict import predict_checked
 from howsparse.limit.prediction import predict_random_losses
 from howsparse.limit.result import LIMIT, PruningLimit
+from howsparse.limit.samples import Samples, risk_with_samples
 from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Block, Operator, Remembered, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
-from howsparse.risk import GGN, EmpiricalRisk, Hessian, Sample
+from howsparse.risk import GGN, EmpiricalRisk, Hessian
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.store import Store
@@ -33,6 +34,7 @@ from howsparse.store import Store
 __all__ = ["options_for_sample", "pruning_limit"]
 
 
+@alone
 def pruning_limit(
     model: nn.Module,
     batches: Iterable[Any],
@@ -77,9 +79,10 @@ def pruning_limit(
     (True, True)
     """
     options = _merged(options or LimitOptions(), changes)
-    risk = EmpiricalRisk(model, batches, loss, select_weights(model, options.names))
+    names = select_weights(model, options.names)
+    risk, samples = risk_with_samples(model, batches, loss, names, options.population, options.sample)
     with reporting(progress) as report:
-        case = _Case(risk, options, memory, report)
+        case = _Case(risk, samples, options, memory, report)
         if keep is None:
             return _compute(case, None)
         # The key of the stored limit contains the gradient, because it differs between models, losses and data.
@@ -90,8 +93,10 @@ def pruning_limit(
 class _Case:
     """The quantities that several phases of a limit need. Each is computed once."""
 
-    def __init__(self, risk: EmpiricalRisk, options: LimitOptions, memory: int | None, progress: Progress) -> None:
-        self.risk, self.options, self.memory, self.progress = risk, options, memory, progress
+    def __init__(
+        self, risk: EmpiricalRisk, samples: Samples, options: LimitOptions, memory: int | None, progress: Progress
+    ) -> None:
+        self.risk, self.samples, self.options, self.memory, self.progress = risk, samples, options, memory, progress
         self.matrix = curvature_of(risk, options.curvature, memory)
         self.tolerance, self.tolerance_error = (
             default_tolerance(risk) if options.tolerance is None else (options.tolerance, 0.0)
@@ -99,18 +104,18 @@ class _Case:
         self.gradient = risk.gradient()
         self.flat = risk.flat_weights()
         self.magnitudes = Magnitudes(self.flat.cpu().numpy())
-        self.doublings = math.log2(options.population / risk.num_examples) if options.population else 0.0
-        if self.sampled and len(risk.lengths) < 2:
-            raise InputError(
-                "the data are one batch, but the sampling error needs two; pass smaller batches, or no population"
-            )
         self.probes = options.probes_of(self.flat.numel())
         self.budget = plan_budget(options.max_products, self.probes, self.sampled)
 
     @property
     def sampled(self) -> bool:
-        """Whether the data are a sample of the population."""
-        return self.doublings > 0
+        """Whether the spectrum is over a sample of the population."""
+        return len(self.samples.ends) > 1
+
+    @property
+    def population(self) -> int:
+        """Number of examples in the population."""
+        return max(self.risk.num_examples, self.options.population or 0)
 
     def bracket(self, spectrum: Spectrum, sampling: Sampling | None = None, *, search: bool = True) -> Bracket:
         """The bracket of the fixed point for ``spectrum``."""
@@ -123,27 +128,27 @@ class _Case:
 
 
 def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
-    """Compute the phases one after the other: recovery, bracket, half of the data, upper bound, prediction."""
-    store, matrix = Store(workspace), case.matrix
-    whole = Remembered(matrix, store, "whole")
-    recoverable, other_products = _recoverable(case, whole, store)
-    half = Remembered(Sample(matrix, len(case.risk.lengths) // 2), store, "half")
-    clock = _Clock(matrix)
-    spectrum, stopped = _resolve(case, whole, clock)
-    sampling = _sampling(case, half, spectrum.num_steps) if case.sampled else None
+    """Compute the phases one after the other: recovery, bracket, other samples, upper bound, prediction."""
+    store, samples = Store(workspace), case.samples
+    matrices = [samples.matrix(case.matrix, i, store, "curvature") for i in range(len(samples.ends))]
+    few, base = matrices[samples.enough], matrices[samples.base]
+    recoverable, other = _recoverable(case, few, store)
+    clock = Clock(base)
+    spectrum, stopped = _resolve(case, base, clock)
+    sampling = _sampling(case, matrices, spectrum.num_steps) if case.sampled else None
     errors = case.bracket(spectrum, sampling)
-    removed = _removed_spectrum(case, whole, errors.middle, spectrum.num_steps)
-    losses, rise = predict_checked(case.risk, whole, case.flat, case.gradient, case.tolerance, case.watch("prediction"))
+    removed = _removed_spectrum(case, few, errors.middle, spectrum.num_steps)
+    losses, rise = predict_checked(case.risk, few, case.flat, case.gradient, case.tolerance, case.watch("prediction"))
     predicted = losses.largest_within(case.tolerance)
-    layers = layer_costs(whole, case.flat, case.gradient, layer_sizes(case.risk), predicted)
-    random_losses = predict_random_losses(whole, case.flat, case.gradient, losses, case.options.seed)
+    layers = layer_costs(few, case.flat, case.gradient, layer_sizes(case.risk), predicted)
+    random_losses = predict_random_losses(few, case.flat, case.gradient, losses, case.options.seed)
     return PruningLimit(
         tolerance=case.tolerance,
         curvature=case.options.curvature,
         negative=case.options.negative,
         names=tuple(case.risk.names),
         errors=errors,
-        num_products=whole.num_products + other_products + (half.num_products + 1) // 2,
+        num_products=samples.products([*enumerate(matrices), *other]),
         stopped=stopped,
         spectrum=spectrum,
         removed_spectrum=removed,
@@ -151,7 +156,7 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
         losses=losses,
         random_losses=random_losses,
         sampling=sampling,
-        rank_bound=matrix.rank_bound if isinstance(matrix, GGN) else None,
+        rank_bound=case.matrix.rank_bound if isinstance(case.matrix, GGN) else None,
         checked_rise=rise,
         layers=layers,
         seconds_per_product=clock.seconds_per_product,
@@ -159,40 +164,17 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
     )
 
 
-class _Clock:
-    """Measures the time of one product, apart from the first, which builds graphs, and from those that were stored."""
-
-    def __init__(self, matrix: Hessian | GGN) -> None:
-        self._matrix, self._times = matrix, list[float]()
-        self.start()
-
-    def start(self) -> None:
-        """Begin a step: products follow."""
-        self._began, self._before = time.perf_counter(), self._matrix.num_products
-
-    def stop(self) -> None:
-        """End the step."""
-        made = self._matrix.num_products - self._before
-        if made and self._before:
-            self._times.append((time.perf_counter() - self._began) / made)
-
-    @property
-    def seconds_per_product(self) -> float | None:
-        """The median; None if no product was computed."""
-        return statistics.median(self._times) if self._times else None
-
-
-def _recoverable(case: _Case, whole: Remembered, store: Store) -> tuple[tuple[float, float], int]:
-    """The bracket of the recoverable sparsity, and the number of products that are not ``whole``'s.
+def _recoverable(case: _Case, few: Remembered, store: Store) -> tuple[tuple[float, float], list[tuple[int, Operator]]]:
+    """The bracket of the recoverable sparsity; and the matrix that it took, with its sample, if it was not ``few``.
 
     It needs a matrix without negative eigenvalues, so it takes the GGN where the loss has one. It is the first phase:
     the GGN's stored graphs then go before the Hessian's come.
     """
-    risk, other = case.risk, None
+    risk, samples, other = case.risk, case.samples, list[tuple[int, Operator]]()
     if isinstance(case.matrix, Hessian) and isinstance(risk.loss, SplitLoss):
-        other = Remembered(GGN(risk, case.memory), store, "recovery")
+        other = [(samples.enough, samples.matrix(GGN(risk, case.memory), samples.enough, store, "recovery"))]
     points = search_recoverable(
-        other or whole,
+        other[0][1] if other else few,
         case.flat,
         case.gradient,
         case.flat.abs(),
@@ -200,10 +182,10 @@ def _recoverable(case: _Case, whole: Remembered, store: Store) -> tuple[tuple[fl
         case.budget.recovery,
         case.watch("recoverable"),
     )
-    return recovery_bracket(points, case.tolerance), 0 if other is None else other.num_products
+    return recovery_bracket(points, case.tolerance), other
 
 
-def _resolve(case: _Case, operator: Operator, clock: _Clock) -> tuple[Spectrum, str]:
+def _resolve(case: _Case, operator: Operator, clock: Clock) -> tuple[Spectrum, str]:
     """Grow the spectrum until more steps are not needed or not possible; return it and the value of ``stopped``."""
     options, planned = case.options, case.budget.bracket
     steps, storage = basis_room(case.flat, planned, case.probes)
@@ -225,11 +207,19 @@ def _resolve(case: _Case, operator: Operator, clock: _Clock) -> tuple[Spectrum, 
     return spectrum, "memory" if steps < planned else "max_products"
 
 
-def _sampling(case: _Case, half: Operator, steps: int) -> Sampling:
-    """The spectrum of half of the data, from which the sampling error is estimated."""
-    growing = grow_spectrum(half, case.flat, probes=case.probes, seed=case.options.seed)
-    spectrum = _after(case.budget.half_sample_after(steps), growing, case.watch("half the data"))
-    return Sampling(spectrum, case.doublings, case.tolerance_error)
+def _sampling(case: _Case, matrices: list[Remembered], steps: int) -> Sampling:
+    """The spectra of the samples below and above the base, which has taken ``steps`` steps."""
+    samples, budget = case.samples, case.budget
+    # The base can need fewer steps than planned. What the larger samples show then still depends on their own steps.
+    above = list(samples.above(budget.bracket))
+    plan = [(0, budget.half_sample if above else budget.half_sample_after(steps)), *above]
+    levels = []
+    for i, fewer in plan:
+        growing = grow_spectrum(matrices[i], case.flat, probes=case.probes, seed=case.options.seed)
+        spectrum = _after(fewer, growing, case.watch(f"{samples.examples[i]:,} examples"))
+        levels.append(Level(samples.examples[i], spectrum))
+    error = case.tolerance_error if case.population > case.risk.num_examples else 0.0
+    return Sampling(tuple(levels), samples.examples[samples.base], case.population, error)
 
 
 def _removed_spectrum(case: _Case, operator: Operator, sparsity: float, steps: int) -> Spectrum:

@@ -27,6 +27,7 @@ from howsparse.limit.tolerance import default_tolerance
 from howsparse.linalg import Operator, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
@@ -76,6 +77,7 @@ class DirectionalLimit(Shown):
         return Card("Directional limit", rows)
 
 
+@alone
 def directional_limit(
     model: nn.Module,
     batches: Iterable[Any],

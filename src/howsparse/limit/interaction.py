@@ -17,6 +17,7 @@ from howsparse.limit.layers import inner_by_layer, layer_sizes
 from howsparse.limit.moved import curvature_of, difference_risk, joined_step, loss_at
 from howsparse.limit.options import Curvature
 from howsparse.pruning.masks import Mask
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["Interaction", "interaction"]
@@ -66,6 +67,7 @@ class Interaction:
         return self.predicted
 
 
+@alone
 def interaction(
     model: nn.Module,
     first: Change,

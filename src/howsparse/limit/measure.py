@@ -12,13 +12,15 @@ from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
 from howsparse.limit.curve import STEP, Curve
 from howsparse.limit.goal import Goal, Point, goal_of
+from howsparse.limit.views import Drawn
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.orders import Order, OrderFunction, rank
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import EveryNth, Pieces, batch_length
 from howsparse.risk.fast import fast_convolutions
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
-from howsparse.shown import Card, Shown
+from howsparse.shown import Card
 
 __all__ = ["FINE", "Measured", "Point", "measure", "measure_goals"]
 
@@ -34,7 +36,7 @@ _PASSES = 9  # evaluations of all data for one goal, for most networks
 
 
 @dataclass(frozen=True)
-class Measured(Shown):
+class Measured(Drawn):
     """The largest sparsity that meets a goal, found by evaluating pruned networks, with all that were evaluated.
 
     Attributes:
@@ -112,6 +114,7 @@ class Measured(Shown):
         return cls(curve, Goal(**fields["goal"]), fields["order"], fields["metric"], glance)
 
 
+@alone
 def measure(
     model: nn.Module,
     batches: Iterable[Any],
@@ -172,6 +175,7 @@ def measure(
     return measure_goals(model, batches, [goal], loss=loss, metric=scored, **options)[0]
 
 
+@alone
 def measure_goals(
     model: nn.Module,
     batches: Iterable[Any],

@@ -26,6 +26,7 @@ Negative = Literal["wall", "unbounded"]
 FILTERS: dict[Negative, FilterFactor] = {"wall": absolute_filter, "unbounded": clipped_filter}
 
 LEAST_PRODUCTS = 32  # for each probe
+LEAST_SAMPLE = 8  # a quarter of it is the smallest sample
 
 _PROBE_HALF_WIDTH = 0.01  # of the bracket at T = 1/2: probes that make it narrower are not drawn
 _MOST_PROBES = 16
@@ -54,8 +55,12 @@ class LimitOptions:
             examples.
         names: names of the weights under study; by default all prunable weights that are not frozen.
         population: number of examples in the population, if the batches are a sample of it.
+        sample: if given, most products are over a sample of about this many examples of the batches, and a few over
+            larger samples estimate the way to all of them (`howsparse.limit.levels`). By default every product is over
+            all examples.
         precision: stop when the bracket is at most this wide, in sparsity.
-        max_products: largest number of curvature products, at least 32 for each probe.
+        max_products: largest number of curvature products, at least 32 for each probe. With a ``sample``, these are
+            products over the sample; each larger sample costs as much again.
         probes: number of random vectors; the products are divided between them. None: as many as `probes_for` gives,
             several for small networks and one for large ones.
         seed: seed of the probes.
@@ -78,6 +83,10 @@ class LimitOptions:
     )
     names: tuple[str, ...] | None = None
     population: int | None = None
+    sample: int | None = field(
+        default=None,
+        metadata={"help": "Most products over so many examples, a few over larger samples; default: over all."},
+    )
     precision: float = field(default=0.002, metadata={"help": "Stop when the bracket is this narrow."})
     max_products: int = field(default=400, metadata={"help": "Largest number of curvature products."})
     probes: int | None = field(
@@ -92,6 +101,8 @@ class LimitOptions:
         if self.negative not in FILTERS:
             raise InputError(f"negative '{self.negative}' is not known; use 'wall' or 'unbounded'")
         check_tolerance(self.tolerance)
+        if self.sample is not None and self.sample < LEAST_SAMPLE:
+            raise InputError(f"a sample of {self.sample} example(s) is too small; use at least {LEAST_SAMPLE}, or none")
         probes = 1 if self.probes is None else self.probes
         if not self.max_products >= LEAST_PRODUCTS * probes >= LEAST_PRODUCTS:
             raise InputError(

@@ -17,6 +17,7 @@ from howsparse.linalg import Operator
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask, check_sparsity, largest, largest_mask
 from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
@@ -88,6 +89,7 @@ class Prediction(Shown):
         return Card("Prediction", rows)
 
 
+@alone
 def predict(
     model: nn.Module,
     batches: Iterable[Any],

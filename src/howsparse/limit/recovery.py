@@ -28,6 +28,7 @@ from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk import GGN, EmpiricalRisk
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import prunable_weights
 from howsparse.shown import Card, Shown
@@ -90,6 +91,7 @@ class Recoverable(Shown):
         return cls(**fields | {"points": tuple(Recovery(**point) for point in fields["points"])})
 
 
+@alone
 def recoverable(
     model: nn.Module,
     batches: Iterable[Any],
@@ -155,6 +157,7 @@ def recoverable(
     return Recoverable(allowed, points, matrix.num_products, kind, ranked.name, risk.num_weights)
 
 
+@alone
 def recovered_loss(
     model: nn.Module,
     mask: Mask,

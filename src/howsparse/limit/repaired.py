@@ -18,6 +18,7 @@ from howsparse.pruning.masks import check_sparsity
 from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import ORDERS
 from howsparse.pruning.repair import REPAIRS
+from howsparse.risk.alone import alone_with
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.metrics import Metric
 
@@ -166,15 +167,14 @@ def measure_repaired(
     if not precision > 0:
         raise InputError(f"precision {precision:g} is not positive; give the width at which the search stops")
     goals = {"max_drop": max_drop, "tolerance": tolerance, "max_rise": max_rise}
-    with reporting(progress) as report:
+    with alone_with(model), reporting(progress) as report:
         bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, on_point, report)
         bench.on_follow = on_follow
         bench.goal = goal_of(**goals, has_metric=bench.metric is not None)
         plain = _without_repair(bench, orders, tried == ("none",), min(precision, 0.005))
         changing = [name for name in tried if name != "none"]
-        reached = plain[0].sparsity
-        start = (1 + reached) / 2
-        trials, compared_at = race(bench, orders, changing, reached, start, precision) if changing else ([], ())
+        measured, start = plain[0].sparsity, (1 + plain[0].sparsity) / 2
+        trials, compared_at = race(bench, orders, changing, measured, start, precision) if changing else ([], ())
         return _result(bench, [*plain, *trials], compared_at)
 
 
@@ -215,7 +215,7 @@ def compare_repairs(
     """
     tried = _named(orders, repairs)
     sparsity = check_sparsity(sparsity)
-    with reporting(progress) as report:
+    with alone_with(model), reporting(progress) as report:
         bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, on_point, report)
         trials = choose(bench, orders, tried, sparsity)
     return _result(bench, trials, (bench.snap(sparsity),))

@@ -10,17 +10,19 @@ from torch import nn
 from howsparse.errors import InputError, UnsuitableNetwork
 from howsparse.files import load_document, save_document
 from howsparse.geometry import Magnitudes, curvature_scale
-from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, Sampling, existence_bracket, solve_bracket
+from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, existence_bracket, solve_bracket
 from howsparse.limit.layers import LayerCost
+from howsparse.limit.levels import Sampling
 from howsparse.limit.options import FILTERS, LEAST_PRODUCTS, Curvature, Negative
 from howsparse.limit.outlook import Look, Outlook, history, outlook_after
 from howsparse.limit.predict import failure, num_kept, rise_holds
 from howsparse.limit.prediction import LossCurve
 from howsparse.limit.saved import pack, unpack
 from howsparse.limit.summary import LimitSummary, limit_card, summarized
+from howsparse.limit.views import Reported
 from howsparse.linalg import Spectrum
 from howsparse.pruning.masks import Mask, largest_mask
-from howsparse.shown import Card, Shown
+from howsparse.shown import Card
 from howsparse.store import Kind
 
 __all__ = ["LIMIT", "LimitSummary", "PruningLimit"]
@@ -29,7 +31,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class PruningLimit(Shown):
+class PruningLimit(Reported):
     """How sparse a network can be pruned, with the spectrum from which this was computed.
 
     Attributes:
@@ -38,7 +40,7 @@ class PruningLimit(Shown):
         negative: how negative curvature counts: "wall" (the paper's absolute value) or "unbounded".
         names: names of the weights under study.
         errors: the bracket and its half-widths: quadrature, probe and data.
-        num_products: number of curvature products; a product over half of the data counts as half.
+        num_products: number of curvature products; a product over a part of the data counts as that part.
         stopped: why the computation stopped: "precision" (the bracket is as narrow as requested), "probe" (more probes
             would make it narrower, more steps would not), "max_products", "memory" or "exact".
         spectrum: spectrum of the curvature.
@@ -46,7 +48,7 @@ class PruningLimit(Shown):
         magnitudes: magnitudes of the weights under study.
         losses: predicted loss increase of magnitude masks at every sparsity.
         random_losses: mean predicted loss increase of random masks at every sparsity.
-        sampling: the half sample's spectrum, for the data error; None if the batches are all the data.
+        sampling: spectra over other samples, for the step to the population; None if the batches are all the data.
         rank_bound: largest possible number of nonzero eigenvalues of the GGN; None for the Hessian.
         checked_rise: measured loss increase of the mask at `predicted`, on the same batches; None if it was not
             measured, as after `at` with another tolerance.
@@ -99,11 +101,7 @@ class PruningLimit(Shown):
         return self.errors.estimate
 
     def resolved_sparsity(self) -> float:
-        """`sparsity`, for callers that need a number.
-
-        Raises:
-            InputError: the bracket is not `resolved`.
-        """
+        """`sparsity`, for callers that need a number; raises InputError if the bracket is not `resolved`."""
         if not self.resolved:
             more = self.outlook()
             advice = "a larger max_products" + (f": {more}" if more else "")
@@ -283,8 +281,7 @@ class PruningLimit(Shown):
 
     def save(self, path: str | Path) -> None:
         """Write the limit to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
-        fields, tensors = pack(self)
-        save_document(path, "limit", _VERSION, fields, tensors)
+        save_document(path, "limit", _VERSION, *pack(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "PruningLimit":
@@ -297,4 +294,4 @@ class PruningLimit(Shown):
         return cls(**unpack(fields, tensors))
 
 
-LIMIT = Kind("limit", _VERSION, PruningLimit.save, PruningLimit.load)
+LIMIT = Kind("limit", _VERSION, pack, lambda fields, tensors: PruningLimit(**unpack(fields, tensors)))

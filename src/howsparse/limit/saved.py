@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from howsparse.geometry import Magnitudes
-from howsparse.limit.bracket import Bracket, Sampling
+from howsparse.limit.bracket import Bracket
 from howsparse.limit.layers import LayerCost
+from howsparse.limit.levels import Level, Sampling
 from howsparse.limit.prediction import LossCurve
 from howsparse.linalg import Spectrum, Tridiagonal
 
@@ -21,6 +22,7 @@ __all__ = ["pack", "unpack"]
 
 _PLAIN = ("tolerance", "curvature", "negative", "num_products", "stopped", "rank_bound")
 _LATER = ("checked_rise", "seconds_per_product")  # files of earlier versions do not have these
+_SAMPLED = ("examples", "population", "tolerance_error")
 _CURVES, _SPECTRA = ("losses", "random_losses"), ("spectrum", "removed_spectrum")
 
 
@@ -36,8 +38,9 @@ def pack(limit: "PruningLimit") -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors[f"{name}.increases"] = torch.from_numpy(curve.increases)
     spectra = {name: getattr(limit, name) for name in _SPECTRA}
     if limit.sampling is not None:
-        spectra["half"] = limit.sampling.half
-        fields["doublings"], fields["tolerance_error"] = limit.sampling.doublings, limit.sampling.tolerance_error
+        spectra |= {f"level{i}": level.spectrum for i, level in enumerate(limit.sampling.levels)}
+        fields["levels"] = [level.examples for level in limit.sampling.levels]
+        fields |= {name: getattr(limit.sampling, name) for name in _SAMPLED}
     for name, spectrum in spectra.items():
         if spectrum is not None:
             fields[name] = _write_spectrum(name, spectrum, tensors)
@@ -46,8 +49,7 @@ def pack(limit: "PruningLimit") -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def unpack(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The attributes of the limit that `pack` wrote."""
-    spectra = {name: _read_spectrum(name, fields[name], tensors) for name in (*_SPECTRA, "half") if name in fields}
-    half = spectra.pop("half", None)
+    spectra = {name: _read_spectrum(name, fields[name], tensors) for name in _SPECTRA if name in fields}
     recoverable = fields.get("recoverable")  # files of earlier versions do not have it
     return {
         **{name: fields[name] for name in _PLAIN},
@@ -62,8 +64,21 @@ def unpack(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
             name: LossCurve(tensors[f"{name}.sparsities"].numpy(), tensors[f"{name}.increases"].numpy())
             for name in _CURVES
         },
-        "sampling": None if half is None else Sampling(half, fields["doublings"], fields["tolerance_error"]),
+        "sampling": _read_sampling(fields, tensors),
     }
+
+
+def _read_sampling(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Sampling | None:
+    """The samples of the data; a file of an earlier version has the first half of them and a number of doublings."""
+    if "half" in fields:
+        half = Level(0.5, _read_spectrum("half", fields["half"], tensors))
+        return Sampling((half,), 1.0, 2 ** fields["doublings"], fields["tolerance_error"])
+    if "levels" not in fields:
+        return None
+    names = [f"level{i}" for i in range(len(fields["levels"]))]
+    spectra = [_read_spectrum(name, fields[name], tensors) for name in names]
+    levels = tuple(Level(*level) for level in zip(fields["levels"], spectra, strict=True))
+    return Sampling(levels, **{name: fields[name] for name in _SAMPLED})
 
 
 def _write_spectrum(name: str, spectrum: Spectrum, tensors: dict[str, Tensor]) -> dict[str, Any]:

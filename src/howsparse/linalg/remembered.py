@@ -1,11 +1,7 @@
 """An operator that stores its products on disk, so that a stopped computation can continue."""
 
-from pathlib import Path
-
-from safetensors.torch import load_file
 from torch import Tensor
 
-from howsparse.files import save_tensors
 from howsparse.linalg.operators import Derived, Operator
 from howsparse.store import Kind, Store
 
@@ -24,6 +20,7 @@ class Remembered(Derived):
         name: identifies this matrix in the store.
 
     >>> import torch
+    >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
     >>> from howsparse.risk import EmpiricalRisk, Hessian
     >>> risk = EmpiricalRisk(torch.nn.Linear(4, 3), [(torch.eye(4), torch.zeros(4, dtype=torch.long))])
@@ -49,12 +46,6 @@ class Remembered(Derived):
         return self._store.get(_PRODUCT, inputs, {}, lambda _: self._operator @ vector).to(vector)
 
 
-def _write(product: Tensor, file: Path) -> None:
-    save_tensors({"product": product}, file)
-
-
-def _read(file: Path) -> Tensor:
-    return load_file(file)["product"]
-
-
-_PRODUCT = Kind("product", 1, _write, _read)
+_PRODUCT = Kind[Tensor](
+    "product", 1, lambda product: ({}, {"product": product}), lambda fields, tensors: tensors["product"]
+)

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from howsparse.limit.options import Answer
 from howsparse.limit.result import LIMIT, PruningLimit
 from howsparse.methods.run import Run, Sparsity, parse_sparsity
 from howsparse.methods.ticket import TRAINING, Stage, Ticket, Trained
+from howsparse.parallel import from_first
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import prune
 from howsparse.risk import evaluate, select_weights
 from howsparse.store import Store
 from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate_factors
+from howsparse.training.checkpoint import discard_unusable, training_key
 
 __all__ = ["Run", "Sparsity", "Stages", "dense_mask", "limit_of", "network_inputs", "parse_sparsity"]
 
@@ -113,6 +116,9 @@ class Stages:
             Loss and accuracy of each epoch.
         """
         batches = self.problem.epoch_batches(self.seed)
+        checkpoint = None if workspace is None else workspace / "checkpoint.safetensors"
+        about = None if workspace is None else workspace.name
+        from_first(partial(discard_unusable, checkpoint, training_key(optimizer, self.seed, about)))
         return fit(
             model,
             optimizer,
@@ -120,7 +126,8 @@ class Stages:
             epochs,
             loss=self.problem.loss,
             factor=lambda epoch: factor(epoch + first),
-            checkpoint=None if workspace is None else workspace / "checkpoint.pt",
+            checkpoint=checkpoint,
+            about=about,
             save_every=_SAVE_EVERY,
             before_epoch=before_epoch,
             on_epoch=lambda epoch: self.run.on_epoch(name, epoch),

@@ -109,20 +109,19 @@ class Trained:
     mask: Mask
     history: tuple[Epoch, ...]
 
-    def save(self, path: str | Path) -> None:
-        """Write the training to one safetensors file; `load` reads it back."""
-        fields = {"history": [asdict(epoch) for epoch in self.history]}
-        save_document(path, "training", _VERSION, fields, _tensors(self.state, self.mask))
 
-    @classmethod
-    def load(cls, path: str | Path) -> "Trained":
-        """Read a file that `save` wrote."""
-        fields, tensors = load_document(path, "training", _VERSION)
-        history = tuple(Epoch(**epoch) for epoch in fields["history"])
-        return cls(_part(tensors, "state"), Mask(_part(tensors, "mask")), history)
+def _pack(trained: Trained) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The fields and the tensors of a training's document."""
+    return {"history": [asdict(epoch) for epoch in trained.history]}, _tensors(trained.state, trained.mask)
 
 
-TRAINING = Kind("training", _VERSION, Trained.save, Trained.load)
+def _unpack(fields: dict[str, Any], tensors: dict[str, Tensor]) -> Trained:
+    """The training that `_pack` wrote."""
+    history = tuple(Epoch(**epoch) for epoch in fields["history"])
+    return Trained(_part(tensors, "state"), Mask(_part(tensors, "mask")), history)
+
+
+TRAINING = Kind("training", _VERSION, _pack, _unpack)
 
 
 def _stage(fields: dict[str, Any]) -> Stage:

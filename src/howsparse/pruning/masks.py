@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
 from howsparse.pruning.scores import magnitude_scores, random_scores
+from howsparse.risk.alone import alone_with
 from howsparse.risk.weights import prunable_weights, select_weights
 from howsparse.shown import Card, Shown
 
@@ -75,7 +76,7 @@ class Mask(Shown, dict[str, Tensor]):
         """
         weights = prunable_weights(model)
         self._check(weights)
-        with torch.no_grad():
+        with alone_with(model), torch.no_grad():
             for name, kept in self.items():
                 weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask
+from howsparse.risk.alone import alone_with
 
 __all__ = ["PrunedNetwork"]
 
@@ -66,7 +67,7 @@ class PrunedNetwork:
         for name in known.keys() | self.state.keys():
             if name not in known or name not in self.state or known[name].shape != self.state[name].shape:
                 raise InputError(f"the network is for another model: '{name}' differs; use a model of the same kind")
-        with torch.no_grad():
+        with alone_with(model), torch.no_grad():
             for name, tensor in known.items():
                 tensor.copy_(self.state[name])
 

@@ -9,10 +9,12 @@ from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders.order import Order, check_fits
 from howsparse.pruning.scores import as_rows, from_rows, magnitude_scores
+from howsparse.risk.alone import alone
 
 __all__ = ["n_of_m_mask"]
 
 
+@alone
 def n_of_m_mask(
     model: nn.Module, keep: int, of: int, order: Order | None = None, names: Iterable[str] | None = None
 ) -> Mask:

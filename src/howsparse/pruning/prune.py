@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from howsparse.pruning.masks import Mask
+from howsparse.risk.alone import alone
 from howsparse.risk.weights import prunable_weights, select_weights
 
 __all__ = ["prune", "pruned"]
@@ -17,6 +18,7 @@ _SAVING = (
 )
 
 
+@alone
 def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """Prune ``model`` in place with `torch.nn.utils.prune`; ``torch.nn.utils.prune.remove`` makes it permanent.
 

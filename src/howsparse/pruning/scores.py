@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
+from howsparse.risk.alone import alone
 from howsparse.risk.weights import is_conv1d, select_weights, torch_masks
 
 __all__ = ["as_rows", "from_rows", "magnitude_scores", "random_scores", "rank_fractions", "removed_first"]
 
 
+@alone
 def magnitude_scores(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Absolute values of the weights, by weight name; -inf for weights that torch has pruned.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -16,7 +17,7 @@ from howsparse.limit.measure import Measured
 from howsparse.report.plots import ACCENT, FAINT, INK, clear_axes, sparsity_axis
 from howsparse.report.table import percent
 
-__all__ = ["certificate_table", "measured_sentence", "measured_table", "orders_table", "plot_measured"]
+__all__ = ["certificate_table", "draw_measured", "measured_sentence", "measured_table", "orders_table", "plot_measured"]
 
 _TESTS = 4  # rows of a certificate: the last tests
 
@@ -126,8 +127,18 @@ def plot_measured(measured: Measured, title: str) -> Figure:
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    draw_measured(figure.subplots(), measured)
+    return figure
+
+
+def draw_measured(axes: Axes, measured: Measured) -> None:
+    """Draw the measured curve into axes: the metric (or the loss) against sparsity, with what is allowed.
+
+    Args:
+        axes: where to draw.
+        measured: the measurement.
+    """
     goal, dense = measured.goal, measured.dense
     scored = goal.max_drop is not None
     unit = 100 if _is_share(str(measured.metric)) else 1
@@ -151,7 +162,6 @@ def plot_measured(measured: Measured, title: str) -> Figure:
     sparsity_axis(axes, (0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99))
     axes.set_xlabel(f"sparsity: weights removed, % ({measured.order} order)")
     axes.legend(loc="lower left" if scored else "upper left", frameon=False)
-    return figure
 
 
 def _allowed(measured: Measured, unit: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from howsparse.errors import InputError
 from howsparse.store import digest
 
 __all__ = [
@@ -34,6 +35,10 @@ class FirstExamples:
     Attributes:
         batches: batches that can be read several times.
         count: number of examples.
+        exact: whether a last batch that cannot be split is refused; else it stays whole.
+
+    Raises:
+        InputError: on reading, if ``exact`` and the last batch cannot be split.
 
     >>> [len(batch) for batch in FirstExamples([torch.zeros(4, 2), torch.zeros(4, 2)], 6)]
     [4, 2]
@@ -41,12 +46,18 @@ class FirstExamples:
 
     batches: Iterable[Any]
     count: int
+    exact: bool = False
 
     def __iter__(self) -> Iterator[Any]:
         left = self.count
         for batch in self.batches:
             if left <= 0:
                 return
+            if self.exact and batch_length(batch) > left and not can_split(batch):
+                raise InputError(
+                    f"the first {self.count} examples end inside of a batch of {batch_length(batch)} that cannot be"
+                    " split, because its tensors differ in length; use a number that ends with a batch, or all examples"
+                )
             yield split_batch(batch, left)[0]
             left -= batch_length(batch)
 

@@ -13,8 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from howsparse.errors import InputError
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, gathered, sum_, summed
+from howsparse.risk.alone import alone_with
+from howsparse.risk.applied import Applied, places
 from howsparse.risk.batches import batch_length, is_half, move, precise, same_content, split_batch
-from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy, weight_of
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, counted_examples, cross_entropy, weight_of
 from howsparse.risk.modes import attributes_kept, evaluation_mode
 from howsparse.risk.weights import named_weights, select_weights, torch_masks
 
@@ -65,11 +67,11 @@ class EmpiricalRisk:
         self._leaf_of = {id(p): _float32(p.detach()).requires_grad_() for p in self._chosen.values()}
         self.leaves = list(self._leaf_of.values())
         self._half = any(is_half(p) for p in model.parameters())
-        self._applied = _Applied(model)
+        self._applied = Applied(model)
         self._constants = {
-            name: _float32(t.detach()) for name, t in _places(self._applied) if id(t) not in self._leaf_of
+            name: _float32(t.detach()) for name, t in places(self._applied) if id(t) not in self._leaf_of
         }
-        self._leaf_places = [(name, id(t)) for name, t in _places(self._applied) if id(t) in self._leaf_of]
+        self._leaf_places = [(name, id(t)) for name, t in places(self._applied) if id(t) in self._leaf_of]
         masks = torch_masks(model)
         self._kept = (
             torch.cat([_kept(masks.get(name), p) for name, p in self._chosen.items()])
@@ -79,7 +81,7 @@ class EmpiricalRisk:
         first = self._checked_first_batch()
         with self.standing_in() as call:
             self._check_loss(call, self.on(first))
-        self._sizes: list[tuple[int, int]] | None = None
+        self._sizes: list[tuple[int, int, int]] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -93,18 +95,18 @@ class EmpiricalRisk:
 
     @property
     def num_examples(self) -> int:
-        """Number of examples in one pass over the batches, of all processes together."""
-        return sum(self.lengths)
+        """Number of examples that count in one pass over the batches, of all processes together."""
+        return sum(count for _, _, count in self._read_sizes())
 
     @property
     def lengths(self) -> list[int]:
         """Number of examples in each batch, of all processes."""
-        return [length for length, _ in self._read_sizes()]
+        return [length for length, _, _ in self._read_sizes()]
 
     @property
     def weights(self) -> list[int]:
         """What each batch counts in the mean: its predictions if the loss counts them, else its examples."""
-        return [weight for _, weight in self._read_sizes()]
+        return [weight for _, weight, _ in self._read_sizes()]
 
     def weight_of(self, batch: Any) -> int:
         """What one batch counts in the mean."""
@@ -203,6 +205,7 @@ class EmpiricalRisk:
         with ExitStack() as stack:
             devices = [self.device] if self.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=devices))
+            stack.enter_context(alone_with(self.model))
             stack.enter_context(evaluation_mode(self.model))
             stack.enter_context(fast_matmul(self.device))
             stack.enter_context(attributes_kept(self.model))
@@ -214,10 +217,14 @@ class EmpiricalRisk:
                 self._applied, stand_ins, (function, batch), tie_weights=False
             )
 
-    def _read_sizes(self) -> list[tuple[int, int]]:
+    def _read_sizes(self) -> list[tuple[int, int, int]]:
+        """Of each batch its examples, what it counts in the mean, and the examples that count."""
         if self._sizes is None:
-            self._sizes = [(batch_length(batch), self.weight_of(batch)) for batch in self.all_batches]
-            if not sum(weight for _, weight in self._sizes):
+            self._sizes = [
+                (batch_length(batch), self.weight_of(batch), counted_examples(self.loss, batch))
+                for batch in self.all_batches
+            ]
+            if not sum(self.weights):
                 raise InputError(
                     "every label of the data is -100 (ignored), so there is no loss; pass data with labels"
                 )
@@ -260,6 +267,8 @@ class EmpiricalRisk:
 def _studied(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
     chosen = select_weights(model, None) if names is None else named_weights(model, names)
     for name, p in chosen.items():
+        if p.is_complex():
+            raise InputError(f"weight '{name}' is complex; give the names of real weights to study")
         if not torch.isfinite(p).all():
             raise InputError(f"weight '{name}' has NaN or infinite entries; load a checkpoint that did not diverge")
     return chosen
@@ -272,27 +281,3 @@ def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
 def _float32(tensor: Tensor) -> Tensor:
     """A tensor of half precision in float32; any other as it is."""
     return tensor.float() if is_half(tensor) else tensor
-
-
-def _places(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every place of a parameter or half-precision buffer in a module, with exactly one name for each place.
-
-    A tied weight has several places. A module that is used twice has two names for the same place.
-    `functional_call` with ``tie_weights`` uses both names, and then leaves the replacement in the model (torch 2.13).
-    """
-    for path, module in model.named_modules():
-        yield from module.named_parameters(path, recurse=False, remove_duplicate=False)
-        for name, buffer in module.named_buffers(path, recurse=False, remove_duplicate=False):
-            if is_half(buffer):
-                yield name, buffer
-
-
-class _Applied(nn.Module):
-    """A module that applies a function to a model. `functional_call` accepts only a module, not a function."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, function: Callable[[nn.Module, Any], Tensor], batch: Any) -> Tensor:
-        return function(self.model, batch)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, summed
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import move
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy, weight_of
 from howsparse.risk.metrics import Metric, as_metric
@@ -17,6 +18,7 @@ from howsparse.risk.modes import device_of, evaluation_mode
 __all__ = ["evaluate"]
 
 
+@alone
 def evaluate(
     model: nn.Module,
     batches: Iterable[Any],

@@ -10,9 +10,19 @@ from howsparse.errors import InputError
 from howsparse.risk.batches import batch_length, is_half
 from howsparse.risk.pretrained import check_single_label, reads_labels, shifts_labels
 
-__all__ = ["Criterion", "CrossEntropy", "Loss", "SplitLoss", "as_loss", "cross_entropy", "weight_of"]
+__all__ = [
+    "IGNORED",
+    "Criterion",
+    "CrossEntropy",
+    "Loss",
+    "SplitLoss",
+    "as_loss",
+    "counted_examples",
+    "cross_entropy",
+    "weight_of",
+]
 
-_IGNORED = -100  # torch's and Hugging Face's label for a position that does not count
+IGNORED = -100  # torch's and Hugging Face's label for a position that does not count
 
 
 class Loss(Protocol):
@@ -93,7 +103,7 @@ class CrossEntropy:
                 f"logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(labels.shape)};"
                 " pass a loss(model, batch) for this model"
             )
-        return logits[labels != _IGNORED]
+        return logits[labels != IGNORED]
 
     def of_output(self, output: Tensor, batch: Any) -> Tensor:
         """Mean cross-entropy of the predictions; 0 if no label counts."""
@@ -104,28 +114,32 @@ class CrossEntropy:
 
     def count(self, batch: Any) -> int:
         """Number of predictions whose labels count."""
+        return int(self.counted(batch))
+
+    def counted(self, batch: Any) -> Tensor:
+        """`count` as a tensor on the labels' device, for callers that need not wait for it, ``()``."""
         target = self.targets(batch)
-        return len(target) if target.is_floating_point() else int((target != _IGNORED).sum())
+        return torch.tensor(len(target)) if target.is_floating_point() else (target != IGNORED).sum()
 
     def targets(self, batch: Any) -> Tensor:
         """Labels of the predictions; of a mapping, only those that count, ``(predictions,)``."""
         if not isinstance(batch, Mapping):
             return _pair(batch)[1]
         labels = self._labels(batch)
-        return labels if labels.is_floating_point() else labels[labels != _IGNORED]
+        return labels if labels.is_floating_point() else labels[labels != IGNORED]
 
     def examples(self, batch: Any) -> Tensor:
         """The example of each prediction, as a position in the batch; in the order of `each` and `correct`."""
         labels = self._labels(batch) if isinstance(batch, Mapping) else _pair(batch)[1]
         if labels.is_floating_point():
             return torch.arange(len(labels), device=labels.device)
-        return (labels != _IGNORED).nonzero()[:, 0]
+        return (labels != IGNORED).nonzero()[:, 0]
 
     def each(self, output: Tensor, batch: Any) -> Tensor:
         """Loss of each prediction whose label counts, ``(predictions,)``."""
         target = self.targets(batch)
         losses = nn.functional.cross_entropy(output, target, reduction="none")
-        return losses.flatten() if target.is_floating_point() else losses[target != _IGNORED]
+        return losses.flatten() if target.is_floating_point() else losses[target != IGNORED]
 
     def score(self, output: Tensor, batch: Any) -> tuple[int, int]:
         """Number of correct predictions, and number of all predictions."""
@@ -145,7 +159,7 @@ class CrossEntropy:
         else:
             best = output.topk(min(k, output.shape[1]), dim=1).indices
             hits = (best == classes.unsqueeze(1)).any(1)
-        return hits[classes != _IGNORED]
+        return hits[classes != IGNORED]
 
     def _labels(self, batch: Mapping[str, Tensor]) -> Tensor:
         if "labels" not in batch:
@@ -218,10 +232,21 @@ def weight_of(loss: Loss, batch: Any) -> int:
     return int(count(batch)) if callable(count) else batch_length(batch)
 
 
+def counted_examples(loss: Loss, batch: Any) -> int:
+    """Number of examples of a batch that count: those with a label other than -100 if the loss can tell, else all.
+
+    >>> import torch
+    >>> counted_examples(cross_entropy, (torch.zeros(3, 2), torch.tensor([0, 1, -100])))
+    2
+    """
+    owners = getattr(loss, "examples", None)
+    return len(owners(batch).unique()) if callable(owners) else batch_length(batch)
+
+
 def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
     """Whether it has torch's defaults, with which it is `cross_entropy`, which can score too."""
     return (
-        loss.weight is None and loss.ignore_index == _IGNORED and loss.label_smoothing == 0 and loss.reduction == "mean"
+        loss.weight is None and loss.ignore_index == IGNORED and loss.label_smoothing == 0 and loss.reduction == "mean"
     )
 
 

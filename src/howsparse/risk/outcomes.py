@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, gathered
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import batch_length, can_split, examples, move
 from howsparse.risk.losses import CrossEntropy, Loss, SplitLoss, as_loss, cross_entropy, weight_of
 from howsparse.risk.metrics import Metric, as_metric
@@ -49,6 +50,7 @@ class Outcomes:
         return None if self.scores is None else _mean(self.scores, self.counts)
 
 
+@alone
 def outcomes(
     model: nn.Module,
     batches: Iterable[Any],

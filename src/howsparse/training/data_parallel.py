@@ -4,17 +4,17 @@ torch's ``DistributedDataParallel`` averages the gradients. This module decides 
 how its loss is scaled, so that several processes take the steps that one would take.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from howsparse.parallel import is_first, own_count, rank, world_size
+from howsparse.parallel import is_first, rank, world_size
 from howsparse.risk.batches import batch_length, can_split, examples
 from howsparse.training.forward import TrainingLoss
 
@@ -37,14 +37,15 @@ class Share:
     Attributes:
         batch: its examples.
         scale: factor of their mean loss. The mean of the scaled losses over all processes is the batch's mean loss.
-        count: number of examples that this process adds to the statistics of the epoch. Of a batch that every process
-            computes whole, the first process adds all and the others none.
+        count: what this process adds to the statistics of the epoch: the number of its examples, or of its predictions
+            whose labels count. Of a batch that every process computes whole, the first process adds all and the others
+            none.
         whole: whether these are all examples of the batch.
     """
 
     batch: Any
-    scale: float
-    count: int
+    scale: float | Tensor
+    count: int | Tensor
     whole: bool
 
 
@@ -64,22 +65,34 @@ class Norm:
     synchronised: nn.Module
 
 
-def own_share(batch: Any, whole: bool = False) -> Share:
+def own_share(batch: Any, whole: bool = False, weigh: Callable[[Any], int | Tensor] = batch_length) -> Share:
     """The part of ``batch`` that this process computes: process r of n has the examples r, r + n, r + 2n and so on.
 
     Args:
         batch: a batch in any form that `howsparse.risk.batches` reads.
         whole: whether every process computes all examples. This is also done if a batch has fewer examples than there
-            are processes, or if its tensors differ in length and cannot be split.
+            are processes, if its tensors differ in length and cannot be split, or if the part of a process counts
+            nothing.
+        weigh: what a batch or a part of it counts in a mean; a tensor where the CPU need not wait for the number.
 
     >>> own_share((torch.ones(3, 2), torch.tensor([0, 1, 0]))).count
     3
     """
-    total, world = batch_length(batch), world_size()
-    if world == 1 or whole or total < world or not can_split(batch):
-        return Share(batch, 1.0, total if is_first() else 0, True)
-    count = own_count(total)
-    return Share(examples(batch, slice(rank(), None, world)), count * world / total, count, False)
+    world = world_size()
+    if world > 1 and not whole and batch_length(batch) >= world and can_split(batch):
+        parts = [examples(batch, slice(each, None, world)) for each in range(world)]
+        weights = [_known(weigh(part)) for part in parts]
+        if 0 not in [weight for weight in weights if isinstance(weight, int)]:
+            own, count = parts[rank()], weights[rank()]
+            return Share(own, count * world / sum(weights), count, False)
+    return Share(batch, 1.0, _known(weigh(batch)) if is_first() else 0, True)
+
+
+def _known(weight: int | Tensor) -> int | Tensor:
+    """A weight as a number where this needs no waiting for a GPU; else in double precision, for quotients."""
+    if not isinstance(weight, Tensor):
+        return weight
+    return int(weight) if weight.device.type == "cpu" else weight.double()
 
 
 def data_parallel(objective: TrainingLoss) -> nn.Module:

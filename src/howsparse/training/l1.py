@@ -60,8 +60,8 @@ class L1:
 
     @torch.no_grad()
     def penalty(self) -> float:
-        r"""The term :math:`\lambda\|w\|_1` of the present weights."""
-        return self.strength * sum(float(w.abs().sum()) for group in self._groups() for w in group[1])
+        r"""The term :math:`\lambda\|w\|_1` of the present weights that are not frozen."""
+        return self.strength * sum(float(w.abs().sum()) for _, some in self._groups() for w in some if w.requires_grad)
 
     def _groups(self) -> list[tuple[dict[str, Any], list[Tensor]]]:
         groups = self._optimizer.param_groups
@@ -147,16 +147,18 @@ def attach_l1(
 
     Args:
         optimizer: any torch optimizer that holds the weights, or a wrapper of one, as accelerate's.
-        weights: parameters to penalise, for example ``howsparse.prunable_weights(model).values()``.
+        weights: parameters to penalise, for example ``howsparse.prunable_weights(model).values()``; frozen ones get no
+            term, and the optimizer need not hold them.
         strength: loss per absolute weight: finite, and at least 0.
         proximal: soft-threshold after the step instead of adding the subgradient before it.
 
     Returns:
-        The attached term; its ``remove()`` takes it away.
+        The attached term; its ``remove()`` takes it away. A deep copy and a pickle of the optimizer do not have the
+        term, because torch leaves out an optimizer's hooks: attach it to the copy again.
 
     Raises:
         InputError: the strength is negative, infinite or not a number, the optimizer is no optimizer, or it does not
-            hold a weight.
+            hold a weight that is not frozen.
 
     Source: Eq. 2 of the paper; Parikh and Boyd (2014), Proximal algorithms, for the second form.
 
@@ -175,6 +177,6 @@ def attach_l1(
         raise InputError(f"l1 strength {strength:g} is negative; give a number of at least 0")
     optimizer = unwrapped(optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if any(id(w) not in held for w in weights):
+    if any(id(w) not in held for w in weights if w.requires_grad):
         raise InputError("the optimizer does not hold every weight of the l1 term; make it with these parameters")
     return L1(optimizer, weights, strength, proximal)

@@ -24,6 +24,7 @@ from howsparse.pruning.orders.magnitude import magnitude
 from howsparse.pruning.orders.marginal import marginal
 from howsparse.pruning.orders.order import Order, OrderFunction, check_fits
 from howsparse.pruning.orders.random import random
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["ORDERS", "Order", "OrderFunction", "rank"]
@@ -41,6 +42,7 @@ ORDERS: dict[str, OrderFunction] = {
 }
 
 
+@alone
 def rank(
     model: nn.Module,
     order: str | Order | OrderFunction,

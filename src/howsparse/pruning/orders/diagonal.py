@@ -19,13 +19,11 @@ from howsparse.memory import available_memory
 from howsparse.parallel import rank, sum_, summed
 from howsparse.risk.batches import split_batch
 from howsparse.risk.empirical import Caller, EmpiricalRisk
-from howsparse.risk.losses import CrossEntropy, SplitLoss
+from howsparse.risk.losses import IGNORED, CrossEntropy, SplitLoss
 
 __all__ = ["EXACT_UP_TO", "Diagonal", "ggn_diagonal"]
 
 EXACT_UP_TO = 200  # outputs of one example; of more, labels are drawn
-
-_IGNORED = -100  # torch's label of predictions that do not count
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +140,7 @@ def _drawn_labels(loss: CrossEntropy, logits: Tensor, piece: Any, draws: int, ge
     """Slopes of the cross-entropy, times the root of the number of predictions, for labels of the model's own."""
     probabilities = logits.movedim(1, -1).softmax(-1)  # classes last: (..., classes)
     target = loss.targets(piece)
-    counted = torch.ones_like(probabilities[..., 0]) if target.is_floating_point() else (target != _IGNORED)
+    counted = torch.ones_like(probabilities[..., 0]) if target.is_floating_point() else (target != IGNORED)
     weights = (counted / counted.sum()).sqrt().to(logits)
     rows = probabilities.reshape(-1, probabilities.shape[-1])
     labels = torch.multinomial(rows, draws, replacement=True, generator=generator).T

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from howsparse.errors import InputError
 from howsparse.pruning.repair.passes import Stop, calls, passes, stopping, undisturbed
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import move, precise
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.modes import device_of
@@ -19,6 +20,7 @@ __all__ = ["repair_batchnorm"]
 Statistics = tuple[Tensor, Tensor]
 
 
+@alone
 def repair_batchnorm(model: nn.Module, batches: Iterable[Any], *, loss: Loss = cross_entropy) -> None:
     """Set the running means and variances of all BatchNorm layers to those of their inputs over the examples.
 

@@ -21,6 +21,7 @@ from howsparse.pruning.masks import Mask
 from howsparse.pruning.repair.objectives import Objective, distance, in_two_parts, with_targets
 from howsparse.pruning.repair.scaling import Scaled, curvature_scales
 from howsparse.pruning.restoring import unchanged_after_error
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import FirstExamples, move
 from howsparse.risk.curvature import GGN
 from howsparse.risk.empirical import EmpiricalRisk
@@ -47,6 +48,7 @@ class _Job:
     damping: float
 
 
+@alone
 def repair_globally(
     model: nn.Module,
     mask: Mask,

@@ -31,6 +31,7 @@ from howsparse.pruning.repair.normal_equations import NormalEquations
 from howsparse.pruning.repair.passes import Pass, Stop, call, calls, first_argument, passes, stopping, undisturbed
 from howsparse.pruning.repair.survey import survey
 from howsparse.pruning.restoring import unchanged_after_error
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import move, precise
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.modes import device_of
@@ -61,6 +62,7 @@ class _Shift:
     dense: Tensor
 
 
+@alone
 def repair_layers(
     model: nn.Module,
     mask: Mask,

@@ -15,6 +15,7 @@ from howsparse.pruning.repair.gauss_newton import repair_globally
 from howsparse.pruning.repair.least_squares import repair_layers
 from howsparse.pruning.repair.rounds import repair_rounds
 from howsparse.pruning.restoring import unchanged_after_error
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["REPAIRS", "Repair", "as_repair", "continue_repair", "prune_and_repair", "start_of"]
@@ -149,6 +150,7 @@ def start_of(repair: str) -> str | None:
     return start if start in REPAIRS else None
 
 
+@alone
 def continue_repair(
     model: nn.Module,
     mask: Mask,
@@ -186,6 +188,7 @@ def continue_repair(
         _STEPS[repair.rpartition("+")[2]](model, mask, list(batches), dense, loss)
 
 
+@alone
 def prune_and_repair(
     model: nn.Module,
     sparsity: float,

@@ -13,11 +13,13 @@ from howsparse.pruning.masks import Mask, check_sparsity
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.repair.least_squares import Inputs, repair_layers
 from howsparse.pruning.restoring import unchanged_after_error
+from howsparse.risk.alone import alone
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["repair_path", "repair_rounds", "round_sparsities"]
 
 
+@alone
 def repair_path(
     model: nn.Module,
     sparsities: Sequence[float],
@@ -85,6 +87,7 @@ def repair_path(
     return path()
 
 
+@alone
 def repair_rounds(
     model: nn.Module,
     sparsity: float,

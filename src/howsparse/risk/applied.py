@@ -1,0 +1,34 @@
+"""A function of a model as a module, and the places of its tensors, for `torch.func.functional_call`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from howsparse.risk.batches import is_half
+
+__all__ = ["Applied", "places"]
+
+
+def places(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place of a parameter or half-precision buffer in a module, with exactly one name for each place.
+
+    A tied weight has several places. A module that is used twice has two names for the same place.
+    `functional_call` with ``tie_weights`` uses both names, and then leaves the replacement in the model (torch 2.13).
+    """
+    for path, module in model.named_modules():
+        yield from module.named_parameters(path, recurse=False, remove_duplicate=False)
+        for name, buffer in module.named_buffers(path, recurse=False, remove_duplicate=False):
+            if is_half(buffer):
+                yield name, buffer
+
+
+class Applied(nn.Module):
+    """A module that applies a function to a model. `functional_call` accepts only a module, not a function."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module, Any], Tensor], batch: Any) -> Tensor:
+        return function(self.model, batch)
