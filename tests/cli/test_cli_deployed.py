@@ -117,7 +117,8 @@ def test_models_of_hugging_face(
     monkeypatch.chdir(tmp_path)
     saved("bert", tmp_path / "net")
     (batch,) = batches_for("bert", (4,))
-    np.savez(tmp_path / "data.npz", **{name: tensor.numpy() for name, tensor in batch.items()})
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in batch.items()}
+    np.savez(tmp_path / "data.npz", **arrays)
     arguments = (
         "prune",
         "hf:net",
