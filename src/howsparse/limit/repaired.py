@@ -19,6 +19,7 @@ from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import ORDERS
 from howsparse.pruning.repair import REPAIRS
 from howsparse.risk.alone import alone_with
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.metrics import Metric
 
@@ -100,6 +101,7 @@ class Repaired:
         return self.best.sparsity
 
 
+@guarded
 def measure_repaired(
     model: nn.Module,
     batches: Iterable[Any],
@@ -178,6 +180,7 @@ def measure_repaired(
         return _result(bench, [*plain, *trials], compared_at)
 
 
+@guarded
 def compare_repairs(
     model: nn.Module,
     batches: Iterable[Any],

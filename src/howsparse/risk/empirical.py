@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from howsparse.risk.alone import alone_with
 from howsparse.risk.applied import Applied, places
 from howsparse.risk.batches import batch_length, is_half, move, precise, same_content, split_batch
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, counted_examples, cross_entropy, weight_of
+from howsparse.risk.micro_batches import MicroBatches
 from howsparse.risk.modes import attributes_kept, evaluation_mode
 from howsparse.risk.weights import named_weights, select_weights, torch_masks
 
@@ -78,6 +80,7 @@ class EmpiricalRisk:
             if any(name in masks for name in self._chosen)
             else None
         )
+        self.micro_batches = MicroBatches()
         first = self._checked_first_batch()
         with self.standing_in() as call:
             self._check_loss(call, self.on(first))
@@ -169,9 +172,15 @@ class EmpiricalRisk:
         """Gradient of the risk, ``(n,)``."""
         total = torch.zeros(self.num_weights, device=self.device, dtype=self.leaves[0].dtype)
         with self.standing_in() as call:
+
+            def add(part: Any, of: Any, share: float) -> None:
+                mine = share if part is of else share * self.weight_of(part) / self.weight_of(of)
+                if mine:
+                    slopes = torch.autograd.grad(call(self.loss, part), self.leaves, materialize_grads=True)
+                    total.add_(self.flatten(slopes), alpha=mine)
+
             for batch, share in self.on_device():
-                parts = torch.autograd.grad(call(self.loss, batch), self.leaves, materialize_grads=True)
-                total.add_(self.flatten(parts), alpha=share)
+                self.micro_batches.each(batch, partial(add, of=batch, share=share))
         return sum_(total)
 
     def batch_losses(self, size: int = 128) -> Tensor:
