@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up what they need in .venv, once, and run.
+# `make demo`, `make test` and `make docs` set up what they need in .venv, once, and run.
 #   PYTHON=python3.12   which interpreter makes the environment (3.11 or later)
 #   TORCH=              use the torch already installed for that interpreter, instead of the pinned one
 
@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint install lock bench-install clean
+.PHONY: demo test docs lint install lock fuzz bench-install clean
 
 demo: install
 	$(BIN)/howsparse demo --output build/howsparse-demo.png --force
@@ -15,6 +15,15 @@ demo: install
 # A process for each core, at most eight. Each computes on one thread: more would only wait for each other.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
+
+# The site, in build/site. A link that leads nowhere is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
+
+# Many inputs, and many kills: none may end in a traceback, a hang or another answer. About half an hour.
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kills
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -131,7 +131,7 @@ def resnet20(sources: Sources, batch: int) -> dict[str, Any]:
     ways: dict[str, Way] = {name: partial(each, x) for name, each in networks.items()}
     for name in list(ways):
         ways[f"{name}, channels last"] = partial(
-            copy.deepcopy(networks[name]).to(memory_format=torch.channels_last),
+            copy.deepcopy(networks[name]).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             x.to(memory_format=torch.channels_last),
         )
     ways |= onnx_ways({"dense": dense, "compacted": smaller.model}, x)
@@ -185,19 +185,18 @@ def with_onednn(way: Way) -> Way:
 
 def onnx_ways(networks: dict[str, nn.Module], x: Tensor) -> dict[str, Way]:
     """Networks by onnxruntime, with as many threads as torch has."""
-    import io
-
     import onnxruntime
 
     ways: dict[str, Way] = {}
     for name, model in networks.items():
-        file = io.BytesIO()
         with quiet():
-            torch.onnx.export(copy.deepcopy(model).eval(), (x,), file, dynamo=True, input_names=["x"])
+            program = torch.onnx.export(copy.deepcopy(model).eval(), (x,), dynamo=True, input_names=["x"])
+        assert program is not None
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
         settings.log_severity_level = 3
-        session = onnxruntime.InferenceSession(file.getvalue(), settings, providers=["CPUExecutionProvider"])
+        file = program.model_proto.SerializeToString()
+        session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
         ways[f"onnxruntime, {name}"] = partial(session.run, None, {"x": x.numpy()})
     return ways
 

@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import howsparse
-from benchmarks.real_networks_cases import ResNet, cifar10, resnet
 from benchmarks.real_networks_cases import Sources as Files
+from benchmarks.real_networks_cases import cifar10, resnet
 from howsparse.loading import load_weights
 from howsparse.tasks.data import Images, ShuffledBatches
 from howsparse.tasks.networks import alexnet, fc5
 from howsparse.training.loop import fit
 
-__all__ = ["Sources", "accuracy", "alexnet_linear", "pruned_fc5", "structured", "torch_pruned"]
+__all__ = ["Sources", "accuracy", "alexnet_linear", "dense_resnet20", "pruned_fc5", "structured", "torch_pruned"]
 
 STEPS = {"images": 4000, "epochs": 4, "batch": 64, "learning_rate": 0.01}
 STRENGTH = 0.03  # of the l1 term on scales and shifts of the BatchNorms inside blocks
@@ -42,7 +42,7 @@ class Sources:
 
 def pruned_fc5(sources: Sources, sparsity: float) -> nn.Module:
     """FC5, trained for 30 epochs with l1 1e-4, with the smallest weights set to zero."""
-    model = fc5()
+    model: nn.Module = fc5()
     if sources.weights is not None:
         load_weights(model, sources.weights)
     else:
@@ -90,11 +90,16 @@ def structured(sources: Sources) -> nn.Module:
             if epoch == last:
                 term.remove()
                 zeros = [(p, p != 0) for p in norms]
-                optimizer.register_step_post_hook(lambda *_: [p.data.mul_(kept) for p, kept in zeros])
+                optimizer.register_step_post_hook(lambda *_: _hold(zeros))
 
         _fit(model, optimizer, train, before)
 
     return _kept(model, sources.folder / "resnet20-structured.safetensors", made)
+
+
+def _hold(zeros: list[tuple[nn.Parameter, Tensor]]) -> None:
+    for parameter, kept in zeros:
+        parameter.data.mul_(kept)
 
 
 def torch_pruned(sources: Sources, ratio: float, example: Tensor) -> nn.Module:
@@ -146,6 +151,3 @@ def _kept(model: nn.Module, file: Path, train: Callable[[nn.Module], None]) -> n
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in copy.deepcopy(model).state_dict().items()}, file)
     return model.eval()
-
-
-__all__ += ["ResNet", "dense_resnet20"]

@@ -51,7 +51,7 @@ from howsparse.limit.result import PruningLimit
 from howsparse.linalg.lanczos import Lanczos
 from howsparse.linalg.quadrature import Tridiagonal, gauss
 from howsparse.linalg.spectrum import grow_spectrum
-from howsparse.records import Measurement, append_record, provenance
+from howsparse.records import Measurement, append_record, provenance, read_lines
 from howsparse.risk import EmpiricalRisk, Hessian
 
 _QUICK_PRODUCTS = 96
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--precision", type=float, default=0.02, help="width of the bracket to stop at: the authors' scatter"
     )
-    parser.add_argument("--reference-steps", type=int, default=320)
+    parser.add_argument("--reference-steps", type=int, default=320, help="of the error of the limit; 0: no error")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--record", type=Path, default=None)
@@ -77,14 +77,16 @@ def main() -> None:
     else:
         networks = full_networks(options.data, options.weights, options.nets, options.images)
         most = LimitOptions().max_products
-    found = compare(networks, options.precision, most, None if options.quick else options.reference_steps)
+    steps = None if options.quick else options.reference_steps or None
+    found = compare(networks, options.precision, most, steps)
     found |= {"quick": options.quick}
     record = Measurement(kind="limit_benchmark", made=provenance(own_command("benchmarks.limit")), **found)
     result = record.model_dump(mode="json")
     if options.record is not None:
         append_record(record, options.record)
     if options.table is not None:
-        write_whole(options.table, lambda file: file.write_text(page(result)))
+        kept = list(read_lines(options.record)) if options.record else [result]
+        write_whole(options.table, lambda file: file.write_text(page(kept)))
     if options.json:
         print(json.dumps(result, allow_nan=False))
     else:

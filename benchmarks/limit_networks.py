@@ -125,9 +125,9 @@ def full_networks(data: str | None, weights: Path | None, nets: Path | None, ima
     else:
         model, origin = task_problem(load_recipe("fc5-cifar10"), train, test).initial(), str(weights.name)
         load_weights(model, weights)
-    fc = Network("FC5", origin, "howsparse", model, train, test, Effort(4000, 1000, 7, len(test)), used=images)
-    other = resnet18(train, test, Effort(64, 32, 3, 256))
-    return [fc, other, *llama(nets, Effort(128, 32, 7, 256), train=768, used=256)]
+    fc = Network("FC5", origin, "howsparse", model, train, test, Effort(4000, 1000, 3, len(test)), used=images)
+    other = resnet18(train, test, Effort(32, 32, 2, 128))
+    return [fc, other, *llama(nets, Effort(128, 32, 3, 256), train=768, used=64)]
 
 
 def short_training(train: Images, test: Images) -> tuple[nn.Module, str]:

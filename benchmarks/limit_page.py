@@ -21,8 +21,9 @@ def table(result: dict[str, Any]) -> Table:
     return shown
 
 
-def page(result: dict[str, Any]) -> str:
-    """The page in docs: the table and the remarks, in Markdown."""
+def page(lines_of_file: list[dict[str, Any]]) -> str:
+    """The page in docs: the table and the remarks of the last record, in Markdown; one remark on the first record."""
+    result, first = lines_of_file[-1], lines_of_file[0]
     networks: dict[str, dict[str, Any]] = result["networks"]
     columns, made = [ratios(about) for about in networks.values()], result["made"]
     lines = [
@@ -38,7 +39,25 @@ def page(result: dict[str, Any]) -> str:
     for label in columns[0]:
         cells = ["-" if column[label] is None else f"{column[label]:.2f}" for column in columns]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {remark}" for remark in remarks(result)), ""])
+    said = remarks(result) + ([elsewhere(first)] if first is not result else [])
+    return "\n".join([*lines, "", *(f"- {remark}" for remark in said), ""])
+
+
+def elsewhere(record: dict[str, Any]) -> str:
+    """What an earlier record says of FC5, from another machine."""
+    about = record["networks"]["FC5"]
+    speedups = [about["product_speedup"][tool] for tool in TOOLS]
+    alike = [about["product_speedup"][tool + ONEDNN] for tool in TOOLS]
+    error = record["error"]
+    return (
+        f"Recorded earlier on another machine ({record['made']['machine']['processor']}), with FC5 of 200 epochs and"
+        f" {record['images']['howsparse']:,} images: the authors' procedure took"
+        f" {about['authors_seconds_with_rows'] / about['howsparse_seconds']:.0f} times as long with rows and"
+        f" {about['authors_seconds'] / about['howsparse_seconds']:.0f} times without them. A product was"
+        f" {min(speedups):.1f} to {max(speedups):.1f} times faster than the tools' there, and {min(alike):.1f} to"
+        f" {max(alike):.1f} times with the same matrix kernels: a part of such ratios is a slow matrix library of one"
+        f" processor. The error of 1 - T was {error['howsparse']:.4f}, and the authors' {error['authors']:.4f}."
+    )
 
 
 def ratios(about: dict[str, Any]) -> dict[str, float | None]:

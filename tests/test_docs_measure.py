@@ -13,18 +13,14 @@ from safetensors.torch import load_file
 
 import howsparse
 from cli_for_tests import run
+from pages_for_tests import DOCS, blocks, write_network
 
-PAGE = Path(__file__).parents[1] / "docs" / "measure.md"
+PAGE = "docs/measure.md"
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(not PAGE.exists(), reason="not a checkout"),
+    pytest.mark.skipif(not DOCS.exists(), reason="not a checkout"),
 ]
-
-
-def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    return [code for named, code in found if named == language]
 
 
 def numbers_and_words(text: str) -> tuple[list[float], list[str]]:
@@ -37,29 +33,27 @@ def numbers_and_words(text: str) -> tuple[list[float], list[str]]:
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A working directory with the page's module and checkpoint; the other Python blocks of the page."""
-    module, training, *others = blocks("python")
-    assert module.startswith("# my_net.py")
-    (tmp_path / "my_net.py").write_text(module)
+    """A working directory with the tutorial's module and checkpoint; the Python blocks of the page."""
+    training = write_network(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     sys.modules.pop("my_net", None)
     exec(training, {})
-    yield others
+    yield blocks(PAGE, "python")
     sys.modules.pop("my_net", None)
 
 
 def test_the_commands_print_what_the_page_shows(
     written: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands = [shlex.split(line) for block in blocks("") for line in block.splitlines()]
+    commands = [shlex.split(line) for block in blocks(PAGE, "") for line in block.splitlines()]
     assert [command[1] for command in commands] == ["measure", "measure", "certify", "prune", "audit"]
     outputs = []
     for command in commands:
         assert run(*command[1:], monkeypatch=monkeypatch) == 0, capsys.readouterr().err
         outputs.append(capsys.readouterr().out)
-    for shown, printed in zip(blocks("text"), outputs, strict=False):
+    for shown, printed in zip(blocks(PAGE, "text"), outputs, strict=False):
         (expected, words), (found, said) = numbers_and_words(shown), numbers_and_words(printed)
         assert said == words
         # another processor rounds differently in the training, so a measured sparsity may be another one close by

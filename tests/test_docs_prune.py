@@ -13,18 +13,14 @@ from safetensors.torch import load_file
 
 from cli_for_tests import run
 from howsparse.records import read_lines
+from pages_for_tests import DOCS, blocks, write_network
 
-DOCS = Path(__file__).parents[1] / "docs"
+PAGE = "docs/prune.md"
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(not DOCS.exists(), reason="not a checkout"),
 ]
-
-
-def blocks(page: str, language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-    return [code for named, code in found if named == language]
 
 
 def shape(line: str) -> str:
@@ -44,9 +40,8 @@ def rows(lines: list[str]) -> list[str]:
 
 @pytest.fixture
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A working directory with the module and the checkpoint of the page before; the network."""
-    module, training, *_ = blocks("measure.md", "python")
-    (tmp_path / "my_net.py").write_text(module)
+    """A working directory with the module and the checkpoint of the tutorial; the network."""
+    training = write_network(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("my_net", None)
@@ -60,9 +55,9 @@ def test_the_command_prints_what_the_page_shows(
     trained: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On another processor the training rounds differently, so another combination may win; the kinds of lines stay."""
-    command, *_ = [line for block in blocks("prune.md", "") for line in block.splitlines()]
+    command, *_ = [line for block in blocks(PAGE, "") for line in block.splitlines()]
     assert run(*shlex.split(command)[1:], monkeypatch=monkeypatch) == 0, capsys.readouterr().err
-    page, *_ = blocks("prune.md", "text")
+    page, *_ = blocks(PAGE, "text")
     shown, printed = page.splitlines(), capsys.readouterr().out.splitlines()
     assert [shape(line) for line in ends(printed)] == [shape(line) for line in ends(shown)]
     assert any(line.startswith("on disk: ") for line in printed)  # what it brings; the page was recorded before
@@ -77,7 +72,7 @@ def test_the_command_prints_what_the_page_shows(
 def test_the_page_shows_what_is_recorded() -> None:
     """The numbers of each run on the page are those of the last record of its command."""
     records = {line["model"]: line for line in read_lines(DOCS.parent / "results/prune.jsonl") if "sentence" in line}
-    pages = blocks("prune.md", "text")
+    pages = blocks(PAGE, "text")
     assert len(pages) == len(records) >= 1
     for found, page in zip(records.values(), pages, strict=True):
         first, second, _, *rows = page.splitlines()
@@ -90,7 +85,7 @@ def test_the_page_shows_what_is_recorded() -> None:
 
 
 def test_the_python_runs(trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks("prune.md", "python")
+    (code,) = blocks(PAGE, "python")
     made: dict[str, Any] = {"model": trained}
     exec(code, made)
     said = capsys.readouterr().out.splitlines()

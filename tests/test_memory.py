@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from howsparse.memory import available_memory
+from howsparse.memory import available_memory, resident_memory
 
 CPU = torch.device("cpu")
 GIB = 1 << 30
@@ -80,3 +80,14 @@ def test_a_group_that_is_full_leaves_nothing(machine: Path) -> None:
     write(machine, "proc/self/cgroup", "0::/")
     group(machine, "sys/fs/cgroup", GIB, 2 * GIB, "inactive_file 0")
     assert available_memory(CPU, machine) == 0
+
+
+def test_the_memory_of_the_process_grows_with_what_it_holds(tmp_path: Path) -> None:
+    before = resident_memory()
+    if before is None:
+        pytest.skip("the system does not say it")
+    held = torch.ones(1 << 24)
+    after = resident_memory()
+    assert after is not None
+    assert after - before > held.nbytes / 2
+    assert resident_memory(tmp_path) is None

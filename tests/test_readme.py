@@ -1,7 +1,6 @@
 """The README says what the records say, and its example runs."""
 
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from typer.core import TyperGroup
-from typer.main import get_command
 
-from howsparse.cli import app
-from howsparse.cli.experiments import method_list, sparsity_list
-from howsparse.cli.pruning import parse_target
-from howsparse.methods import load_method
 from howsparse.paper.render import markdown_table, paper_table
 from howsparse.paper.tables import table
 from howsparse.records import CaseRecord, read_records
@@ -37,24 +30,6 @@ def backbone_and_head() -> nn.Module:
     """A model of which only the head is trained."""
     backbone = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
     return nn.Sequential(backbone.requires_grad_(False), nn.Linear(16, 3))
-
-
-@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a checkout")
-def test_the_commands_shown_have_the_options_there_are() -> None:
-    shown = re.findall(r"^howsparse .*", (ROOT / "README.md").read_text(), re.MULTILINE)
-    group = get_command(app)
-    assert shown
-    assert isinstance(group, TyperGroup)
-    for line in shown:
-        _, name, *arguments = shlex.split(line, comments=True)
-        options = group.commands[name].make_context(name, arguments).params  # parsed, not run
-        for method in method_list(options.get("methods") or options.get("method") or "dense"):
-            load_method(method)
-        if name == "prune":
-            assert parse_target(options["sparsity"]) is not None
-            continue
-        for sparsity in ("sparsities", "sparsity"):
-            assert sparsity_list(options.get(sparsity) or "0.5")
 
 
 @pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="not a checkout")

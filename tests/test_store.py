@@ -156,6 +156,13 @@ def test_a_file_that_was_copied_over_another_is_found(tmp_path: Path) -> None:
     assert Store(tmp_path).get(TEXT, {"name": "two"}, {}, Counted("never")) == "two"
 
 
+def test_fields_that_are_not_understood_are_made_again(tmp_path: Path) -> None:
+    Store(tmp_path).get(TEXT, {}, {}, Counted())
+    other = replace(TEXT, unpack=lambda fields, tensors: str(fields["another"]))
+    with pytest.warns(UserWarning, match="kept work is made again: 'another'"):
+        assert Store(tmp_path).get(other, {}, {}, Counted("again")) == "again"
+
+
 def test_work_of_an_earlier_version_is_made_again_with_a_warning(tmp_path: Path) -> None:
     Store(tmp_path).get(TEXT, {}, {}, Counted())
     (file,) = entries(tmp_path)

@@ -1,11 +1,12 @@
-"""The free memory of a device."""
+"""The free memory of a device, and the memory that this process uses."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import torch
 
-__all__ = ["available_memory"]
+__all__ = ["available_memory", "resident_memory"]
 
 _UNKNOWN = 4 << 30  # assumed free memory if the system does not report it
 
@@ -23,6 +24,16 @@ def available_memory(device: torch.device, root: Path = Path("/")) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return min((max(0, room) for room in (*_of_machine(root), *_of_groups(root))), default=_UNKNOWN)
+
+
+def resident_memory(root: Path = Path("/")) -> int | None:
+    """Number of bytes of this process that are in the machine's memory now; None where the system does not say it.
+
+    Args:
+        root: folder in which the Linux folder ``proc`` is.
+    """
+    lines = _lines(root / "proc/self/statm")
+    return int(lines[0].split()[1]) * os.sysconf("SC_PAGE_SIZE") if lines else None
 
 
 def _of_machine(root: Path) -> Iterator[int]:

@@ -182,6 +182,7 @@ def _read(kind: Kind[Value], key: str, file: Path) -> tuple[Value] | None:
         return None
     try:
         return (kind.unpack(*load_document(file, kind.name, kind.version, key=key)),)
-    except InputError as error:
-        warnings.warn(f"kept work is made again: {error}", stacklevel=4)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # InputError, or what `unpack` says of other fields
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"kept work is made again: {reason}", stacklevel=4)
         return None

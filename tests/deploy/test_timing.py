@@ -41,7 +41,7 @@ def test_latency_is_the_time_of_a_call(example: object) -> None:
 def test_memory_counts_sparse_tensors_and_shared_ones_once() -> None:
     layer = nn.Linear(8, 4)
     rows = torch.arange(7)
-    sparse = torch.sparse_csr_tensor(rows, rows[:-1].clone(), torch.ones(6), (6, 6))
+    sparse = torch.sparse_csr_tensor(rows, rows[:-1].clone(), torch.ones(6), (6, 6), check_invariants=True)
     layer.register_buffer("extra", sparse)
     indices = sparse.crow_indices().nbytes + sparse.col_indices().nbytes
     assert bytes_of(layer) == 4 * (8 * 4 + 4) + 4 * 6 + indices

@@ -1,7 +1,7 @@
 """What `howsparse prune` writes besides the weights, and what pruning brought on this machine."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,16 +32,25 @@ class DeployOptions:
         default=None, metadata={"help": "Also write the network without dead units as ONNX, checked by onnxruntime."}
     )
 
-    def check(self, force: bool) -> None:
+    def check(self, others: Sequence[Path], force: bool) -> None:
         """Check before long work that the files can be written.
 
+        Args:
+            others: the other files that the command writes.
+            force: whether existing files are replaced.
+
         Raises:
-            InputError: a file exists and ``force`` is False, or its folder cannot be written to.
+            InputError: a file exists and ``force`` is False, its folder cannot be written to, or two have one path.
             ModuleNotFoundError: a package for ONNX is not installed.
         """
+        written = list(others)
         for path in (self.deploy, self.onnx):
-            if path is not None:
-                check_output(path, force)
+            if path is None:
+                continue
+            check_output(path, force)
+            if path in written:
+                raise InputError(f"{path} is given for two files; choose a path for each")
+            written.append(path)
         for package in ("onnx", "onnxscript", "onnxruntime") if self.onnx is not None else ():
             if find_spec(package) is None:
                 raise ModuleNotFoundError(f"No module named '{package}'", name=package)

@@ -63,7 +63,7 @@ def check_paths(given: Mapping[str, Any]) -> None:
         if name == "plot":
             _check_picture(path)
     for path in kept.values():
-        if path.exists() and not path.is_dir():
+        if _existing(path) is not None and not path.is_dir():
             raise InputError(f"{path} is a file; give a folder")
         check_writable(path / "entry")
     if record is not None:

@@ -94,9 +94,10 @@ def prune(
     """
     target = parse_target(sparsity)
     check_prune_options(target, max_drop, order, certificate, repairs)
-    for path in [output] if mask is None else [output, mask]:
+    outputs = [output] if mask is None else [output, mask]
+    for path in outputs:
         check_output(path, force)
-    files.check(force)
+    files.check(outputs, force)
     subject = load_subject(model, weights, data, parts)
     goals = GoalOptions(max_drop, None if options.tolerance is None else str(options.tolerance))
     if repairs.repair is not None:

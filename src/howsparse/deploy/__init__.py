@@ -4,6 +4,7 @@ from howsparse.deploy.bench import Benched, bench
 from howsparse.deploy.compact import Compacted, compact, compacted
 from howsparse.deploy.deployed import DeployedNetwork, load_deployed, save_deployed
 from howsparse.deploy.onnx import Exported, export_onnx
+from howsparse.deploy.semi_structured import semi_structured
 from howsparse.deploy.sparse import SparseConv2d, SparseLinear
 from howsparse.deploy.sparsify import sparsify
 from howsparse.deploy.timing import Latency, bytes_of, latency
@@ -24,5 +25,6 @@ __all__ = [
     "latency",
     "load_deployed",
     "save_deployed",
+    "semi_structured",
     "sparsify",
 ]

@@ -21,6 +21,7 @@ from howsparse.shown import Card, Shown
 __all__ = ["Benched", "LayerTimes", "NetworkTimes", "bench", "break_even"]
 
 BATCHES = (1, 8, 32, 128, 256)
+_BUDGET = 0.2  # seconds that a whole network is timed
 _GRID = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.97, 0.98, 0.99, 0.995)
 
 
@@ -156,7 +157,9 @@ def bench(
 
 
 def _network(networks: dict[str, nn.Module], inputs: Any, size: int) -> NetworkTimes:
-    return NetworkTimes(size, **{name: latency(each, inputs, budget=0.2).seconds for name, each in networks.items()})
+    return NetworkTimes(
+        size, **{name: latency(each, inputs, budget=_BUDGET).seconds for name, each in networks.items()}
+    )
 
 
 def _timed(

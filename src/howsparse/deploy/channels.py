@@ -173,7 +173,7 @@ def _keeps_apart(node: Any, alone: set[nn.Module]) -> bool:
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether every output of a layer may read every input."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, LAYERS) and layer.groups == 1)
+    return isinstance(layer, nn.Linear) or (isinstance(layer, LAYERS) and bool(layer.groups == 1))
 
 
 @torch.no_grad()

@@ -132,7 +132,8 @@ def gain(model: nn.Module, example: Any, *, file_before: int, file_after: int, b
     """
     one = of_batch(example, 1)
     seconds = latency(model, one, budget=_BUDGET)
-    many = of_batch(example, max(1, min(batch, int(_LONGEST / seconds.seconds))))
+    most = max(1, int(_LONGEST / seconds.seconds))
+    many = of_batch(example, min(batch, 1 << (most.bit_length() - 1)))
     forms = [Form("dense", bytes_of(model), seconds, latency(model, many, budget=_BUDGET))]
     notes: list[str] = []
     for make in (_compacted, _sparse):
@@ -168,7 +169,8 @@ def _sparse(forms: Sequence[Form], model: nn.Module, example: Any) -> Made:
     """The network with sparse layers, or why there is none."""
     many = forms[-1].many
     if many.seconds > _QUICK:
-        return f"sparse layers are not tried, since {many.batch} examples take {many.seconds:.1f} s"
+        slow = f"sparse layers are not tried, since {many.batch} examples take {many.seconds:.1f} s"
+        return f"{slow} (`howsparse bench` tries them)"
     sparse = sparsify(model, example, batches=sorted({1, many.batch}))
     if any(isinstance(module, SparseLinear) for module in sparse.modules()):
         return "sparse" if len(forms) == 1 else "compacted and sparse", sparse

@@ -86,6 +86,6 @@ def _option(method: str, text: str, known: dict[str, Any]) -> tuple[str, Any]:
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise InputError(f"option {key} of {method} does not take '{value}': {reason}") from None
-    if isinstance(found, int | float) and not abs(found) <= _LARGEST:
+    if isinstance(found, int | float) and abs(found) > _LARGEST:
         raise InputError(f"option {key} of {method} does not take '{value}': it is at most {_LARGEST:,}")
     return key, found

@@ -1,0 +1,32 @@
+"""The code blocks of the README and of the pages in docs/."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The blocks of a page in one language: "python", "yaml", "text", and "" for commands.
+
+    Args:
+        page: path from the repository's root.
+        language: the word after the three backticks.
+    """
+    return [code for named, code in _BLOCK.findall((ROOT / page).read_text()) if named == language]
+
+
+def commands(page: str) -> list[str]:
+    """The lines of a page's blocks of commands."""
+    return [line for block in blocks(page, "") for line in block.splitlines()]
+
+
+def write_network(folder: Path) -> str:
+    """Write the tutorial's module my_net.py; return the code that trains its network and writes dense.safetensors."""
+    module, training, *_ = blocks("docs/tutorial.md", "python")
+    assert module.startswith("# my_net.py")
+    (folder / "my_net.py").write_text(module)
+    return training
