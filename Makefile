@@ -46,7 +46,7 @@ install: .venv/installed
 # Makes requirements.lock again after a change of what pyproject.toml asks for. Versions change only where they must.
 lock: install
 	$(PIP) uv==0.13.9
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes --no-annotate \
 		--custom-compile-command 'make lock' --extra dev --group build --group torch-needs pyproject.toml \
 		-o requirements.lock
 
