@@ -50,6 +50,11 @@ class LimitCost:
         example: bytes of one example's graph.
         longest: number of examples in the longest batch.
         available: bytes that are free now.
+
+    >>> sizes = {"graphs": 0, "vectors": 4000, "weights": 8000, "example": 0, "longest": 9, "available": 0}
+    >>> cost = LimitCost(100, before=2.0, each=0.1, **sizes)
+    >>> round(cost.seconds, 6), cost.bytes
+    (12.0, 12000)
     """
 
     products: int

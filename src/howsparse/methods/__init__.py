@@ -51,6 +51,12 @@ METHODS: dict[str, Callable[..., Ticket]] = {
 def load_method(name: str) -> Method:
     """The method with the given name. Options may follow the name after a colon, as ``key=value`` with commas.
 
+    Args:
+        name: the method's name, with options if any: ``NAME:KEY=VALUE,KEY=VALUE``.
+
+    Returns:
+        The method, with its options set.
+
     Raises:
         InputError: the method or option does not exist, or a value has the wrong type.
 

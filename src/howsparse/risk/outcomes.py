@@ -34,6 +34,10 @@ class Outcomes:
         scores: ``(N,)``, mean of the metric over the example's predictions; None if there is no metric.
         counts: ``(N,)``, number of predictions of each example: 1 for a classifier, the number of tokens whose labels
             count for a language model.
+
+    >>> found = Outcomes(torch.tensor([0.1, 2.3]), torch.tensor([1.0, 0.0]), torch.tensor([1, 1]))
+    >>> float(found.scores.mean())
+    0.5
     """
 
     losses: Array
@@ -69,6 +73,9 @@ def outcomes(
         batches: batches to read once. With several processes, each reads its own batches, and all return the same.
         loss: ``loss(model, batch)``, mean over the batch.
         metric: as for `as_metric`.
+
+    Returns:
+        Loss, score and number of predictions of each example, in the order of the batches.
 
     Raises:
         InputError: no label counts, the loss is not `CrossEntropy` and a batch cannot be split into examples, or the

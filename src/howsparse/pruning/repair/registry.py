@@ -22,7 +22,12 @@ __all__ = ["REPAIRS", "Repair", "as_repair", "continue_repair", "prune_and_repai
 
 
 class Repair(Protocol):
-    """A function that prunes a model in place to a sparsity, repairs it, and returns the mask."""
+    """A function that prunes a model in place to a sparsity, repairs it, and returns the mask.
+
+    >>> by_forward_passes: Repair = REPAIRS["rounds"]
+    >>> as_repair(by_forward_passes) is by_forward_passes
+    True
+    """
 
     def __call__(
         self,
@@ -124,6 +129,9 @@ def as_repair(repair: str | Repair) -> Repair:
     Args:
         repair: a name in `REPAIRS`, or a function with the same signature as those.
 
+    Returns:
+        The function that repairs.
+
     Raises:
         InputError: the name is unknown.
 
@@ -142,6 +150,9 @@ def start_of(repair: str) -> str | None:
 
     Args:
         repair: a name in `REPAIRS`.
+
+    Returns:
+        A name in `REPAIRS`, or None.
 
     >>> start_of("rounds+global"), start_of("global")
     ('rounds', None)
