@@ -103,7 +103,7 @@ def test_files_are_checked_before_the_work(
     said = refused("prune", "deploynets:Net", *NET, *FILES, monkeypatch=monkeypatch, capsys=capsys)
     assert said.startswith("howsparse: small.safetensors exists")
     twice = ("prune", "deploynets:Net", *NET, "--output", "p.safetensors", "--deploy", "p.safetensors")
-    assert "p.safetensors is given for two files" in refused(*twice, monkeypatch=monkeypatch, capsys=capsys)
+    assert "--output and --deploy are the same file" in refused(*twice, monkeypatch=monkeypatch, capsys=capsys)
     monkeypatch.setattr("howsparse.cli.deployed.find_spec", lambda name: None)
     arguments = ("prune", "deploynets:Net", *NET, "--output", "p.safetensors", "--onnx", "net.onnx")
     assert "pip install 'howsparse[onnx]'" in refused(*arguments, monkeypatch=monkeypatch, capsys=capsys)
