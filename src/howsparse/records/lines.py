@@ -22,6 +22,17 @@ def append_record(record: Record, path: str | Path) -> None:
     """Append one line. Several writers on one machine wait for each other.
 
     In a group of processes, only the first writes.
+
+    Args:
+        record: the record.
+        path: path of the file; its folder is made if it does not exist.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from howsparse.records import Measurement, provenance
+    >>> with TemporaryDirectory() as folder:
+    ...     append_record(Measurement(kind="speed", made=provenance("bench"), seconds=0.5), f"{folder}/speed.jsonl")
+    ...     [line["seconds"] for line in read_lines(f"{folder}/speed.jsonl")]
+    [0.5]
     """
     if not is_first():
         return
@@ -42,8 +53,15 @@ def read_records(model: type[SomeRecord], kinds: tuple[str, ...], *paths: str | 
         kinds: kinds to read; other lines are ignored.
         *paths: the files; a missing file has no records.
 
+    Returns:
+        The records.
+
     Raises:
         InputError: a line is not a record, or a newer version wrote it.
+
+    >>> from howsparse.records import TrainRecord
+    >>> read_records(TrainRecord, ("train",), "no-such-file.jsonl")
+    []
     """
     records = []
     for number, line in _numbered(*paths):
@@ -60,8 +78,17 @@ def read_records(model: type[SomeRecord], kinds: tuple[str, ...], *paths: str | 
 def read_lines(*paths: str | Path) -> list[dict[str, Any]]:
     """Read all lines of files as JSON values in the present schema. Of several with the same hash, the first is read.
 
+    Args:
+        *paths: the files; a missing file has no lines.
+
+    Returns:
+        One dictionary for each line, in the order of the files.
+
     Raises:
         InputError: a line is not a record, or a newer version wrote it.
+
+    >>> read_lines("no-such-file.jsonl")
+    []
     """
     return [line for _, line in _numbered(*paths)]
 
