@@ -16,7 +16,8 @@ from howsparse.errors import InputError
 from howsparse.identity import describe
 from howsparse.pruning.masks import Mask
 from howsparse.risk.batches import FirstExamples, SamePasses
-from howsparse.risk.losses import Loss, as_loss, counted_examples, cross_entropy
+from howsparse.risk.counting import counted_examples
+from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.store import digest
 from howsparse.training import Schedule
 

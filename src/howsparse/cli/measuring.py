@@ -197,7 +197,8 @@ def show_mask(subject: Subject, mask: "Mask", order: str, as_json: bool) -> dict
 def measured_summary(subject: Subject, measured: "Measured") -> dict[str, Any]:
     """The numbers of a measurement, as in ``--json`` and records."""
     from howsparse.geometry import effective_sparsity
-    from howsparse.risk.losses import as_loss, counted_examples
+    from howsparse.risk.counting import counted_examples
+    from howsparse.risk.losses import as_loss
     from howsparse.risk.weights import select_weights
 
     weights, loss = select_weights(subject.model, None), as_loss(subject.loss, subject.model)

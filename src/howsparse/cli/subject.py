@@ -13,7 +13,8 @@ from howsparse.cli.terminal import resumable, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import LimitOptions
 from howsparse.risk.batches import FirstExamples, Joined, Pieces, can_split, examples
-from howsparse.risk.losses import Loss, as_loss, counted_examples, cross_entropy
+from howsparse.risk.counting import counted_examples
+from howsparse.risk.losses import Loss, as_loss, cross_entropy
 
 if TYPE_CHECKING:
     from howsparse.limit.assess import Assessment

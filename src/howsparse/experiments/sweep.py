@@ -48,6 +48,12 @@ class Sweep(_Strict):
 
     If a sparsity is "limit" or "predicted", the records also contain the study of the dense network, which the paper's
     tables need.
+
+    Attributes:
+        tasks: the problems to train.
+        methods: names of methods, with options after a colon.
+        sparsities: fractions, "limit" or "predicted".
+        seeds: number of runs of each, from seed 0 on.
     """
 
     tasks: list[ProblemEntry] = Field(min_length=1, description="what to train")
@@ -63,7 +69,16 @@ class Sweep(_Strict):
 
 @dataclass(frozen=True)
 class Job:
-    """One run, with all data that a process on another machine needs for it."""
+    """One run, with all data that a process on another machine needs for it.
+
+    Attributes:
+        entry: the problem, as the sweep's file describes it.
+        case: method, sparsity and seed.
+        whole: whether the record also has the study of the dense network.
+        record: JSON-lines file of the runs.
+        folder: folder in which trainings, limits and studies are stored.
+        command: command for the record.
+    """
 
     entry: ProblemEntry
     case: Case
@@ -73,15 +88,33 @@ class Job:
     command: str
 
     def run(self) -> Run:
-        """The settings of the run."""
+        """The settings of the run.
+
+        Returns:
+            Folder, number of examples, and options of limits.
+        """
         return Run(self.folder, self.entry.images, LimitOptions(max_products=self.entry.max_products))
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file.
+    r"""Read and check a sweep's file.
+
+    Args:
+        path: path of the YAML file.
+
+    Returns:
+        The contents, with defaults for the fields that the file leaves out.
 
     Raises:
         InputError: the file does not exist or is not YAML, or a field, task, method or sparsity is not valid.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "sweep.yaml")
+    ...     _ = file.write_text("tasks: [{task: digits}]\nmethods: [random]\nsparsities: [0.9]\nseeds: 2")
+    ...     sweep = load_sweep(file)
+    ...     len(jobs_of(sweep, Path(folder, "runs.jsonl"), Path(folder, "runs")))
+    2
     """
     if not path.is_file():
         raise InputError(f"no sweep file at {path}; correct the path")
@@ -109,6 +142,9 @@ def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
         sweep: the contents of the sweep's file.
         record: JSON-lines file of the runs.
         folder: folder in which trainings, limits and studies are stored.
+
+    Returns:
+        The jobs, ordered by problem, then as `cases` lists them.
     """
     found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), provenance().command
     where = record.resolve(), folder.resolve()

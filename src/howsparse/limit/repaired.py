@@ -1,6 +1,5 @@
 """`measure_repaired`: how many weights can go if the others may make it good, over several orders and repairs."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,9 +9,8 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.limit.bench import Bench, bench_of
-from howsparse.limit.contest import Trial, choose, race
+from howsparse.limit.contest import Trial, choose, race, without_repair
 from howsparse.limit.goal import Goal, Point, goal_of
-from howsparse.limit.measure import measure
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import check_sparsity
 from howsparse.pruning.network import PrunedNetwork
@@ -27,7 +25,6 @@ __all__ = ["AUTO_ORDERS", "EXAMPLES", "Combination", "Repaired", "compare_repair
 
 AUTO_ORDERS = ("magnitude", "layerwise", "erk", "wanda", "wanda-row")  # they cost at most one pass over the examples
 EXAMPLES = 1000  # calibration examples, by default
-_EVALUATIONS = 15  # of one order without a repair
 _FIRST = "layers"  # of the repairs that "auto" tries: much better than none, and quick
 _NOT_AUTO = ("none", _FIRST, "global")  # after layers or rounds, the global step is always much better than alone
 
@@ -73,6 +70,13 @@ class Repaired:
         network: the best network, after its repair.
         make: makes the network of the same order and repair at another sparsity; the same sparsity, the same bits.
         kept: networks of this order and repair that were made by the search and meet the goal, by their sparsity.
+
+    >>> import torch
+    >>> model, inputs = nn.Linear(8, 2), torch.randn(300, 8)
+    >>> data = [(inputs, model(inputs).argmax(1))]
+    >>> found = compare_repairs(model, data, 0.5, calibration=data, orders=["magnitude"], repairs=["layers"])
+    >>> found.best.order, found.best.repair
+    ('magnitude', 'layers')
     """
 
     combinations: tuple[Combination, ...]
@@ -152,6 +156,9 @@ def measure_repaired(
         on_follow: called before a combination is followed, with the names of order and repair, the time of one of its
             networks in seconds, and the number of networks that it usually takes.
 
+    Returns:
+        The combinations with the largest sparsity first, and the network of the best one.
+
     Raises:
         InputError: as for `measure`; a name is unknown, there are no calibration examples, or nothing fits the network.
 
@@ -170,7 +177,7 @@ def measure_repaired(
         bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, on_point, report)
         bench.on_follow = on_follow
         bench.goal = goal_of(**goals, has_metric=bench.metric is not None)
-        plain = _without_repair(bench, orders, tried == ("none",), min(precision, 0.005))
+        plain = without_repair(bench, orders, tried == ("none",), min(precision, 0.005))
         changing = [name for name in tried if name != "none"]
         measured, start = plain[0].sparsity, (1 + plain[0].sparsity) / 2
         trials, compared_at = race(bench, orders, changing, measured, start, precision) if changing else ([], ())
@@ -203,6 +210,9 @@ def compare_repairs(
         model, batches, calibration, orders, repairs, examples, loss, metric, names, seed, on_point, progress: as for
             `measure_repaired`.
         sparsity: fraction of the weights to remove, in [0, 1).
+
+    Returns:
+        The combinations with the best network first, and this network.
 
     Raises:
         InputError: as for `measure_repaired`, or the sparsity is outside [0, 1).
@@ -248,41 +258,6 @@ def _named(orders: Sequence[str], repairs: str | Sequence[str]) -> tuple[str, ..
     if unknown is not None or not orders:
         raise InputError(f"order '{unknown or ''}' is not known; use one of {', '.join(ORDERS)}")
     return repairs_named(repairs)
-
-
-def _without_repair(bench: Bench, orders: Sequence[str], every: bool, precision: float) -> list[Trial]:
-    """Every order, or the first one that fits, measured without a repair.
-
-    Raises:
-        InputError: none fits.
-    """
-    assert bench.goal is not None
-    found: list[Trial] = []
-    for order in orders:
-        began = time.perf_counter()
-        bench.begin("without a repair", _EVALUATIONS)
-        with bench.refusing(order, "none"):
-            measured = measure(
-                bench.model,
-                bench.batches,
-                **vars(bench.goal),
-                order=bench.order(order),
-                calibration=bench.calibration,
-                loss=bench.loss,
-                metric=bench.metric,
-                names=bench.names,
-                precision=precision,
-                seed=bench.seed,
-                on_point=partial(bench.tell, order, "none"),
-                progress=False,
-            )
-            points = {point.sparsity: point for point in measured.curve}
-            found.append(Trial(bench, order, "none", points, time.perf_counter() - began))
-        if found and not every:
-            break
-    if found:
-        return found
-    raise InputError(next(iter(bench.refused.values()), "there is no order to try; give at least one"))
 
 
 def _result(bench: Bench, trials: list[Trial], compared_at: tuple[float, ...]) -> Repaired:

@@ -26,8 +26,19 @@ def append_record(record: Record, path: str | Path) -> None:
     In a group of processes, only the first writes. A last line that was not finished, because its writer was killed,
     is removed first: its run is not recorded, and is done again.
 
+    Args:
+        record: the record.
+        path: path of the file; its folder is made if it does not exist.
+
     Raises:
         InputError: the file ends with an unfinished line that is no record, or cannot be written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from howsparse.records import Measurement, provenance
+    >>> with TemporaryDirectory() as folder:
+    ...     append_record(Measurement(kind="speed", made=provenance("bench"), seconds=0.5), f"{folder}/speed.jsonl")
+    ...     [line["seconds"] for line in read_lines(f"{folder}/speed.jsonl")]
+    [0.5]
     """
     if not is_first():
         return
@@ -75,8 +86,15 @@ def read_records(model: type[SomeRecord], kinds: tuple[str, ...], *paths: str | 
         kinds: kinds to read; other lines are ignored.
         *paths: the files; a missing file has no records.
 
+    Returns:
+        The records.
+
     Raises:
         InputError: a line is not a record, or a newer version wrote it.
+
+    >>> from howsparse.records import TrainRecord
+    >>> read_records(TrainRecord, ("train",), "no-such-file.jsonl")
+    []
     """
     records = []
     for number, line in _numbered(*paths):
@@ -93,8 +111,17 @@ def read_records(model: type[SomeRecord], kinds: tuple[str, ...], *paths: str | 
 def read_lines(*paths: str | Path) -> list[dict[str, Any]]:
     """Read all lines of files as JSON values in the present schema. Of several with the same hash, the first is read.
 
+    Args:
+        *paths: the files; a missing file has no lines.
+
+    Returns:
+        One dictionary for each line, in the order of the files.
+
     Raises:
         InputError: a line is not a record, or a newer version wrote it.
+
+    >>> read_lines("no-such-file.jsonl")
+    []
     """
     return [line for _, line in _numbered(*paths)]
 

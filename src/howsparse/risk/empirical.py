@@ -18,7 +18,8 @@ from howsparse.risk.alone import alone_with
 from howsparse.risk.applied import Applied, in_float32, kept_entries, places
 from howsparse.risk.batches import batch_length, is_half, move, precise, split_batch
 from howsparse.risk.checks import check_loss, checked_first_batch, studied
-from howsparse.risk.losses import Loss, SplitLoss, as_loss, counted_examples, cross_entropy, weight_of
+from howsparse.risk.counting import counted_examples, weight_of
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.micro_batches import MicroBatches
 from howsparse.risk.modes import attributes_kept, evaluation_mode
 from howsparse.risk.weights import torch_masks
