@@ -44,7 +44,7 @@ from howsparse.records import Measurement, append_record, provenance, read_lines
 
 BATCHES = (1, 32)
 SPARSITY = 0.98
-RATIOS = (0.3,)
+RATIOS = (0.5,)
 Way = Callable[[], Any]
 
 

@@ -28,7 +28,8 @@ howsparse bench fc5-cifar10 --weights net.safetensors --data uoft-cs/cifar10 --s
 - **Sparse layers** hold the nonzero weights with 32-bit indices. Each layer is timed with every kernel for each batch
   size: torch's CSR by MKL, SciPy's CSR, weighted sums of embedding rows (FBGEMM), dense MKL and dense oneDNN. A call
   takes the kernel that won. Copies, pickles and state dicts hold the nonzero weights. Under `torch.compile` a sparse
-  layer is compiled with the rest, and takes embedding sums. Activations are not fused.
+  layer is compiled with the rest, and takes embedding sums. In an `nn.Sequential`, sparse layers that follow each
+  other, with their ReLUs, run as one step without gradients: activations stay transposed between them.
 - **Break-even** is the smallest sparsity, of those tried with random masks at the layer's shape, at which a sparse
   kernel wins. Below it, stay dense, or train with l1.
 - On a GPU, `howsparse.deploy.semi_structured` puts torch's 2:4 tensors in the place of linear layers whose masks allow
