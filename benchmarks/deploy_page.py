@@ -5,6 +5,7 @@ from typing import Any
 __all__ = ["page"]
 
 Line = dict[str, Any]
+SPARSE = "compacted and sparse"
 DENSE = ("dense, torch", "dense, oneDNN", "dense, oneDNN with packed weights")
 HEAD = """# Smaller and faster on this machine
 
@@ -28,7 +29,8 @@ howsparse bench fc5-cifar10 --weights net.safetensors --data uoft-cs/cifar10 --s
 - **Sparse layers** hold the nonzero weights with 32-bit indices. Each layer is timed with every kernel for each batch
   size: torch's CSR by MKL, SciPy's CSR, weighted sums of embedding rows (FBGEMM), dense MKL and dense oneDNN. A call
   takes the kernel that won. Copies, pickles and state dicts hold the nonzero weights. Under `torch.compile` a sparse
-  layer is compiled with the rest, and takes embedding sums. Activations are not fused.
+  layer is compiled with the rest, and takes embedding sums. In an `nn.Sequential`, sparse layers that follow each
+  other, with their ReLUs, run as one step without gradients: activations stay transposed between them.
 - **Break-even** is the smallest sparsity, of those tried with random masks at the layer's shape, at which a sparse
   kernel wins. Below it, stay dense, or train with l1.
 - On a GPU, `howsparse.deploy.semi_structured` puts torch's 2:4 tensors in the place of linear layers whose masks allow
@@ -42,7 +44,8 @@ def page(lines: list[Line]) -> str:
     Args:
         lines: records; the last one of each network and batch size counts.
     """
-    newest = {(line["network"], line["batch"]): line for line in lines if line["kind"] == "deploy"}
+    lines = [line for line in lines if line["kind"] == "deploy"]
+    newest = {(line["network"], line["batch"]): line for line in lines}
     if not newest:
         return HEAD
     last = list(newest.values())[-1]["made"]
@@ -54,7 +57,20 @@ Made by `{last["command"]}` on this processor: {last["machine"]["processor"]}; t
 faster* is beside the fastest dense way of torch. torch's default is MKL; oneDNN is faster on AMD processors, and
 fastest with weights in its own layout, which `torch.compile` uses for frozen weights.
 """
-    return HEAD + text + "".join(_table(network, newest) for network in dict.fromkeys(name for name, _ in newest))
+    networks = dict.fromkeys(name for name, _ in newest)
+    return HEAD + text + "".join(_table(name, newest) + _repeats(name, newest, lines) for name in networks)
+
+
+def _repeats(network: str, newest: dict[tuple[str, int], Line], lines: list[Line]) -> str:
+    """How far the records of one command differ, where it made several."""
+    found = []
+    for (name, batch), last in newest.items():
+        same = [line for line in lines if (line["network"], line["batch"]) == (network, batch)]
+        same = [line for line in same if line["made"] == last["made"]]
+        if name == network and len(same) > 1 and SPARSE in last["seconds"]:
+            ratios = ", ".join(f"{_times_faster(line, SPARSE):.1f}" for line in same)
+            found.append(f"batch {batch}: {ratios} times faster")
+    return f"\nAll records of this command, *{SPARSE}*: {'; '.join(found)}.\n" if found else ""
 
 
 def _table(network: str, newest: dict[tuple[str, int], Line]) -> str:
@@ -68,9 +84,14 @@ def _table(network: str, newest: dict[tuple[str, int], Line]) -> str:
 
 
 def _cells(line: Line, way: str) -> str:
+    return f" {1e3 * line['seconds'][way]['median']:.3f} ms | {_times_faster(line, way):.1f} |"
+
+
+def _times_faster(line: Line, way: str) -> float:
+    """How many times faster than the fastest dense way."""
     seconds = {name: each["median"] for name, each in line["seconds"].items()}
     dense = min(seconds[name] for name in seconds if name in DENSE or name == "dense, torch, channels last")
-    return f" {1e3 * seconds[way]:.3f} ms | {dense / seconds[way]:.1f} |"
+    return float(dense / seconds[way])
 
 
 def _about(mine: list[Line]) -> str:
