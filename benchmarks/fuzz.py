@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -44,7 +43,12 @@ def main() -> None:
         found += len(faults)
         for fault, (count, shown) in sorted(faults.items()):
             print(f"{kind}: {fault}\n    {count} times, for example {shown}", file=sys.stderr, flush=True)
-        numbers = {"tried": tried, "refused": refused, "wrong": sum(count for count, _ in faults.values()), "seed": options.seed}
+        numbers = {
+            "tried": tried,
+            "refused": refused,
+            "wrong": sum(count for count, _ in faults.values()),
+            "seed": options.seed,
+        }
         print(kind, numbers, f"{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         made = provenance(own_command("benchmarks.fuzz"))
         append_record(Measurement(kind="reliability", made=made, check=f"{kind}, fuzzed", **numbers), record)
@@ -57,7 +61,8 @@ def try_kind(
     """Try inputs of a kind.
 
     Returns:
-        How many were tried, how many were refused, and for each fault how often it was, and the shortest input that had it.
+        How many were tried, how many were refused, and for each fault how often it was,
+        and the shortest input that had it.
     """
     faults: Counter[str] = Counter()
     shortest: dict[str, str] = {}
@@ -66,7 +71,11 @@ def try_kind(
 
     @seed(start)
     @settings(
-        max_examples=inputs, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=inputs,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
     @given(attempt=KINDS[kind][0])
     def each(attempt: Attempt) -> None:

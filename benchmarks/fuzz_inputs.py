@@ -1,4 +1,4 @@
-"""What the fuzzer draws: for each kind, a call of the program with something right, something wrong or something broken.
+"""What the fuzzer draws: for each kind, a call of the program with something right, wrong or broken.
 
 All names of files are from a fixed list without folders above the working directory, so no drawn path leads out of it.
 """
@@ -75,7 +75,7 @@ _WORDS: dict[str, tuple[str, ...]] = {  # values of options that are neither num
     "sparsity": ("measured", "predicted", "limit", *_NUMBERS),
     "sparsities": ("0.5", "limit", "predicted", "0.5,0.50", ",", *_NUMBERS),
     "methods": ("dense", "one_shot", "random", "none", "", "dense,dense", "one_shot:x=1", "lottery_ticket:rate=1e-300"),
-    "method": ("dense", "one_shot", "random", "none", "", "lottery_ticket:fraction=nan", "one_shot:fine_tune=" + "9" * 20),
+    "method": ("dense", "one_shot", "random", "none", "", "lottery_ticket:fraction=nan", "one_shot:fine_tune=-1"),
     "curvature": ("hessian", "ggn", "gauss-newton", "", "é"),
     "negative": ("wall", "unbounded", "", "x"),
     "backend": ("loky", "", "none"),
@@ -89,7 +89,12 @@ _WORDS: dict[str, tuple[str, ...]] = {  # values of options that are neither num
 _FILE_OPTIONS = frozenset(
     ("weights", "output", "plot", "record", "keep", "folder", "certificate", "mask", "deploy", "onnx", "change", "file")
 )
-_WEIGHTED = (*("measure",) * 8, *("audit", "certify", "prune", "train") * 4, *("table", "sweep", "compare") * 3, "figure")
+_WEIGHTED = (
+    *("measure",) * 8,
+    *("audit", "certify", "prune", "train") * 4,
+    *("table", "sweep", "compare") * 3,
+    "figure",
+)
 _SLOW = ("limit", "report", "bench", "run")  # a valid input takes a second and more
 _COMMANDS = {name: each.params for name, each in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
 _CHEAP = {"measure": "0.2", "prune": "5", "certify": "50"}  # options that keep a valid input cheap
@@ -162,8 +167,12 @@ _DTYPES = ("f4", "f8", "f2", "i8", "u1", "b1", "c8", "U3", "M8[s]", "i2")
 @st.composite
 def npz(draw: st.DrawFn) -> Attempt:
     """A command with an npz file of any arrays, possibly damaged."""
-    names = draw(st.lists(st.sampled_from(("inputs", "targets", "test_inputs", "test_targets", "labels", "é")), max_size=5))
-    arrays = {name: _array(draw, name) for name in ["inputs", "targets", *names][draw(st.integers(0, 9)) == 0 and 2 or 0 :]}
+    names = draw(
+        st.lists(st.sampled_from(("inputs", "targets", "test_inputs", "test_targets", "labels", "é")), max_size=5)
+    )
+    arrays = {
+        name: _array(draw, name) for name in ["inputs", "targets", *names][(draw(st.integers(0, 9)) == 0 and 2) or 0 :]
+    }
     file = io.BytesIO()
     np.savez(file, **arrays)
     content = evil_npz() if draw(st.integers(0, 40)) == 0 else _damaged(draw, file.getvalue())
@@ -173,7 +182,7 @@ def npz(draw: st.DrawFn) -> Attempt:
         Path("new.npz").write_bytes(content)
         return command(words)
 
-    return Attempt(call, f"npz {({k: (a.dtype.str, a.shape) for k, a in arrays.items()})}")
+    return Attempt(call, f"npz { ({k: (a.dtype.str, a.shape) for k, a in arrays.items()}) }")
 
 
 def _array(draw: st.DrawFn, name: str) -> Any:
@@ -203,7 +212,11 @@ def weights(draw: st.DrawFn) -> Attempt:
     """A file of weights with any tensors, or a damaged one, read into a network; some are measured by the command."""
     state: dict[str, Any] = dict(tiny_network().state_dict())
     for name in draw(st.lists(st.sampled_from([*state, "module.0.weight", "é", ""]), max_size=3)):
-        shape = state[name].shape if name in state and draw(st.integers(0, 3)) else draw(st.lists(st.integers(0, 4), max_size=3))
+        shape = (
+            state[name].shape
+            if name in state and draw(st.integers(0, 3))
+            else draw(st.lists(st.integers(0, 4), max_size=3))
+        )
         value = draw(st.sampled_from((0.0, 1.0, math.nan, math.inf, 1e-30, 1e30)))
         state[name] = torch.full(tuple(shape), value).to(draw(st.sampled_from(_TORCH_DTYPES)))
     path = draw(st.sampled_from(("new.safetensors", "new.pt", "new.bin", "new")))
@@ -224,7 +237,7 @@ def weights(draw: st.DrawFn) -> Attempt:
         load_weights(tiny_network(), Path(path))
         return None
 
-    return Attempt(call, f"{path} {({k: (t.dtype, tuple(t.shape)) for k, t in state.items()})}")
+    return Attempt(call, f"{path} { ({k: (t.dtype, tuple(t.shape)) for k, t in state.items()}) }")
 
 
 _JSON = st.recursive(
@@ -233,7 +246,11 @@ _JSON = st.recursive(
     max_leaves=6,
 )  # fmt: skip
 _KINDS_OF_RECORDS = ("sample", "train", "run", "method", "limit", "iteration", "é")
-_LINES = [json.loads(line) for line in Path("results/runs.jsonl").read_text().splitlines()[:3]] if Path("results/runs.jsonl").is_file() else []
+_LINES = (
+    [json.loads(line) for line in Path("results/runs.jsonl").read_text().splitlines()[:3]]
+    if Path("results/runs.jsonl").is_file()
+    else []
+)
 
 
 @st.composite
@@ -245,7 +262,9 @@ def records(draw: st.DrawFn) -> Attempt:
     line["kind"] = draw(st.sampled_from(_KINDS_OF_RECORDS)) if draw(st.booleans()) else line["kind"]
     line["schema_version"] = draw(st.sampled_from((0, 1, 1, 2, -1, "1", None)))
     line = line if draw(st.integers(0, 5)) else draw(_JSON)
-    content = _damaged(draw, json.dumps(line).encode() + b"\n") + draw(st.sampled_from((b"", b"\n", b"{", b"\xff", b"[]\n")))
+    content = _damaged(draw, json.dumps(line).encode() + b"\n") + draw(
+        st.sampled_from((b"", b"\n", b"{", b"\xff", b"[]\n"))
+    )
     shown = draw(st.sampled_from((*("read",) * 5, "table")))
 
     def call() -> str | None:
@@ -260,7 +279,12 @@ def records(draw: st.DrawFn) -> Attempt:
     return Attempt(call, f"record, {shown}: {content[:300]!r}")
 
 
-_TAGS = ("!!python/object/apply:os.system ['touch canary']", "!!python/name:os.system", "!!python/module:evil", "&a [*a]")
+_TAGS = (
+    "!!python/object/apply:os.system ['touch canary']",
+    "!!python/name:os.system",
+    "!!python/module:evil",
+    "&a [*a]",
+)
 
 
 @st.composite
@@ -271,7 +295,9 @@ def yamls(draw: st.DrawFn) -> Attempt:
     recipe = load_recipe("digits").model_dump()
     changed = fields if draw(st.booleans()) else recipe
     for name in draw(st.lists(st.sampled_from([*changed, "x"]), max_size=2)):
-        changed[name] = draw(_JSON | st.sampled_from((10**30, -1, 0, math.nan, math.inf, [], {}, "", "limit", [1.0], ["random"])))
+        changed[name] = draw(
+            _JSON | st.sampled_from((10**30, -1, 0, math.nan, math.inf, [], {}, "", "limit", [1.0], ["random"]))
+        )
     task["recipe"] = draw(_JSON) if draw(st.integers(0, 5)) == 0 else draw(st.sampled_from(({}, {"epochs": 2})))
     text = yaml.safe_dump(fields)
     if draw(st.integers(0, 3)) == 0:
@@ -308,14 +334,25 @@ def folders(draw: st.DrawFn) -> Attempt:
     """A folder in the place of a model of Hugging Face, or of a task's data."""
     config = {"model_type": draw(st.sampled_from(("bert", "gpt2", "none", "", None, 3))), "hidden_size": 8}
     config |= {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9, "intermediate_size": 8}
-    config |= {"architectures": draw(st.sampled_from((["BertForSequenceClassification"], ["Evil"], [], None, [3], "x")))}
-    config |= {"auto_map": {"AutoConfig": "evil.C", "AutoModelForSequenceClassification": "evil.M"}} if draw(st.booleans()) else {}
+    config |= {
+        "architectures": draw(st.sampled_from((["BertForSequenceClassification"], ["Evil"], [], None, [3], "x")))
+    }
+    config |= (
+        {"auto_map": {"AutoConfig": "evil.C", "AutoModelForSequenceClassification": "evil.M"}}
+        if draw(st.booleans())
+        else {}
+    )
     content = _damaged(draw, json.dumps(config).encode())
-    state = draw(st.sampled_from((b"", b"\x08\0\0\0\0\0\0\0{}      ", Path("net.safetensors").read_bytes(), evil_pickle())))
+    state = draw(
+        st.sampled_from((b"", b"\x08\0\0\0\0\0\0\0{}      ", Path("net.safetensors").read_bytes(), evil_pickle()))
+    )
     names = draw(st.sampled_from(("model.safetensors", "pytorch_model.bin", "test.parquet", "train.csv", "0.png")))
     words = draw(
         st.sampled_from(
-            (["measure", "hf:tried", "--data", "batches.npz"], ["train", "fc5-cifar10", "--data", "tried", "--output", "new"])
+            (
+                ["measure", "hf:tried", "--data", "batches.npz"],
+                ["train", "fc5-cifar10", "--data", "tried", "--output", "new"],
+            )
         )
     )
 
@@ -341,7 +378,9 @@ def calls(draw: st.DrawFn) -> Attempt:
         value = draw(st.sampled_from((0.0, 1.0, -1.0, math.nan, math.inf, 1e-40, 1e38)))
         with torch.no_grad():
             draw(st.sampled_from(list(model.parameters()))).fill_(value)
-    model = model.to(draw(st.sampled_from((torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16))))
+    model = model.to(
+        draw(st.sampled_from((torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)))
+    )
     if draw(st.integers(0, 2)) == 0:
         data = _odd_batches(draw)
     data = [(x.to(next(model.parameters()).dtype) if x.is_floating_point() else x, y) for x, y in data]
@@ -356,7 +395,9 @@ def calls(draw: st.DrawFn) -> Attempt:
         except OwnError:
             pass  # a user's network may raise what it likes
         finally:
-            changed = [k for k, v in model.state_dict().items() if not torch.equal(v.nan_to_num(), before[k].nan_to_num())]
+            changed = [
+                k for k, v in model.state_dict().items() if not torch.equal(v.nan_to_num(), before[k].nan_to_num())
+            ]
         return f"the model came back changed: {changed}" if changed else None
 
     shapes = [(tuple(x.shape), x.dtype, tuple(y.shape), y.dtype) for x, y in data]
@@ -386,7 +427,10 @@ def _odd_batches(draw: st.DrawFn) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches with wrong shapes, types, labels or values."""
     batches = []
     for _ in range(draw(st.integers(0, 2))):
-        x, y = torch.ones(draw(st.integers(0, 3)), draw(st.sampled_from((4, 4, 4, 5, 0)))), torch.zeros(3, dtype=torch.long)
+        x, y = (
+            torch.ones(draw(st.integers(0, 3)), draw(st.sampled_from((4, 4, 4, 5, 0)))),
+            torch.zeros(3, dtype=torch.long),
+        )
         y = y[: len(x)] if draw(st.integers(0, 3)) else y
         if x.numel() and draw(st.booleans()):
             x[0, 0] = draw(st.sampled_from((math.nan, math.inf, 1e38)))

@@ -29,8 +29,15 @@ __all__ = ["CANARY", "Sandbox", "command"]
 CANARY = "canary"  # code from data would make a file of this name
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PATHS = {  # how many of the arguments of an audit event are paths that change
-    **{"os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chmod": 1, "shutil.rmtree": 1},
-    **{"os.rename": 2, "os.link": 2, "os.symlink": 2},
+    "os.remove": 1,
+    "os.rmdir": 1,
+    "os.mkdir": 1,
+    "os.truncate": 1,
+    "os.chmod": 1,
+    "shutil.rmtree": 1,
+    "os.rename": 2,
+    "os.link": 2,
+    "os.symlink": 2,
 }
 _FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "socket.connect", "socket.getaddrinfo", "socket.bind")
 _allowed: list[str] = []  # folders below which files may change; none: nothing is watched
@@ -164,18 +171,25 @@ def _place(error: BaseException) -> str:
 
 @contextmanager
 def _limits(seconds: int) -> Iterator[None]:
-    """Raise `Hang` after some time; end the process with a traceback if it does not come back from a library."""
+    """Raise `Hang` after some time; end the process with a traceback if it does not come back from a library.
+
+    The time is two halves, so that a process that others stopped for a while is not taken for one that hangs.
+    """
+    halves = 0
 
     def stop(*_: object) -> None:
-        raise Hang(f"longer than {seconds} seconds")
+        nonlocal halves
+        halves += 1
+        if halves == 2:
+            raise Hang(f"longer than {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    faulthandler.dump_traceback_later(4 * seconds, exit=True, file=sys.__stderr__)
+    signal.setitimer(signal.ITIMER_REAL, seconds / 2, seconds / 2)
+    faulthandler.dump_traceback_later(8 * seconds, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
 

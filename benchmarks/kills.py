@@ -164,7 +164,9 @@ def _left(root: Path, pids: list[int]) -> str | None:
     for pid in processes:
         os.kill(pid, signal.SIGKILL)
     shared = [name for name in os.listdir("/dev/shm") if any(str(pid) in name for pid in pids)]  # noqa: PTH208
-    files = [path.name for path in (root / "tmp").iterdir()]
+    files = [
+        path.name for path in (root / "tmp").iterdir() if not path.name.startswith("torchinductor")
+    ]  # torch's cache
     files += [path.name for path in (root / "work").rglob(".*") if path.is_file() and path.suffix != ".lock"]
     left = [f"process {pid}" for pid in processes] + shared + files
     return f"left: {', '.join(left)}" if left else None

@@ -54,6 +54,8 @@ def check_paths(given: Mapping[str, Any]) -> None:
     }
     kept = {name: path for name, path in paths.items() if name in _FOLDERS}
     written = {name: path for name, path in paths.items() if name not in (*_READ, *_FOLDERS, "record")}
+    for path in (each for name, each in paths.items() if name in _READ):
+        _check_name(path)
     record = paths.get("record")
     _check_distinct(written | ({} if record is None else {"record": record}), read | kept)
     for name, path in written.items():
@@ -68,6 +70,15 @@ def check_paths(given: Mapping[str, Any]) -> None:
         check_writable(path / "entry")
     if record is not None:
         _check_record(record)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that no file can have, for example a very long one."""
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot read {path}: {reason}; give another file") from error
 
 
 def _existing(value: object) -> Path | None:

@@ -120,12 +120,12 @@ def load_sweep(path: Path) -> Sweep:
         raise InputError(f"no sweep file at {path}; correct the path")
     try:
         sweep = Sweep.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path}, field '{where}': {first['msg']}") from error
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:  # ValueError: a character that none is
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     for entry in sweep.tasks:
         if ":" in entry.task:
             check_changes(entry.task, entry.recipe)

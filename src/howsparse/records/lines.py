@@ -145,14 +145,9 @@ def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
                 record = upgrade(record)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
-            except (
-                KeyError,
-                TypeError,
-                AttributeError,
-                ValueError,
-            ) as error:  # of an older version, and no record of it
+            except (KeyError, TypeError, AttributeError, ValueError) as error:  # of no older version either
                 raise InputError(
-                    f"{where}, is not a record: {type(error).__name__}, {error}; remove that line"
+                    f"{where}, is not a record: {type(error).__name__}, {_reason(error)}; remove that line"
                 ) from error
             found.setdefault(record.get("hash", where), (where, record))
     return list(found.values())

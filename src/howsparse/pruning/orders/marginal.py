@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 from howsparse.pruning.masks import Mask
@@ -144,7 +144,7 @@ def _cheapest(costs: dict[str, NDArray[np.float64]], count: int) -> Iterator[tup
         if len(edges):
             sizes = np.diff(edges, append=min(count, len(rises)))
             means = np.add.reduceat(rises[:count], edges) / sizes
-            pace = isotonic_regression(means, weights=sizes).x
+            pace = scipy.optimize.isotonic_regression(means, weights=sizes).x
             bands += [(float(cost), name, int(size)) for cost, size in zip(pace, sizes, strict=True)]
     for _, name, size in sorted(bands, key=lambda band: band[0]):
         if count <= 0:
