@@ -96,6 +96,9 @@ class Benched(Shown):
         bytes: memory of the network, by "dense", "compacted", "sparse" and "both".
         compaction: what compaction did, in one line.
         threads: number of threads.
+
+    >>> bench(nn.Sequential(nn.Linear(8, 4)), torch.zeros(1, 8), sparsity=0.5, batches=[1]).network[0].batch
+    1
     """
 
     layers: tuple[LayerTimes, ...]

@@ -35,6 +35,12 @@ class DeployedNetwork:
         evidence: the certificate or the measurement that the network was pruned by; None if there is none.
         layers: modules of known classes by name; if the network is not standalone, those with tensors only.
         standalone: whether `build` can make the network from ``layers``.
+
+    >>> from howsparse import magnitude_mask
+    >>> model = nn.Linear(10, 10)
+    >>> network = DeployedNetwork.of(model, magnitude_mask(model, 0.9))
+    >>> network.standalone, network.mask.num_kept
+    (True, 10)
     """
 
     state: dict[str, Tensor] = field(repr=False)
@@ -55,6 +61,15 @@ class DeployedNetwork:
         evidence: "Certificate | Measured | Mapping[str, Any] | None" = None,
     ) -> "DeployedNetwork":
         """Take a copy of a network. The arguments are those of `save_deployed`.
+
+        Args:
+            model: the network.
+            mask: weights that stay; by default those that are not zero, or torch's masks.
+            network: name of the network, as on the command line.
+            evidence: the certificate or the measurement that the network was pruned by.
+
+        Returns:
+            The network as its file describes it.
 
         Raises:
             InputError: the mask does not fit, or the network has something that a file cannot hold.

@@ -73,7 +73,14 @@ class SparseLinear(nn.Module):
         return dense_of(self.matrix)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output for an input of shape ``(..., in_features)``."""
+        """The layer's output for an input of shape ``(..., in_features)``.
+
+        Args:
+            x: the input, ``(..., in_features)``.
+
+        Returns:
+            The output, ``(..., out_features)``.
+        """
         if torch.compiler.is_compiling() or x.requires_grad:
             return self._product("fbgemm")(x)
         length = self._length(x)
@@ -86,7 +93,14 @@ class SparseLinear(nn.Module):
         return ready(x)
 
     def kernel(self, length: int) -> str:
-        """The kernel for inputs of a length: that of the nearest length that was timed."""
+        """The kernel for inputs of a length: that of the nearest length that was timed.
+
+        Args:
+            length: number of input vectors.
+
+        Returns:
+            The name of the kernel.
+        """
         if not self.kernels:
             return "mkl" if length == 1 and self.values.device.type == "cpu" else "fbgemm"
         length = max(1, length)  # of an empty batch too
@@ -108,7 +122,11 @@ class SparseLinear(nn.Module):
         return len(x) if x.ndim == 2 else x.numel() // self.in_features
 
     def usable(self) -> list[str]:
-        """Names of the kernels that this build of torch has for the layer."""
+        """Names of the kernels that this build of torch has for the layer.
+
+        Returns:
+            The names.
+        """
         return list(usable(self.matrix))
 
     def time(self, x: Tensor, names: Iterable[str]) -> dict[str, float]:
@@ -117,6 +135,9 @@ class SparseLinear(nn.Module):
         Args:
             x: an input.
             names: of kernels.
+
+        Returns:
+            Seconds by the name of the kernel.
         """
         found: dict[str, float] = {}
         for name in names:
@@ -173,7 +194,11 @@ class SparseLinear(nn.Module):
         return self.__dict__ | {"_ready": {}}
 
     def extra_repr(self) -> str:
-        """The sizes, the sparsity, and the kernels."""
+        """The sizes, the sparsity, and the kernels.
+
+        Returns:
+            One line for ``print(model)``.
+        """
         used = ", ".join(f"{length}: {name}" for length, name in sorted(self.kernels.items()))
         return f"{self.in_features}, {self.out_features}, sparsity={self.matrix.sparsity:.3f}, kernels={{{used}}}"
 
@@ -199,7 +224,11 @@ class SparseConv2d(SparseLinear):
         return len(x)
 
     def usable(self) -> list[str]:
-        """Names of the kernels, of which one is torch's convolution."""
+        """Names of the kernels, of which one is torch's convolution.
+
+        Returns:
+            The names.
+        """
         return [name for name in usable(self.matrix) if name != "onednn"]
 
     def _make(self, name: str) -> Product:

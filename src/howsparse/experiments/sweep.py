@@ -54,6 +54,9 @@ class Sweep(_Strict):
         methods: names of methods, with options after a colon.
         sparsities: fractions, "limit" or "predicted".
         seeds: number of runs of each, from seed 0 on.
+
+    >>> Sweep.model_validate({"tasks": [{"task": "digits"}], "methods": ["random"], "sparsities": [0.9]}).seeds
+    1
     """
 
     tasks: list[ProblemEntry] = Field(min_length=1, description="what to train")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.files import load_document, save_document
 from howsparse.limit.change import Change, difference
+from howsparse.limit.layer_share import LayerShare
 from howsparse.limit.layers import inner_by_layer, layer_sizes
 from howsparse.limit.moved import curvature_of, difference_risk, loss_at, moved
 from howsparse.limit.options import Curvature
@@ -35,42 +36,6 @@ _VERSION = 1
 _STAGES = 4  # loss without the change, loss with it, gradient, product
 _POINTS = 8  # gradients along the path, if the local model disagrees with the measurement
 _ROUNDING = 32  # a change of the loss below this many units of rounding of the loss is not measured
-
-
-@dataclass(frozen=True)
-class LayerShare:
-    """The share of one parameter tensor in the change of the loss.
-
-    Attributes:
-        name: name of the parameter.
-        num_weights: number of its entries.
-        num_changed: number of entries that the change moves.
-        relative_change: norm of its change divided by the norm of its weights; infinite if these are all zero.
-        first_order: :math:`d_l'g_l`.
-        second_order: :math:`\\tfrac12 d_l'(Hd)_l`, with the terms between this layer and all others.
-        path: :math:`d_l'\\int_0^1 g_l(w + td)\\,dt`; None if the path was not computed.
-
-    >>> LayerShare("fc.weight", 10, 5, 0.1, 0.25, 0.5, None).share
-    0.75
-    """
-
-    name: str
-    num_weights: int
-    num_changed: int
-    relative_change: float
-    first_order: float
-    second_order: float
-    path: float | None
-
-    @property
-    def predicted(self) -> float:
-        """The share in the local model."""
-        return self.first_order + self.second_order
-
-    @property
-    def share(self) -> float:
-        """The share along the path if it was computed; otherwise the share in the local model."""
-        return self.predicted if self.path is None else self.path
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,7 +104,11 @@ class Audit(Shown):
         return f"Audit(worst='{self.worst.name}', measured={self.measured:.4g}, layers={len(self.layers)})"
 
     def card(self) -> Card:
-        """The layers with the largest shares, and the totals."""
+        """The layers with the largest shares, and the totals.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         first = sorted(self.layers, key=lambda layer: -layer.share)[:10]
         rows = [(layer.name, f"{layer.share:+.4g}") for layer in first]
         total = self.predicted if self.path is None else self.path
@@ -148,12 +117,22 @@ class Audit(Shown):
         return Card("Change of the loss by layer", tuple(rows), (note,) if note else ())
 
     def save(self, path: str | Path) -> None:
-        """Write the audit to one file, which `load` reads."""
+        """Write the audit to one file, which `load` reads.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         save_document(path, "audit", _VERSION, asdict(self), {})
 
     @classmethod
     def load(cls, path: str | Path) -> "Audit":
         """Read a file that `save` wrote.
+
+        Args:
+            path: path of the file that `save` wrote.
+
+        Returns:
+            The audit that was saved.
 
         Raises:
             InputError: the file does not exist, has other contents, or is damaged.

@@ -16,6 +16,9 @@ class IterationStep(Strict):
         needed_low: lower end of its interval.
         needed_high: upper end of its interval.
         stays: fraction of the weights that stay after the step.
+
+    >>> IterationStep(density=0.5, needed=0.1, needed_low=0.09, needed_high=0.11, stays=0.4).stays
+    0.4
     """
 
     density: float
