@@ -19,9 +19,9 @@ from benchmarks.commands import own_command
 from howsparse.files import write_whole
 from howsparse.limit.options import LimitOptions
 from howsparse.methods import Run, Stage
+from howsparse.methods.limits import limit_of
 from howsparse.methods.lottery_ticket import lottery_ticket
 from howsparse.methods.rare_gems import rare_gems
-from howsparse.methods.stages import limit_of
 from howsparse.problem import Problem
 from howsparse.pruning.masks import Mask
 from howsparse.records import IterationRecord, IterationStep, append_record, provenance, read_records

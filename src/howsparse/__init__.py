@@ -123,6 +123,9 @@ def load_task(name: str, source: str | None = None, **changes: object) -> Proble
         source: name of a data set on the Hugging Face hub, or a local folder; by default the recipe's.
         **changes: fields of the recipe to change, for example ``epochs=5``.
 
+    Returns:
+        The problem: its network, its training and test images, its loss and its training.
+
     Raises:
         InputError: the task or field does not exist, or the data cannot be loaded.
 

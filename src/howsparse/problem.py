@@ -16,7 +16,8 @@ from howsparse.errors import InputError
 from howsparse.identity import describe
 from howsparse.pruning.masks import Mask
 from howsparse.risk.batches import FirstExamples, SamePasses
-from howsparse.risk.losses import Loss, as_loss, counted_examples, cross_entropy
+from howsparse.risk.counting import counted_examples
+from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.store import digest
 from howsparse.training import Schedule
 
@@ -34,6 +35,10 @@ class Training:
         schedule: the factors of the learning rate in each epoch.
         proximal: form of the l1 term. True: soft-threshold after each step, which gives exact zeros. False: add the
             subgradient to the gradient.
+
+    >>> sgd = Training(learning_rate=0.1).optimizer(nn.Linear(2, 2))
+    >>> sgd.param_groups[0]["momentum"]
+    0.9
     """
 
     learning_rate: float = 0.1
@@ -43,11 +48,22 @@ class Training:
     proximal: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """All fields, for records."""
+        """All fields, for records.
+
+        Returns:
+            The values of the fields by name.
+        """
         return asdict(self)
 
     def optimizer(self, model: nn.Module) -> torch.optim.SGD:
-        """SGD for all parameters of ``model``."""
+        """SGD for all parameters of ``model``.
+
+        Args:
+            model: the network to train.
+
+        Returns:
+            An optimizer with these settings.
+        """
         return torch.optim.SGD(
             model.parameters(), self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
         )
@@ -128,7 +144,17 @@ class Problem:
             raise InputError(f"l1 {self.l1:g} is not a number of at least 0: it is the strength of the l1 term")
 
     def initial(self, seed: int = 0) -> nn.Module:
-        """The network at its initialisation. The caller's torch random state does not change."""
+        """The network at its initialisation. The caller's torch random state does not change.
+
+        Args:
+            seed: seed of the initialisation.
+
+        Returns:
+            A new network; the same seed gives the same weights.
+
+        Raises:
+            InputError: the problem's function does not return a `torch.nn.Module`.
+        """
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             model = self.network()
@@ -137,7 +163,14 @@ class Problem:
         return model
 
     def epoch_batches(self, seed: int) -> Callable[[int], Iterable[Any]]:
-        """A function that returns the training batches of an epoch."""
+        """A function that returns the training batches of an epoch.
+
+        Args:
+            seed: seed of the order and of the augmentation of the examples, where the problem has them.
+
+        Returns:
+            A function of the number of the epoch, from 0.
+        """
         if callable(self.train):
             return partial(self.train, seed)
         return lambda epoch: self._loader
@@ -147,6 +180,9 @@ class Problem:
 
         Args:
             examples: number of examples, from the first on; by default all.
+
+        Returns:
+            Batches that can be read several times.
 
         Raises:
             InputError: on reading, if ``examples`` end inside of a batch that cannot be split.
@@ -183,7 +219,11 @@ class Problem:
         return state.hexdigest()[:12]
 
     def settings(self) -> dict[str, Any]:
-        """All settings of a training except the data and the seed, as JSON values, for records."""
+        """All settings of a training except the data and the seed, as JSON values, for records.
+
+        Returns:
+            The settings by name.
+        """
         settings = {
             "network": describe(self.network),
             "epochs": self.epochs,

@@ -38,6 +38,10 @@ class Kind(Generic[Value]):
         version: version of the format; values of other versions are computed again.
         pack: ``pack(value)`` returns its JSON fields and its tensors by name.
         unpack: ``unpack(fields, tensors)`` returns the value.
+
+    >>> number = Kind("number", 1, lambda value: ({"value": value}, {}), lambda fields, tensors: fields["value"])
+    >>> number.unpack(*number.pack(8))
+    8
     """
 
     name: str
@@ -115,6 +119,9 @@ def digest(value: object) -> str:
 
     Args:
         value: a tensor, number, string, path, None, or mappings, sequences and dataclasses of these.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
         TypeError: the value contains another type.

@@ -9,8 +9,8 @@ from torch import nn
 from howsparse.errors import InputError
 from howsparse.methods import load_method
 from howsparse.methods.smart_ratio import smart_ratio_densities
-from howsparse.pruning.masks import random_layer_mask
 from howsparse.pruning.orders.erk import erdos_renyi_densities
+from howsparse.pruning.random_layers import random_layer_mask
 from howsparse.risk.weights import prunable_weights
 from methods_for_tests import small
 

@@ -105,7 +105,11 @@ class Benched(Shown):
     threads: int
 
     def card(self) -> Card:
-        """Times of the whole network."""
+        """Times of the whole network.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         head: tuple[str, ...] = ("batch", "dense", "compacted", "sparse", "both")
         rows = [head]
         for each in self.network:

@@ -81,6 +81,9 @@ def compacted(model: nn.Module, example: Any) -> Compacted:
         model: a network; see `compact`.
         example: an input.
 
+    Returns:
+        The smaller copy, with what was removed.
+
     Raises:
         InputError: torch-pruning is not installed.
     """

@@ -81,7 +81,11 @@ class DeployedNetwork:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the file. The same network gives the same bytes."""
+        """Write the file. The same network gives the same bytes.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         first: dict[int, str] = {}
         for name, tensor in self.state.items():
             first.setdefault(id(tensor), name)
@@ -113,6 +117,12 @@ class DeployedNetwork:
     def load(cls, path: str | Path) -> "DeployedNetwork":
         """Read a file that `save_deployed` wrote. No code is run.
 
+        Args:
+            path: path of the file.
+
+        Returns:
+            The network as the file describes it.
+
         Raises:
             InputError: the file does not exist, has other contents or a newer version, or is damaged.
         """
@@ -136,6 +146,9 @@ class DeployedNetwork:
 
     def build(self) -> nn.Module:
         """Make the network of known layers, in evaluation mode.
+
+        Returns:
+            A new network.
 
         Raises:
             InputError: its class is not made of known layers.

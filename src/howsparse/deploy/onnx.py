@@ -35,6 +35,9 @@ class Exported:
         error: largest difference of an output from torch's, relative to the largest output.
         batches: batch sizes at which this was checked.
         num_bytes: size of the file.
+
+    >>> Exported(Path("model.onnx"), error=1e-6, batches=(2, 1, 5), num_bytes=1000).num_bytes
+    1000
     """
 
     path: Path

@@ -26,6 +26,9 @@ class Latency:
         low, high: lower and upper quartile of the time of a call, in seconds.
         calls: number of calls that were timed.
         batch: number of examples in a call.
+
+    >>> Latency(seconds=0.002, low=0.0019, high=0.0022, calls=100, batch=32).batch
+    32
     """
 
     seconds: float
@@ -98,6 +101,12 @@ def seconds_of(call: Callable[[], object], *, budget: float = 0.5) -> list[float
 
 def bytes_of(model: nn.Module) -> int:
     """Bytes of the parameters and buffers of a network, sparse ones with their indices. Shared memory counts once.
+
+    Args:
+        model: any module.
+
+    Returns:
+        A number of bytes.
 
     >>> bytes_of(nn.Linear(4, 2))
     40

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from howsparse.errors import UnsuitableNetwork
+from howsparse.errors import InputError, UnsuitableNetwork
 from howsparse.experiments.study import study
 from howsparse.limit.options import Answer
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
@@ -15,14 +15,24 @@ from howsparse.methods.stages import parse_sparsity
 from howsparse.problem import Problem
 from howsparse.records import CaseKey, CaseRecord, provenance, settings_hash
 
-__all__ = ["Case", "Row", "cases", "compare", "find_record", "rows", "run_case", "tables"]
+__all__ = ["MOST_SEEDS", "Case", "Row", "cases", "compare", "find_record", "rows", "run_case", "tables"]
 
 Kind = Literal["method", "run"]
+MOST_SEEDS = 10_000  # a list of more cases would fill the memory
 
 
 @dataclass(frozen=True)
 class Case:
-    """One run: a method with its options, the target sparsity, and a seed."""
+    """One run: a method with its options, the target sparsity, and a seed.
+
+    Attributes:
+        method: name of the method with its options.
+        target: sparsity as a fraction, or the name of an answer.
+        seed: seed of initialisation, batches and masks.
+
+    >>> Case("lottery_ticket:rewind=2", 0.9, seed=0).target
+    0.9
+    """
 
     method: str
     target: Sparsity
@@ -45,6 +55,9 @@ class Row:
         test_loss: mean test loss; None if the records do not contain it.
         epochs: mean number of epochs of all trainings together.
         trainings: mean number of trainings.
+
+    >>> Row("dense", 0.0, None, (0, 1), 0.0, 0.975, 0.007, (0.97, 0.98), 0.1, 5.0, 1.0).accuracy
+    0.975
     """
 
     method: str
@@ -74,11 +87,13 @@ def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> li
         The cases in the order in which to run them.
 
     Raises:
-        InputError: a method, option or sparsity is not valid.
+        InputError: a method, option, sparsity or number of seeds is not valid.
 
     >>> [case.target for case in cases(["dense", "random"], ["0.9", 0.90], 1)]
     [0.0, 0.9]
     """
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds {seeds} is not between 1 and {MOST_SEEDS:,}; give the number of runs of each case")
     methods, parsed = list(dict.fromkeys(methods)), list(dict.fromkeys(parse_sparsity(target) for target in targets))
     for method in methods:
         load_method(method)
@@ -171,7 +186,15 @@ def compare(
 
 
 def find_record(records: list[CaseRecord], key: CaseKey) -> CaseRecord | None:
-    """The record with this key; None if there is none."""
+    """The record with this key; None if there is none.
+
+    Args:
+        records: records to search.
+        key: the key of the run.
+
+    Returns:
+        The first record with this key, or None.
+    """
     return next((record for record in records if record.key == key), None)
 
 
@@ -201,6 +224,12 @@ def rows(records: list[CaseRecord]) -> list[Row]:
     """Summarise records of one problem: one row for each method and target sparsity, over its seeds.
 
     A record that is there twice counts once.
+
+    Args:
+        records: records of one problem.
+
+    Returns:
+        The rows, in the order in which their first record appears.
     """
     groups: dict[tuple[str, Sparsity], list[CaseRecord]] = {}
     for record in {record.key.hash: record for record in records}.values():
@@ -213,6 +242,12 @@ def tables(records: list[CaseRecord]) -> list[tuple[str, list[Row]]]:
 
     Only runs whose keys differ in nothing but method, sparsity and seed are in one table. So a problem has a table for
     each of its settings, data and options of limits, and the titles say in which settings these differ.
+
+    Args:
+        records: records of any problems.
+
+    Returns:
+        Pairs of a title and its rows.
     """
     groups: dict[str, list[CaseRecord]] = {}
     for record in records:

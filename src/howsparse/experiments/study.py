@@ -16,7 +16,7 @@ from howsparse.limit.measure import Measured
 from howsparse.limit.result import PruningLimit
 from howsparse.linalg import sample_rows
 from howsparse.methods import Run, Stages
-from howsparse.methods.stages import limit_of, network_inputs
+from howsparse.methods.limits import limit_of, network_inputs
 from howsparse.problem import Problem
 from howsparse.records import Study
 from howsparse.records.types import (

@@ -1,5 +1,6 @@
 """Sweeps: runs of problems x methods x sparsities x seeds in several processes or on several machines."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +15,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
-from howsparse.experiments.compare import Case, case_key, cases, find_record, run_case
+from howsparse.experiments.compare import MOST_SEEDS, Case, case_key, cases, find_record, run_case
+from howsparse.experiments.workers import end_with
 from howsparse.limit.options import Answer, LimitOptions
 from howsparse.loading import check_changes, importing_from_here, load_problem
 from howsparse.methods import Run
@@ -46,12 +48,18 @@ class Sweep(_Strict):
 
     If a sparsity is "limit" or "predicted", the records also contain the study of the dense network, which the paper's
     tables need.
+
+    Attributes:
+        tasks: the problems to train.
+        methods: names of methods, with options after a colon.
+        sparsities: fractions, "limit" or "predicted".
+        seeds: number of runs of each, from seed 0 on.
     """
 
     tasks: list[ProblemEntry] = Field(min_length=1, description="what to train")
     methods: list[str] = Field(min_length=1, description="names, with options after a colon")
     sparsities: list[float | str] = Field(min_length=1, description="to prune to: fractions, or limit, predicted")
-    seeds: int = Field(default=1, ge=1, description="runs of each, from seed 0 on")
+    seeds: int = Field(default=1, ge=1, le=MOST_SEEDS, description="runs of each, from seed 0 on")
 
     @property
     def whole(self) -> bool:
@@ -61,7 +69,16 @@ class Sweep(_Strict):
 
 @dataclass(frozen=True)
 class Job:
-    """One run, with all data that a process on another machine needs for it."""
+    """One run, with all data that a process on another machine needs for it.
+
+    Attributes:
+        entry: the problem, as the sweep's file describes it.
+        case: method, sparsity and seed.
+        whole: whether the record also has the study of the dense network.
+        record: JSON-lines file of the runs.
+        folder: folder in which trainings, limits and studies are stored.
+        command: command for the record.
+    """
 
     entry: ProblemEntry
     case: Case
@@ -71,21 +88,39 @@ class Job:
     command: str
 
     def run(self) -> Run:
-        """The settings of the run."""
+        """The settings of the run.
+
+        Returns:
+            Folder, number of examples, and options of limits.
+        """
         return Run(self.folder, self.entry.images, LimitOptions(max_products=self.entry.max_products))
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep's file.
+    r"""Read and check a sweep's file.
+
+    Args:
+        path: path of the YAML file.
+
+    Returns:
+        The contents, with defaults for the fields that the file leaves out.
 
     Raises:
         InputError: the file does not exist or is not YAML, or a field, task, method or sparsity is not valid.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "sweep.yaml")
+    ...     _ = file.write_text("tasks: [{task: digits}]\nmethods: [random]\nsparsities: [0.9]\nseeds: 2")
+    ...     sweep = load_sweep(file)
+    ...     len(jobs_of(sweep, Path(folder, "runs.jsonl"), Path(folder, "runs")))
+    2
     """
     if not path.is_file():
         raise InputError(f"no sweep file at {path}; correct the path")
     try:
-        sweep = Sweep.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
+        sweep = Sweep.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -107,6 +142,9 @@ def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
         sweep: the contents of the sweep's file.
         record: JSON-lines file of the runs.
         folder: folder in which trainings, limits and studies are stored.
+
+    Returns:
+        The jobs, ordered by problem, then as `cases` lists them.
     """
     found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), provenance().command
     where = record.resolve(), folder.resolve()
@@ -143,8 +181,9 @@ def run_jobs(
         if backend == "ray":
             _register_ray(address)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if backend == "loky" else -1))
+        parent = os.getpid() if backend == "loky" else None
         as_they_come = "generator_unordered" if backend != "ray" else "list"  # ray's backend cannot return a generator
-        runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job) for job in jobs)
+        runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job, parent) for job in jobs)
         try:
             yield from runs
         except TerminatedWorkerError as error:
@@ -153,8 +192,15 @@ def run_jobs(
             ) from error
 
 
-def run_job(job: Job) -> CaseRecord:
-    """Run a job and append its record to the file; read the record if the file has it."""
+def run_job(job: Job, parent: int | None = None) -> CaseRecord:
+    """Run a job and append its record to the file; read the record if the file has it.
+
+    Args:
+        job: the run.
+        parent: the process whose worker this is, if it is one: the worker ends with it.
+    """
+    if parent is not None and parent == os.getppid():
+        end_with(parent)
     with importing_from_here():
         problem = _loaded(job.entry.model_dump_json())
         key = case_key(problem, job.case, job.run(), "run" if job.whole else "method")

@@ -40,7 +40,14 @@ class Magnitudes:
         return self._removed.size - 1
 
     def radius(self, density: float) -> float:
-        """Norm R of the removed weights. Between two whole numbers of weights, its square is interpolated linearly."""
+        """Norm R of the removed weights. Between two whole numbers of weights, its square is interpolated linearly.
+
+        Args:
+            density: fraction of the weights that stay, in [0, 1]; the smallest of the others are removed.
+
+        Returns:
+            The radius, in the unit of a weight.
+        """
         whole, part = divmod((1 - density) * self.num_weights, 1)
         low, high = self._removed[int(whole)], self._removed[min(int(whole) + 1, self.num_weights)]
         return math.sqrt(float(low + part * (high - low)))

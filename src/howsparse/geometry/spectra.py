@@ -27,13 +27,26 @@ Array = NDArray[np.float64]
 
 
 class FilterFactor(Protocol):
-    """The filter factor of each curvature: the fraction of a dimension, in [0, 1], that must stay in its direction."""
+    """The filter factor of each curvature: the fraction of a dimension, in [0, 1], that must stay in its direction.
+
+    >>> def counted(curvatures: ArrayLike, scale: float) -> Array:  # 1 if the curvature is above the scale
+    ...     return (np.asarray(curvatures) > scale).astype(np.float64)
+    >>> float(effective_dimension([4.0, 2.0, 0.5], 1.0, factor=counted))
+    2.0
+    """
 
     def __call__(self, curvatures: ArrayLike, scale: float) -> Array: ...
 
 
 def absolute_filter(curvatures: ArrayLike, scale: float) -> Array:
     r"""Filter factor :math:`|\lambda| / (|\lambda| + \mu)`: negative curvature counts as positive, as in the paper.
+
+    Args:
+        curvatures: shape ``(n,)``, loss per squared weight.
+        scale: :math:`\mu`, same unit, positive.
+
+    Returns:
+        The factors, ``(n,)``, in [0, 1].
 
     >>> absolute_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.5 , 0.  , 0.75])
@@ -44,6 +57,13 @@ def absolute_filter(curvatures: ArrayLike, scale: float) -> Array:
 
 def clipped_filter(curvatures: ArrayLike, scale: float) -> Array:
     r"""Filter factor :math:`\lambda_+ / (\lambda_+ + \mu)`: a direction of negative curvature has infinite radius.
+
+    Args:
+        curvatures: shape ``(n,)``, loss per squared weight.
+        scale: :math:`\mu`, same unit, positive.
+
+    Returns:
+        The factors, ``(n,)``, in [0, 1].
 
     >>> clipped_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.  , 0.  , 0.75])
@@ -58,8 +78,14 @@ def curvature_scale(tolerance: float, radius: float) -> float:
         tolerance: loss increase allowed, positive.
         radius: distance R between trained and pruned weights, at least 0.
 
+    Returns:
+        The scale, in loss per squared weight.
+
     Raises:
         InputError: the tolerance is not positive.
+
+    >>> curvature_scale(tolerance=0.5, radius=2.0)
+    0.25
     """
     check_tolerance(tolerance)
     return 2 * tolerance / radius**2 if radius > 0 else math.inf
@@ -214,6 +240,9 @@ def existence_density(
         InputError: the scale is not positive.
 
     Source: Eq. 19; the paper reports it at p = T (Eq. 20, Table 1).
+
+    >>> existence_density([1.0, 1.0], scale=1.0, density=0.5)  # half of each removed dimension must stay
+    0.75
     """
     needed = minimal_density(block_eigenvalues, scale, masses, factor) if math.isfinite(scale) else 0.0
     return density + (1 - density) * needed

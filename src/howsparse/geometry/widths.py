@@ -23,6 +23,9 @@ def ellipsoid_width(eigenvalues: ArrayLike, tolerance: float) -> float:
         eigenvalues: shape ``(n,)``, loss per squared weight; an eigenvalue of zero makes the width infinite.
         tolerance: allowed loss increase, positive.
 
+    Returns:
+        The width, in the unit of a weight.
+
     Raises:
         InputError: the tolerance is not positive.
 
@@ -45,6 +48,9 @@ def projected_width(eigenvalues: ArrayLike, tolerance: float, radius: float) -> 
         eigenvalues: shape ``(n,)``, loss per squared weight.
         tolerance: allowed loss increase, positive.
         radius: the projection distance :math:`R`, in the unit of a weight.
+
+    Returns:
+        The width; its square is a number of dimensions.
 
     Raises:
         InputError: the tolerance is not positive.

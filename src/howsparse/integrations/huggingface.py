@@ -20,6 +20,12 @@ _UNUSED = re.compile(r"(^|\.)(pooler|seq_relationship|position_ids|inv_freq|mask
 def hub_folder(spec: str) -> Path | None:
     """The folder in ``hf:FOLDER``; None if ``spec`` has another form.
 
+    Args:
+        spec: a model, as on the command line.
+
+    Returns:
+        The folder, or None.
+
     >>> print(hub_folder("hf:nets"), hub_folder("package.module:name"))
     nets None
     """

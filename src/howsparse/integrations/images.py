@@ -23,6 +23,12 @@ _FILE = "preprocessor_config.json"
 def load_processor(folder: Path) -> Any:
     """Load the image processor of a model's folder. It needs no torchvision, and no code in the folder is run.
 
+    Args:
+        folder: folder of the model, with preprocessor_config.json.
+
+    Returns:
+        The image processor of transformers.
+
     Raises:
         InputError: there is none, or it is damaged.
     """
@@ -72,7 +78,18 @@ class ImageBatches:
             yield checked(arrays, self.model, self.where)
 
     def prepared(self, start: int, end: int) -> Tensor:
-        """The images from ``start`` to before ``end``, ``(n, channels, height, width)``."""
+        """The images from ``start`` to before ``end``, ``(n, channels, height, width)``.
+
+        Args:
+            start: position of the first image.
+            end: position after the last image.
+
+        Returns:
+            The pixels as the processor gives them.
+
+        Raises:
+            InputError: the column holds something else than images, or the processor cannot read one.
+        """
         mode = "L" if getattr(self.model.config, "num_channels", 3) == 1 else "RGB"
         images = [self.table[i][self.column] for i in range(start, end)]
         if not all(hasattr(image, "convert") for image in images):

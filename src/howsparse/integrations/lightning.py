@@ -81,13 +81,23 @@ class LightningSparsity(*_callback_classes()):  # type: ignore[misc]
         self._terms: list[L1] = []
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Add the term, and find mistakes before the first step."""
+        """Add the term, and find mistakes before the first step.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: the module in training.
+        """
         self._watch.check(pl_module)
         self._detach()
         self._terms = attach_terms(trainer.optimizers, pl_module, self._strength, proximal=self._proximal)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure, log, and stop at the asked sparsity."""
+        """Measure, log, and stop at the asked sparsity.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: the module in training.
+        """
         if not self._watch.due(trainer.current_epoch + 1):
             return
         values = self._watch.values(pl_module)
@@ -97,11 +107,22 @@ class LightningSparsity(*_callback_classes()):  # type: ignore[misc]
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Take the term away."""
+        """Take the term away.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: the module in training.
+        """
         self._detach()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Take the term away."""
+        """Take the term away.
+
+        Args:
+            trainer: Lightning's trainer.
+            pl_module: the module in training.
+            exception: what ended the training.
+        """
         self._detach()
 
     def _detach(self) -> None:

@@ -24,6 +24,12 @@ _SEED = 0
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a model's folder from its tokenizer.json. No code in the folder is run.
 
+    Args:
+        folder: folder of the model, with tokenizer.json.
+
+    Returns:
+        The tokenizer of transformers.
+
     Raises:
         InputError: there is no tokenizer.json, or it is damaged.
     """

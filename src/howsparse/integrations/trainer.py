@@ -80,7 +80,14 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         self._terms: list[L1] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Find mistakes before the first step."""
+        """Find mistakes before the first step.
+
+        Args:
+            args: the arguments of the training, of transformers.
+            state: its state.
+            control: what the trainer does next.
+            **kwargs: the model and the optimizer, among others.
+        """
         self._attach(kwargs)
         self._detach()
         self._watch.check(kwargs["model"])
@@ -92,15 +99,36 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
             )
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add the term for one step."""
+        """Add the term for one step.
+
+        Args:
+            args: the arguments of the training, of transformers.
+            state: its state.
+            control: what the trainer does next.
+            **kwargs: the model and the optimizer, among others.
+        """
         self._attach(kwargs)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the term away after the step."""
+        """Take the term away after the step.
+
+        Args:
+            args: the arguments of the training, of transformers.
+            state: its state.
+            control: what the trainer does next.
+            **kwargs: the model and the optimizer, among others.
+        """
         self._detach()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure, log, and stop at the asked sparsity."""
+        """Measure, log, and stop at the asked sparsity.
+
+        Args:
+            args: the arguments of the training, of transformers.
+            state: its state.
+            control: what the trainer does next.
+            **kwargs: the model and the optimizer, among others.
+        """
         if not self._watch.due(math.ceil(state.epoch - 1e-6)):
             return
         values = self._watch.values(kwargs["model"])
@@ -110,7 +138,14 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind.
+
+        Args:
+            args: the arguments of the training, of transformers.
+            state: its state.
+            control: what the trainer does next.
+            **kwargs: the model and the optimizer, among others.
+        """
         self._detach()
 
     def _log(self, values: dict[str, float], state: Any, control: Any) -> None:

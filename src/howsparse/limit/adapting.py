@@ -40,6 +40,9 @@ class Recovery(Shown):
         low, high: bounds on the predicted loss increase after they have adapted; a negative one is a decrease. Without
             a Gauss-Newton matrix, ``low`` is minus infinity: nothing bounds what negative curvature may gain.
         products: number of curvature products taken for this mask.
+
+    >>> Recovery(0.9, predicted=0.5, low=0.01, high=0.02, products=12).recovers(tolerance=0.03)
+    True
     """
 
     sparsity: float
@@ -51,6 +54,12 @@ class Recovery(Shown):
     def recovers(self, tolerance: float) -> bool | None:
         """Whether the loss increase is at most ``tolerance`` after adapting; None if the bounds leave it open.
 
+        Args:
+            tolerance: allowed loss increase.
+
+        Returns:
+            True, False, or None as said.
+
         >>> point = Recovery(0.9, predicted=0.5, low=0.01, high=0.02, products=12)
         >>> point.recovers(0.03), point.recovers(0.005), point.recovers(0.015)
         (True, False, None)
@@ -60,7 +69,11 @@ class Recovery(Shown):
         return False if self.low > tolerance else None
 
     def card(self) -> Card:
-        """The predicted loss increases as a small table."""
+        """The predicted loss increases as a small table.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         rows = (
             ("sparsity", f"{100 * self.sparsity:.1f} %"),
             ("loss increase now", f"{self.predicted:.4g} (predicted)"),

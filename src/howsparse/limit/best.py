@@ -13,6 +13,7 @@ from howsparse.limit.goal import Point
 from howsparse.limit.measure import Measured, measure
 from howsparse.pruning.orders import ORDERS, Order, OrderFunction
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 
 __all__ = ["OrderComparison", "measure_orders"]
 
@@ -25,6 +26,12 @@ class OrderComparison:
         measured: one measurement for each order, the largest sparsity first.
         seconds: seconds of each measurement, by name of the order.
         refused: why an order cannot be used for this network, by its name.
+
+    >>> from howsparse.limit.goal import Goal, Point
+    >>> dense, half = Point(0.0, 0.30, 0.92), Point(0.5, 0.31, 0.92)
+    >>> found = OrderComparison((Measured((dense, half), Goal(max_drop=0.01)),), {"magnitude": 0.1}, {})
+    >>> found.best.order, found.best.sparsity
+    ('magnitude', 0.5)
     """
 
     measured: tuple[Measured, ...]
@@ -38,6 +45,7 @@ class OrderComparison:
 
 
 @alone
+@guarded
 def measure_orders(
     model: nn.Module,
     batches: Iterable[Any],
@@ -57,6 +65,9 @@ def measure_orders(
         orders: names, orders or functions; by default all of `ORDERS`.
         on_order: called with the name of an order and each point that is evaluated for it, for progress.
         **options: as for `measure`.
+
+    Returns:
+        The measurements with the largest sparsity first, and why orders were refused.
 
     Raises:
         InputError: as for `measure`; an order that does not fit the network is no error if another one does.

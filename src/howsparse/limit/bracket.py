@@ -39,6 +39,10 @@ class Bracket:
         data: estimated half-width due to sampled data; 0 if the batches are the whole population.
         rounding: half-width due to the rounding of products and Lanczos vectors, from its measured size; 0 if it was
             not measured, as in files of earlier versions.
+
+    >>> found = Bracket(low=0.90, high=0.94, quadrature=0.01, probe=0.01, data=0.0)
+    >>> round(found.middle, 4), found.resolved
+    (0.92, True)
     """
 
     low: float

@@ -12,6 +12,7 @@ from howsparse.limit.paired import Test
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
 from howsparse.store import digest
@@ -60,6 +61,15 @@ class Certificate(Shown):
         overlap_checked: whether the held-out examples were compared with those that chose the order or the sparsities.
         mask: the certified mask; it removes nothing if nothing could be certified.
         repair: name of the repair that changed the weights that stay; "none" if they are those of before.
+
+    >>> import torch
+    >>> from howsparse import certify
+    >>> data = [(torch.eye(4).repeat(100, 1), torch.arange(4).repeat(100))]
+    >>> model = nn.Linear(4, 4, bias=False)
+    >>> model.weight.data = torch.eye(4)
+    >>> found = certify(model, data, candidates=[0.75], max_drop=0.05)
+    >>> found.sparsity, found.matches(model)
+    (0.75, True)
     """
 
     sparsity: float
@@ -136,7 +146,11 @@ class Certificate(Shown):
         return f"the {self.metric} on the population drops by at most {points}"
 
     def summary(self) -> dict[str, Any]:
-        """The certificate's numbers without its mask, as in records and in ``--json``."""
+        """The certificate's numbers without its mask, as in records and in ``--json``.
+
+        Returns:
+            The values of the attributes by name, and the counts that follow from them.
+        """
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("mask", "steps")}
         return {
             "certified": self.sparsity if self.holds else None,
@@ -152,7 +166,11 @@ class Certificate(Shown):
         return f"Certificate(sparsity={self.sparsity:.4g}, confidence={self.confidence:g}, order='{self.order}')"
 
     def card(self) -> Card:
-        """The certificate in words, with what was counted."""
+        """The certificate in words, with what was counted.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         rows = (
             ("certified", _percent(self.sparsity) if self.holds else "nothing"),
             (f"held-out {self.metric}", f"{self.dense_score:.4g} -> {self.pruned_score:.4g}"),
@@ -166,13 +184,23 @@ class Certificate(Shown):
 
         After a repair, it is for the repaired network only.
 
+        Args:
+            model: the network to compare.
+
+        Returns:
+            True if it is the certified network.
+
         Raises:
             InputError: the mask does not fit the model.
         """
         return network_digest(model, self.mask) == self.digest
 
     def save(self, path: str | Path) -> None:
-        """Write the certificate with its mask to one safetensors file. An interrupted call leaves no partial file."""
+        """Write the certificate with its mask to one safetensors file. An interrupted call leaves no partial file.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "mask"}
         save_document(
             path, "certificate", _VERSION, values | {"steps": [asdict(step) for step in self.steps]}, self.mask
@@ -181,6 +209,12 @@ class Certificate(Shown):
     @classmethod
     def load(cls, path: str | Path) -> "Certificate":
         """Read a file that `save` wrote.
+
+        Args:
+            path: path of the file that `save` wrote.
+
+        Returns:
+            The certificate that was saved.
 
         Raises:
             InputError: the file does not exist, has other contents, or is damaged.
@@ -192,6 +226,7 @@ class Certificate(Shown):
 
 
 @alone
+@guarded_with_values
 def network_digest(model: nn.Module, mask: Mask) -> str:
     """Digest of a mask, and of the parameters and buffers of ``model`` with the mask applied.
 

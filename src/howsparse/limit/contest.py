@@ -4,15 +4,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 from howsparse.errors import InputError
 from howsparse.limit.bench import Bench
 from howsparse.limit.goal import Point
+from howsparse.limit.measure import measure
 from howsparse.pruning.repair import start_of
 
-__all__ = ["Trial", "choose", "race"]
+__all__ = ["Trial", "choose", "race", "without_repair"]
 
+_EVALUATIONS = 15  # of one order without a repair
 _NEAR = 10  # near 1, the search stops at this part of the weights that stay
 _SHORT = 0.9  # of the width at which the search stops: a step that ends it, also after rounding to whole weights
 _FOLLOWED = 5  # networks that it usually takes to follow a combination
@@ -259,3 +262,38 @@ def _by_score(bench: Bench, sparsity: float) -> Callable[[Trial], float]:
 
 def _width(sparsity: float, precision: float) -> float:
     return min(precision, (1 - sparsity) / _NEAR)
+
+
+def without_repair(bench: Bench, orders: Sequence[str], every: bool, precision: float) -> list[Trial]:
+    """Every order, or the first one that fits, measured without a repair.
+
+    Raises:
+        InputError: none fits.
+    """
+    assert bench.goal is not None
+    found: list[Trial] = []
+    for order in orders:
+        began = time.perf_counter()
+        bench.begin("without a repair", _EVALUATIONS)
+        with bench.refusing(order, "none"):
+            measured = measure(
+                bench.model,
+                bench.batches,
+                **vars(bench.goal),
+                order=bench.order(order),
+                calibration=bench.calibration,
+                loss=bench.loss,
+                metric=bench.metric,
+                names=bench.names,
+                precision=precision,
+                seed=bench.seed,
+                on_point=partial(bench.tell, order, "none"),
+                progress=False,
+            )
+            points = {point.sparsity: point for point in measured.curve}
+            found.append(Trial(bench, order, "none", points, time.perf_counter() - began))
+        if found and not every:
+            break
+    if not found:
+        raise InputError(next(iter(bench.refused.values()), "there is no order to try; give at least one"))
+    return found

@@ -28,6 +28,7 @@ from howsparse.linalg import Operator, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
@@ -51,6 +52,9 @@ class DirectionalLimit(Shown):
         num_products: number of products with the GGN.
         names: names of the weights under study.
         num_weights: number of weights under study.
+
+    >>> DirectionalLimit(0.05, low=0.90, high=0.92, num_products=60, names=("weight",), num_weights=1000).sparsity
+    0.91
     """
 
     tolerance: float
@@ -66,7 +70,11 @@ class DirectionalLimit(Shown):
         return (self.low + self.high) / 2 if self.high - self.low <= RESOLVED_WIDTH else math.nan
 
     def card(self) -> Card:
-        """The limit as a small table."""
+        """The limit as a small table.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         rows = (
             ("directional limit", "not resolved" if math.isnan(self.sparsity) else f"{100 * self.sparsity:.1f} %"),
             ("bracket", f"{100 * self.low:.1f} % to {100 * self.high:.1f} %"),
@@ -78,6 +86,7 @@ class DirectionalLimit(Shown):
 
 
 @alone
+@guarded
 def directional_limit(
     model: nn.Module,
     batches: Iterable[Any],

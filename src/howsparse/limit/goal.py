@@ -58,7 +58,18 @@ class Goal:
             raise InputError(f"max_drop {value:g} is not below 1; give a fraction: 0.01 allows one point of accuracy")
 
     def keeps(self, dense: Point, pruned: Point) -> bool:
-        """Whether a pruned network meets the goal."""
+        """Whether a pruned network meets the goal.
+
+        Args:
+            dense: the network before pruning.
+            pruned: the network after pruning.
+
+        Returns:
+            True if it does.
+
+        Raises:
+            InputError: the goal is ``max_drop``, and a point has no metric.
+        """
         if self.max_drop is not None:
             if dense.accuracy is None or pruned.accuracy is None:
                 raise InputError("these points have no metric; use a goal in loss: tolerance or max_rise")
@@ -68,7 +79,14 @@ class Goal:
         return pruned.loss <= dense.loss * (1 + (self.max_rise or 0.0))
 
     def describe(self, metric: str | None = "accuracy") -> str:
-        """The goal in words, with the name of the metric."""
+        """The goal in words, with the name of the metric.
+
+        Args:
+            metric: name of the metric; None if there is none.
+
+        Returns:
+            A sentence without a full stop.
+        """
         if self.max_drop is not None:
             points = 100 * self.max_drop
             return f"the {metric} drops by at most {points:g} {'point' if points == 1 else 'points'}"

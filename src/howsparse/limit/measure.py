@@ -18,6 +18,7 @@ from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import EveryNth, Pieces, batch_length
 from howsparse.risk.fast import fast_convolutions
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.shown import Card
@@ -45,6 +46,11 @@ class Measured(Drawn):
         order: name of the order in which weights were removed.
         metric: name of the metric; None if there is none.
         glance: networks that were evaluated on a part of the data only, to find where to look; the first is dense.
+
+    >>> dense, half, most = Point(0.0, 0.30, 0.92), Point(0.5, 0.31, 0.92), Point(0.9, 0.60, 0.80)
+    >>> found = Measured((dense, half, most), Goal(max_drop=0.01))
+    >>> found.sparsity, found.within(Goal(tolerance=0.5))
+    (0.5, 0.9)
     """
 
     curve: tuple[Point, ...]
@@ -57,7 +63,11 @@ class Measured(Drawn):
         return f"Measured(sparsity={self.sparsity:.4g}, goal='{self.goal.describe(self.metric)}', order='{self.order}')"
 
     def card(self) -> Card:
-        """The measured sparsity, what it keeps, and how many networks were evaluated."""
+        """The measured sparsity, what it keeps, and how many networks were evaluated.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         dense, pruned = self.dense, self.pruned
         rows = [("measured", f"{100 * self.sparsity:.1f} %"), ("while", self.goal.describe(self.metric))]
         if dense.accuracy is not None and pruned.accuracy is not None:
@@ -86,11 +96,22 @@ class Measured(Drawn):
         return next(point for point in self.curve if point.sparsity == self.sparsity)
 
     def within(self, goal: Goal) -> float:
-        """The largest evaluated sparsity that meets another goal. The search was not for it, so it may be coarse."""
+        """The largest evaluated sparsity that meets another goal. The search was not for it, so it may be coarse.
+
+        Args:
+            goal: what the pruned network must keep.
+
+        Returns:
+            A fraction in [0, 1]; 0 if only the dense network meets the goal.
+        """
         return max(point.sparsity for point in self.curve if goal.keeps(self.dense, point))
 
     def save(self, path: str | Path) -> None:
-        """Write the curve to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
+        """Write the curve to one safetensors file with a JSON header. An interrupted call leaves no partial file.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         fields = {
             "goal": asdict(self.goal),
             "order": self.order,
@@ -103,6 +124,12 @@ class Measured(Drawn):
     @classmethod
     def load(cls, path: str | Path) -> "Measured":
         """Read a file that `save` wrote.
+
+        Args:
+            path: path of the file that `save` wrote.
+
+        Returns:
+            The measurement that was saved.
 
         Raises:
             InputError: the file does not exist, has other contents, or is damaged.
@@ -176,6 +203,7 @@ def measure(
 
 
 @alone
+@guarded_with_values
 def measure_goals(
     model: nn.Module,
     batches: Iterable[Any],

@@ -117,7 +117,14 @@ class LimitOptions:
         return FILTERS[self.negative]
 
     def probes_of(self, num_weights: int) -> int:
-        """The number of probes for so many weights under study."""
+        """The number of probes for so many weights under study.
+
+        Args:
+            num_weights: number of weights under study.
+
+        Returns:
+            `probes` if it is set; else a number that grows as the number of weights falls.
+        """
         return self.probes or probes_for(num_weights, self.max_products)
 
 

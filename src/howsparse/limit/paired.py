@@ -94,6 +94,9 @@ def smallest_sample(max_drop: float, level: float = 0.05, test: Test = "exact pa
         level: level of the test.
         test: "exact paired" (`paired_p_value`) or "betting" (`betting_p_value`).
 
+    Returns:
+        A number of examples.
+
     >>> smallest_sample(0.01), smallest_sample(0.01, test="betting")
     (300, 597)
     """

@@ -18,6 +18,7 @@ from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask, check_sparsity, largest, largest_mask
 from howsparse.risk import GGN, EmpiricalRisk
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
@@ -41,6 +42,12 @@ class Prediction(Shown):
         names: names of the weights under study.
         num_weights: number of weights under study.
         losses: predicted loss increase of magnitude masks at every sparsity.
+
+    >>> import torch
+    >>> data = [(torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32))]
+    >>> found = predict(nn.Linear(8, 8), data, tolerance=0.05)
+    >>> 0 <= found.sparsity <= 1, found.num_weights
+    (True, 64)
     """
 
     tolerance: float
@@ -68,6 +75,9 @@ class Prediction(Shown):
             model: the model for which the prediction was made.
             sparsity: fraction of these weights to remove, in [0, 1]; by default the predicted one. One weight stays.
 
+        Returns:
+            The mask, with True for each weight that stays.
+
         Raises:
             InputError: no sparsity is given and the prediction failed; the sparsity is outside [0, 1], or the model
                 does not have these weights.
@@ -79,7 +89,11 @@ class Prediction(Shown):
         return largest_mask(model, num_kept(sparsity, self.num_weights), self.names)
 
     def card(self) -> Card:
-        """The prediction as a small table."""
+        """The prediction as a small table.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         rows = (
             ("predicted", f"{100 * self.sparsity:.1f} %, {verdict(self.checked_rise, self.tolerance)}"),
             ("tolerance", f"{self.tolerance:.4g}"),
@@ -90,6 +104,7 @@ class Prediction(Shown):
 
 
 @alone
+@guarded
 def predict(
     model: nn.Module,
     batches: Iterable[Any],

@@ -29,6 +29,7 @@ from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk import GGN, EmpiricalRisk
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import prunable_weights
 from howsparse.shown import Card, Shown
@@ -50,6 +51,10 @@ class Recoverable(Shown):
         curvature: "ggn", or "hessian" if the loss is not a `SplitLoss`.
         order: name of the order in which weights are removed.
         num_weights: number of weights under study.
+
+    >>> points = Recovery(0.5, 1.0, 0.0, 0.1, 3), Recovery(0.9, 5.0, 0.3, 0.4, 9)
+    >>> Recoverable(0.2, points, num_products=12, curvature="ggn", order="magnitude", num_weights=1000).bracket
+    (0.5, 0.9)
     """
 
     tolerance: float
@@ -65,7 +70,11 @@ class Recoverable(Shown):
         return recovery_bracket(self.points, self.tolerance)
 
     def card(self) -> Card:
-        """The bracket as a small table."""
+        """The bracket as a small table.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         low, high = self.bracket
         rows = (
             ("recoverable", f"{100 * low:.1f} % to {100 * high:.1f} % (predicted)"),
@@ -77,12 +86,22 @@ class Recoverable(Shown):
         return Card("After the kept weights adapt", rows)
 
     def save(self, path: str | Path) -> None:
-        """Write the points to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
+        """Write the points to one safetensors file with a JSON header. An interrupted call leaves no partial file.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         save_document(path, "recoverable", _VERSION, asdict(self), {})
 
     @classmethod
     def load(cls, path: str | Path) -> "Recoverable":
         """Read a file that `save` wrote.
+
+        Args:
+            path: path of the file that `save` wrote.
+
+        Returns:
+            The answer that was saved.
 
         Raises:
             InputError: the file does not exist, has other contents, or is damaged.
@@ -92,6 +111,7 @@ class Recoverable(Shown):
 
 
 @alone
+@guarded
 def recoverable(
     model: nn.Module,
     batches: Iterable[Any],
@@ -158,6 +178,7 @@ def recoverable(
 
 
 @alone
+@guarded
 def recovered_loss(
     model: nn.Module,
     mask: Mask,

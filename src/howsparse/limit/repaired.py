@@ -1,6 +1,5 @@
 """`measure_repaired`: how many weights can go if the others may make it good, over several orders and repairs."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,15 +9,15 @@ from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.limit.bench import Bench, bench_of
-from howsparse.limit.contest import Trial, choose, race
+from howsparse.limit.contest import Trial, choose, race, without_repair
 from howsparse.limit.goal import Goal, Point, goal_of
-from howsparse.limit.measure import measure
 from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import check_sparsity
 from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import ORDERS
 from howsparse.pruning.repair import REPAIRS
 from howsparse.risk.alone import alone_with
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.metrics import Metric
 
@@ -26,7 +25,6 @@ __all__ = ["AUTO_ORDERS", "EXAMPLES", "Combination", "Repaired", "compare_repair
 
 AUTO_ORDERS = ("magnitude", "layerwise", "erk", "wanda", "wanda-row")  # they cost at most one pass over the examples
 EXAMPLES = 1000  # calibration examples, by default
-_EVALUATIONS = 15  # of one order without a repair
 _FIRST = "layers"  # of the repairs that "auto" tries: much better than none, and quick
 _NOT_AUTO = ("none", _FIRST, "global")  # after layers or rounds, the global step is always much better than alone
 
@@ -68,11 +66,17 @@ class Repaired:
         refused: why a combination cannot be used for this network, by "order, repair".
         goal: what the pruned network must keep; None if the sparsity was given.
         metric: name of the metric; None if there is none.
-        compared_at: the sparsities at which combinations with a repair were compared: first the orders, then the
-            repairs; empty if only "none" was tried.
+        compared_at: sparsities at which orders, and then repairs, were compared; empty if only "none" was tried.
         network: the best network, after its repair.
-        make: makes the network of the same order and repair at another sparsity. The same sparsity gives the same bits.
+        make: makes the network of the same order and repair at another sparsity; the same sparsity, the same bits.
         kept: networks of this order and repair that were made by the search and meet the goal, by their sparsity.
+
+    >>> import torch
+    >>> model, inputs = nn.Linear(8, 2), torch.randn(300, 8)
+    >>> data = [(inputs, model(inputs).argmax(1))]
+    >>> found = compare_repairs(model, data, 0.5, calibration=data, orders=["magnitude"], repairs=["layers"])
+    >>> found.best.order, found.best.repair
+    ('magnitude', 'layers')
     """
 
     combinations: tuple[Combination, ...]
@@ -100,6 +104,7 @@ class Repaired:
         return self.best.sparsity
 
 
+@guarded
 def measure_repaired(
     model: nn.Module,
     batches: Iterable[Any],
@@ -121,8 +126,6 @@ def measure_repaired(
     progress: Progress | bool | None = None,
 ) -> Repaired:
     """Find the largest sparsity that meets a goal after a repair, and the order and repair that reach it.
-
-    These networks are made, and no others:
 
     1. The first order that fits is measured without a repair, as `measure` does it.
     2. Halfway from there to 1, every order is compared with the first repair that fits, "layers" for "auto". The best
@@ -153,6 +156,9 @@ def measure_repaired(
         on_follow: called before a combination is followed, with the names of order and repair, the time of one of its
             networks in seconds, and the number of networks that it usually takes.
 
+    Returns:
+        The combinations with the largest sparsity first, and the network of the best one.
+
     Raises:
         InputError: as for `measure`; a name is unknown, there are no calibration examples, or nothing fits the network.
 
@@ -171,13 +177,14 @@ def measure_repaired(
         bench = bench_of(model, batches, calibration, examples, loss, metric, names, seed, on_point, report)
         bench.on_follow = on_follow
         bench.goal = goal_of(**goals, has_metric=bench.metric is not None)
-        plain = _without_repair(bench, orders, tried == ("none",), min(precision, 0.005))
+        plain = without_repair(bench, orders, tried == ("none",), min(precision, 0.005))
         changing = [name for name in tried if name != "none"]
         measured, start = plain[0].sparsity, (1 + plain[0].sparsity) / 2
         trials, compared_at = race(bench, orders, changing, measured, start, precision) if changing else ([], ())
         return _result(bench, [*plain, *trials], compared_at)
 
 
+@guarded
 def compare_repairs(
     model: nn.Module,
     batches: Iterable[Any],
@@ -203,6 +210,9 @@ def compare_repairs(
         model, batches, calibration, orders, repairs, examples, loss, metric, names, seed, on_point, progress: as for
             `measure_repaired`.
         sparsity: fraction of the weights to remove, in [0, 1).
+
+    Returns:
+        The combinations with the best network first, and this network.
 
     Raises:
         InputError: as for `measure_repaired`, or the sparsity is outside [0, 1).
@@ -250,41 +260,6 @@ def _named(orders: Sequence[str], repairs: str | Sequence[str]) -> tuple[str, ..
     return repairs_named(repairs)
 
 
-def _without_repair(bench: Bench, orders: Sequence[str], every: bool, precision: float) -> list[Trial]:
-    """Every order, or the first one that fits, measured without a repair.
-
-    Raises:
-        InputError: none fits.
-    """
-    assert bench.goal is not None
-    found: list[Trial] = []
-    for order in orders:
-        began = time.perf_counter()
-        bench.begin("without a repair", _EVALUATIONS)
-        with bench.refusing(order, "none"):
-            measured = measure(
-                bench.model,
-                bench.batches,
-                **vars(bench.goal),
-                order=bench.order(order),
-                calibration=bench.calibration,
-                loss=bench.loss,
-                metric=bench.metric,
-                names=bench.names,
-                precision=precision,
-                seed=bench.seed,
-                on_point=partial(bench.tell, order, "none"),
-                progress=False,
-            )
-            points = {point.sparsity: point for point in measured.curve}
-            found.append(Trial(bench, order, "none", points, time.perf_counter() - began))
-        if found and not every:
-            break
-    if not found:
-        raise InputError(next(iter(bench.refused.values()), "there is no order to try; give at least one"))
-    return found
-
-
 def _result(bench: Bench, trials: list[Trial], compared_at: tuple[float, ...]) -> Repaired:
     """The table of all trials, and the network of the best one."""
     ranked = sorted(trials, key=lambda trial: trial.rank, reverse=True)
@@ -292,7 +267,7 @@ def _result(bench: Bench, trials: list[Trial], compared_at: tuple[float, ...]) -
     make = partial(bench.make, best.order, best.repair)
     kept = {s: each for s, each in bench.kept.items() if (each.order, each.repair) == (best.order, best.repair)}
     network = kept[best.sparsity] if best.sparsity in kept else make(best.sparsity)
-    metric = None if bench.metric is None else bench.metric.name
+    metric = bench.metric.name if bench.metric else None
     table = tuple(
         Combination(t.order, t.repair, t.sparsity, tuple(t.points[s] for s in sorted(t.points)), round(t.seconds, 3))
         for t in ranked

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from howsparse.errors import InputError, UnsuitableNetwork
+from howsparse.errors import UnsuitableNetwork
 from howsparse.files import load_document, save_document
-from howsparse.geometry import Magnitudes, curvature_scale
-from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, existence_bracket, solve_bracket
+from howsparse.geometry import Magnitudes
+from howsparse.limit.bounds import Bounds
+from howsparse.limit.bracket import RESOLVED_WIDTH, Bracket, solve_bracket
 from howsparse.limit.layers import LayerCost
 from howsparse.limit.levels import Sampling
 from howsparse.limit.options import FILTERS, LEAST_PRODUCTS, Curvature, Negative
@@ -31,7 +32,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class PruningLimit(Reported):
+class PruningLimit(Bounds, Reported):
     """How sparse a network can be pruned, with the spectrum from which this was computed.
 
     Attributes:
@@ -56,6 +57,14 @@ class PruningLimit(Reported):
         seconds_per_product: measured time of one product; None if it was not measured.
         recoverable: two sparsities between which the predicted loss meets the tolerance once the kept weights have
             adapted, as in `howsparse.recoverable`; None if this was not computed, as after `at` with another tolerance.
+
+    >>> import torch
+    >>> from howsparse import pruning_limit
+    >>> data = [(torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32))]
+    >>> found = pruning_limit(nn.Linear(8, 8), data, tolerance=0.05, max_products=64)
+    >>> low, high = found.bracket
+    >>> 0 <= low <= high <= 1, found.num_weights
+    (True, 64)
     """
 
     tolerance: float
@@ -77,31 +86,15 @@ class PruningLimit(Reported):
     seconds_per_product: float | None = field(repr=False, default=None)
     recoverable: tuple[float, float] | None = None
 
-    @property
-    def num_weights(self) -> int:
-        """Number of weights under study."""
-        return self.magnitudes.num_weights
-
-    @property
-    def bracket(self) -> tuple[float, float]:
-        """Lower and upper end of the interval that contains the limit."""
-        return self.errors.low, self.errors.high
-
-    @property
-    def resolved(self) -> bool:
-        """Whether the bracket is at most ten points wide. If it is wider, no single number is given for the limit."""
-        return self.errors.resolved
-
-    @property
-    def sparsity(self) -> float:
-        """1 - T at its fixed point (Corollary 1): the middle of the bracket; NaN if the bracket is not `resolved`.
-
-        At a larger sparsity, a random subspace does not meet the sublevel set of the loss.
-        """
-        return self.errors.estimate
-
     def resolved_sparsity(self) -> float:
-        """`sparsity`, for callers that need a number; raises InputError if the bracket is not `resolved`."""
+        """`sparsity`, for callers that need a number.
+
+        Returns:
+            A fraction in [0, 1].
+
+        Raises:
+            InputError: the bracket is not `resolved`.
+        """
         if not self.resolved:
             more = self.outlook()
             advice = "a larger max_products" + (f": {more}" if more else "")
@@ -122,7 +115,11 @@ class PruningLimit(Reported):
         return probes, max(4 * self.num_products, LEAST_PRODUCTS * probes)
 
     def history(self) -> tuple[Look, ...]:
-        """The bracket's width that is due to the number of steps, after every eighth more steps."""
+        """The bracket's width that is due to the number of steps, after every eighth more steps.
+
+        Returns:
+            The number of steps and the width, for each look.
+        """
         return history(self._width_after, self.spectrum.num_steps)
 
     def outlook(self) -> Outlook | None:
@@ -164,6 +161,9 @@ class PruningLimit(Reported):
     def checked_prediction(self) -> float:
         """`predicted`, for callers that rely on it.
 
+        Returns:
+            A fraction in [0, 1].
+
         Raises:
             InputError: the prediction failed. A prediction that was not checked is returned.
         """
@@ -172,73 +172,21 @@ class PruningLimit(Reported):
             raise UnsuitableNetwork(failure(self.checked_rise, self.tolerance))
         return self.predicted
 
-    @property
-    def radius(self) -> float:
-        """Norm of the weights removed at the limit, the paper's projection distance R; NaN if it is not `resolved`."""
-        return self.magnitudes.radius(1 - self.sparsity) if self.resolved else math.nan
-
-    @property
-    def scale(self) -> float:
-        """The scale 2 tolerance / radius^2, in loss per squared weight; infinite if no weight is removed.
-
-        It is NaN if the limit is not `resolved`.
-        """
-        return curvature_scale(self.tolerance, self.radius) if self.resolved else math.nan
-
-    @property
-    def effective_dimension(self) -> float:
-        """Effective dimension at the limit: the density T times the number of weights; NaN if it is not `resolved`."""
-        return (1 - self.sparsity) * self.num_weights
-
-    @property
-    def upper_bound(self) -> float:
-        """1 - U at the limit (Eq. 19): the middle of `upper_bracket`. According to the paper, a solution exists there.
-
-        It is NaN if that bracket is more than ten points wide, or if its lower end is only 1 - 2 T, which always holds.
-
-        Raises:
-            InputError: as for `upper_bracket`.
-        """
-        low, high = self.upper_bracket
-        found = low > 1 - 2 * (1 - self.sparsity) and high - low <= RESOLVED_WIDTH
-        return (low + high) / 2 if found else math.nan
-
-    @property
-    def upper_bracket(self) -> tuple[float, float]:
-        """Lower and upper end of the interval that contains 1 - U at this limit, for the probe that was drawn.
-
-        Both are NaN if the limit is not `resolved`.
-
-        Raises:
-            InputError: `at` computed this limit, so there are no products with its block of removed weights.
-        """
-        if self.removed_spectrum is None:
-            raise InputError(
-                "a limit from at() has no upper bound, which needs products of its own;"
-                " call pruning_limit with this tolerance and negative"
-            )
-        if not self.resolved:
-            return math.nan, math.nan
-        return existence_bracket(self.removed_spectrum, self.scale, 1 - self.sparsity, FILTERS[self.negative])
-
-    @property
-    def larsen_interval(self) -> tuple[float, float]:
-        """Larsen et al.'s interval as sparsities, each end at its own fixed point; the paper uses the upper end.
-
-        Both ends are NaN if the limit is not `resolved`.
-        """
-        if not self.resolved:
-            return math.nan, math.nan
-        low = solve_bracket(
-            self.spectrum, self.magnitudes, self.tolerance, FILTERS[self.negative], width_factor=math.sqrt(2 / math.pi)
-        )
-        return (low.low + low.high) / 2, self.sparsity
-
     def at(self, *, tolerance: float | None = None, negative: Negative | None = None) -> "PruningLimit":
         """Compute the limit for another ``tolerance`` or ``negative`` from the same spectrum, without new products.
 
         The result has no upper bound, because that needs products with the block of weights that the new limit removes.
         If the tolerance is another one, its prediction is not checked, and ``recoverable`` is None.
+
+        Args:
+            tolerance: allowed loss increase; by default that of this limit.
+            negative: how negative curvature counts; by default as in this limit.
+
+        Returns:
+            The other limit; this one if nothing changes.
+
+        Raises:
+            InputError: the tolerance is not positive.
         """
         tolerance = self.tolerance if tolerance is None else tolerance
         negative = self.negative if negative is None else negative
@@ -255,6 +203,9 @@ class PruningLimit(Reported):
             model: the model for which the limit was computed.
             sparsity: fraction of these weights to remove, in [0, 1]; by default `predicted`. At least one weight stays.
 
+        Returns:
+            The mask, with True for each weight that stays.
+
         Raises:
             InputError: no sparsity is given and the prediction failed; the sparsity is outside [0, 1], or it is that of
                 a limit that is not resolved; the model does not have these weights.
@@ -266,11 +217,19 @@ class PruningLimit(Reported):
         return largest_mask(model, num_kept(sparsity, self.num_weights), self.names)
 
     def summary(self) -> LimitSummary:
-        """The limit's numbers without the spectra."""
+        """The limit's numbers without the spectra.
+
+        Returns:
+            The numbers, as in records and in ``--json``.
+        """
         return summarized(self)
 
     def card(self) -> Card:
-        """The limit as a small table."""
+        """The limit as a small table.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         return limit_card(self.summary(), self.outlook())
 
     def _width_after(self, steps: int) -> float:
@@ -280,12 +239,22 @@ class PruningLimit(Reported):
         return 2 * errors.quadrature
 
     def save(self, path: str | Path) -> None:
-        """Write the limit to one safetensors file with a JSON header. An interrupted call leaves no partial file."""
+        """Write the limit to one safetensors file with a JSON header. An interrupted call leaves no partial file.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         save_document(path, "limit", _VERSION, *pack(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "PruningLimit":
         """Read a file that `save` wrote.
+
+        Args:
+            path: path of the file that `save` wrote.
+
+        Returns:
+            The limit that was saved.
 
         Raises:
             InputError: the file does not exist, has other contents, or is damaged.

@@ -93,7 +93,11 @@ class Lanczos:
         return self._basis.reads
 
     def step(self) -> bool:
-        """Take one step. Return False if no further step is possible."""
+        """Take one step.
+
+        Returns:
+            False if no further step is possible; then nothing was done.
+        """
         coupling = self._off_diagonal[-1] if self._off_diagonal else 0.0
         if self._off_diagonal and coupling == 0.0:
             return False

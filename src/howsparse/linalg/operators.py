@@ -22,6 +22,9 @@ class Operator(ABC):
     Use it like a dense matrix: ``operator @ v`` for a vector ``(n,)`` or a matrix ``(n, k)``. It multiplies the columns
     of a matrix one by one. A subclass implements ``_matvec``, the product with one vector, and the properties below.
 
+    Attributes:
+        positive: True if the matrix cannot have a negative eigenvalue; a subclass sets it.
+
     >>> class Diagonal(Operator):
     ...     shape, dtype, device, num_products = (2, 2), torch.float32, torch.device("cpu"), 0
     ...     def _matvec(self, vector): return torch.tensor([1.0, 2.0]) * vector
@@ -29,7 +32,7 @@ class Operator(ABC):
     True
     """
 
-    positive: bool = False  # True if the matrix cannot have a negative eigenvalue
+    positive: bool = False
 
     @property
     @abstractmethod

@@ -44,6 +44,10 @@ class Tridiagonal:
         off_diagonal: ``(m,)``; the last entry belongs to the next step, and is 0 if no further step is possible.
         residuals: ``(m,)``, the estimated norm of the residual that rounding left in each step, as `Lanczos` measures
             it; None if it was not measured, or if the matrix is exact.
+
+    >>> matrix = Tridiagonal(np.array([1.0, 1.0]), np.array([1.0, 0.0]))  # eigenvalues 0 and 2, no further step
+    >>> matrix.size, matrix.complete
+    (2, True)
     """
 
     diagonal: Array
@@ -60,12 +64,26 @@ class Tridiagonal:
         return float(self.off_diagonal[-1]) == 0.0
 
     def first(self, steps: int) -> "Tridiagonal":
-        """The tridiagonal matrix after the first ``steps`` steps."""
+        """The tridiagonal matrix after the first ``steps`` steps.
+
+        Args:
+            steps: number of steps, from 1 to m.
+
+        Returns:
+            A matrix with as many rows as steps.
+        """
         residuals = None if self.residuals is None else self.residuals[:steps]
         return Tridiagonal(self.diagonal[:steps], self.off_diagonal[:steps], residuals)
 
     def extended(self, corner: float) -> "Tridiagonal":
-        """The matrix with one more row and column, and ``corner`` as its last diagonal entry."""
+        """The matrix with one more row and column, and ``corner`` as its last diagonal entry.
+
+        Args:
+            corner: the new diagonal entry.
+
+        Returns:
+            A matrix with m + 1 rows.
+        """
         return Tridiagonal(np.append(self.diagonal, corner), np.append(self.off_diagonal, 0.0))
 
     def member(self, place: float) -> "Rule":
@@ -75,6 +93,12 @@ class Tridiagonal:
         give the same rule, so all rules of the family lie between them. Places are equally spaced in the logit of the
         node's position between both ends. If 0 is the only node, the next node is at infinity, and places are equally
         spaced in the logarithm of the node.
+
+        Args:
+            place: the place of the rule in the family, from 0 to 48.
+
+        Returns:
+            The rule, with m + 1 nodes.
         """
         if math.isinf(self._next_node):
             return gauss_radau(self, float(self.off_diagonal[-1]) * math.exp(place / 2 - 12))
@@ -104,6 +128,12 @@ class Tridiagonal:
         It is infinite if ``node`` is an eigenvalue of this matrix. The result is also infinite if ``node`` is so near
         to an eigenvalue that the corner is much larger than the matrix. The rounding errors of such a corner would move
         the other eigenvalues further than an infinite corner does.
+
+        Args:
+            node: the wanted eigenvalue.
+
+        Returns:
+            The last diagonal entry; infinite as said above.
         """
         bands = np.zeros((3, self.size))
         bands[0, 1:] = bands[2, :-1] = self.off_diagonal[:-1]
@@ -123,6 +153,10 @@ class Tridiagonal:
 class Rule:
     """A quadrature rule: nodes and the mass at each node. The sum of the masses is 1.
 
+    Attributes:
+        nodes: ``(n,)``, in the unit of an eigenvalue.
+        masses: ``(n,)``, the mass at each node.
+
     >>> Rule(np.array([-1.0, 1.0]), np.array([0.5, 0.5])).integrate(np.square)
     1.0
     """
@@ -131,17 +165,45 @@ class Rule:
     masses: Array
 
     def integrate(self, f: Integrand) -> float:
+        """The integral of a function by the rule: the sum of its values at the nodes, each times its mass.
+
+        Args:
+            f: a function of an array of nodes, ``(n,)``, that returns its values, ``(n,)``.
+
+        Returns:
+            The integral.
+        """
         return float(self.masses @ f(self.nodes))
 
     @staticmethod
     def mean(rules: "list[Rule]") -> "Rule":
-        """The rule whose integrals are the means of the integrals of several rules."""
+        """The rule whose integrals are the means of the integrals of several rules.
+
+        Args:
+            rules: the rules, at least one.
+
+        Returns:
+            A rule with all their nodes.
+        """
         nodes = np.concatenate([rule.nodes for rule in rules])
         return Rule(nodes, np.concatenate([rule.masses for rule in rules]) / len(rules))
 
 
 def gauss(tridiagonal: Tridiagonal) -> Rule:
-    """The Gauss rule with m nodes. It is exact for polynomials up to degree 2m - 1."""
+    """The Gauss rule with m nodes. It is exact for polynomials up to degree 2m - 1.
+
+    Args:
+        tridiagonal: tridiagonal matrix of the measure after m steps.
+
+    Returns:
+        The rule: its nodes are the eigenvalues, and its masses the squares of the eigenvectors' first entries.
+
+    Source: Golub, Welsch (1969), Calculation of Gauss quadrature rules.
+
+    >>> rule = gauss(Tridiagonal(np.array([1.0, 1.0]), np.array([1.0, 0.0])))
+    >>> rule.nodes.round(6).tolist(), rule.masses.round(6).tolist()
+    ([0.0, 2.0], [0.5, 0.5])
+    """
     nodes, vectors = eigh_tridiagonal(tridiagonal.diagonal, tridiagonal.off_diagonal[:-1])
     return Rule(np.asarray(nodes, np.float64), np.asarray(vectors[0] ** 2, np.float64))
 
@@ -155,6 +217,9 @@ def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
     Args:
         tridiagonal: tridiagonal matrix of the measure after m steps.
         node: the prescribed node.
+
+    Returns:
+        The rule. One of its nodes is the prescribed one.
 
     >>> gauss_radau(Tridiagonal(np.zeros(1), np.ones(1)), 0.0)  # mean 0, variance 1: the Gauss rule has its node at 0
     Rule(nodes=array([0.]), masses=array([1.]))
@@ -181,6 +246,14 @@ def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
     Args:
         tridiagonal: tridiagonal matrix of the measure.
         f: the integrand, a function of the nodes.
+
+    Returns:
+        The rule with the largest integral.
+
+    >>> one_step = Tridiagonal(np.array([0.0]), np.array([1.0]))  # mean 0, variance 1
+    >>> rule = steepest_rule(one_step, lambda nodes: np.abs(nodes) / (np.abs(nodes) + 1))
+    >>> rule.nodes.round(3).tolist()
+    [-1.0, 1.0]
     """
     if tridiagonal.complete:
         return gauss(tridiagonal)

@@ -31,6 +31,10 @@ class Solution:
         value_low: lower bound on the right side times the exact solution. It is the value of ``x`` itself.
         value_high: upper bound on the same.
         steps: number of products.
+
+    >>> found = Solution(torch.tensor([2.0, 1.0]), value_low=12.0, value_high=12.1, steps=2)
+    >>> found.value_low <= 12.05 <= found.value_high
+    True
     """
 
     x: Tensor

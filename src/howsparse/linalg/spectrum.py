@@ -26,6 +26,11 @@ class Spectrum:
         size: number of rows of the matrix.
         num_zero: number of rows that are exactly zero. As many eigenvalues are exactly 0. The probes do not cover them.
         positive: whether the matrix cannot have a negative eigenvalue.
+
+    >>> one = Tridiagonal(np.array([1.0]), np.array([0.0]))  # each eigenvalue that is not zero is 1
+    >>> found = Spectrum((one,), size=100, num_zero=75)
+    >>> found.gauss().integrate(lambda nodes: nodes)
+    0.25
     """
 
     tridiagonals: tuple[Tridiagonal, ...]
@@ -44,19 +49,41 @@ class Spectrum:
         return all(t.complete for t in self.tridiagonals)
 
     def first(self, steps: int) -> "Spectrum":
-        """The spectrum after the first ``steps`` steps of every probe."""
+        """The spectrum after the first ``steps`` steps of every probe.
+
+        Args:
+            steps: number of steps.
+
+        Returns:
+            A spectrum of fewer steps.
+        """
         return replace(self, tridiagonals=tuple(t.first(steps) for t in self.tridiagonals))
 
     def gauss(self) -> Rule:
-        """The mean of the probes' Gauss rules. Stochastic Lanczos quadrature usually means this rule."""
+        """The mean of the probes' Gauss rules. Stochastic Lanczos quadrature usually means this rule.
+
+        Returns:
+            The rule, with the rows that are zero as mass at 0.
+        """
         return self._mean(gauss)
 
     def lowest(self) -> Rule:
-        """The rule with the smallest integral of a filter factor, for every scale: Gauss-Radau with a node at 0."""
+        """The rule with the smallest integral of a filter factor, for every scale: Gauss-Radau with a node at 0.
+
+        Returns:
+            The rule, with the rows that are zero as mass at 0.
+        """
         return self._mean(lambda tridiagonal: gauss_radau(tridiagonal, 0.0))
 
     def highest(self, f: Integrand) -> Rule:
-        """The rule that gives the largest integral of ``f``, a filter factor at a fixed scale."""
+        """The rule that gives the largest integral of ``f``, a filter factor at a fixed scale.
+
+        Args:
+            f: the filter factor, a function of the nodes.
+
+        Returns:
+            The rule, with the rows that are zero as mass at 0.
+        """
         return self.gauss() if self.positive else self._mean(lambda tridiagonal: steepest_rule(tridiagonal, f))
 
     def probe_interval(self, low: float, high: float, confidence: float) -> tuple[float, float]:
@@ -107,6 +134,9 @@ class Spectrum:
             f: a filter factor at a fixed scale. It moves by at most f(distance), and is concave for positive numbers,
                 so its mean moves by at most f(`rounding`).
             upper: whether the upper bound is wanted; else the lower one.
+
+        Returns:
+            The bound.
         """
         alive = 1 - self.num_zero / self.size
         moved = alive * float(f(np.array(self.rounding)))
@@ -117,6 +147,9 @@ class Spectrum:
 
         Args:
             share: fraction of eigenvalues that are zero, in [0, 1]; `sample_rows` estimates it.
+
+        Returns:
+            The Gauss rule with more mass at 0.
 
         Raises:
             InputError: the fraction is outside [0, 1].
@@ -156,6 +189,13 @@ def grow_spectrum(
 
     Yields:
         The spectrum after 1, 2, 3, ... steps.
+
+    >>> class Diagonal(Operator):
+    ...     shape, dtype, device, num_products = (2, 2), torch.float64, torch.device("cpu"), 0
+    ...     def _matvec(self, vector): return torch.tensor([0.0, 3.0], dtype=torch.float64) * vector
+    >>> *_, last = grow_spectrum(Diagonal(), torch.empty(2, dtype=torch.float64))
+    >>> last.num_zero, last.complete, round(last.gauss().integrate(lambda nodes: nodes), 6)
+    (1, True, 1.5)
     """
     generator = torch.Generator().manual_seed(seed)
     size = operator.shape[0]

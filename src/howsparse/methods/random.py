@@ -8,8 +8,9 @@ from howsparse.errors import InputError
 from howsparse.methods.stages import Run, Sparsity, Stages
 from howsparse.methods.ticket import Ticket
 from howsparse.problem import Problem
-from howsparse.pruning.masks import Mask, random_layer_mask, random_mask
+from howsparse.pruning.masks import Mask, random_mask
 from howsparse.pruning.orders.erk import erdos_renyi_densities
+from howsparse.pruning.random_layers import random_layer_mask
 
 __all__ = ["random"]
 

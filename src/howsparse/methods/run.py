@@ -33,6 +33,10 @@ class Run:
         on_epoch: called as ``on_epoch(stage, epoch)`` after each epoch.
         on_stage: called as ``on_stage(stage, model, mask)`` after each training.
         on_limit: progress of limits, called as ``on_limit(stage, done, total)``.
+
+    >>> run = Run(examples=1000, limit=LimitOptions(max_products=100))
+    >>> run.folder is None
+    True
     """
 
     folder: Path | None = None

@@ -6,7 +6,7 @@ from howsparse.errors import UnsuitableNetwork
 from howsparse.methods.stages import Run, Sparsity, Stages
 from howsparse.methods.ticket import Ticket
 from howsparse.problem import Problem
-from howsparse.pruning.masks import random_layer_mask
+from howsparse.pruning.random_layers import random_layer_mask
 from howsparse.risk.weights import select_weights
 
 __all__ = ["smart_ratio", "smart_ratio_densities"]

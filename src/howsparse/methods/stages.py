@@ -1,6 +1,5 @@
 """`Stages`, from which pruning methods are built: trainings of a network under masks, and their history."""
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,22 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from howsparse.identity import architecture
-from howsparse.limit.compute import options_for_sample, pruning_limit
 from howsparse.limit.options import Answer
-from howsparse.limit.result import LIMIT, PruningLimit
+from howsparse.limit.result import PruningLimit
+from howsparse.methods.limits import limit_of, network_inputs
 from howsparse.methods.run import Run, Sparsity, parse_sparsity
 from howsparse.methods.ticket import TRAINING, Stage, Ticket, Trained
 from howsparse.parallel import from_first
 from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask
-from howsparse.pruning.prune import prune
 from howsparse.risk import evaluate, select_weights
 from howsparse.store import Store
 from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate_factors
 from howsparse.training.checkpoint import discard_unusable, training_key
 
-__all__ = ["Run", "Sparsity", "Stages", "dense_mask", "limit_of", "network_inputs", "parse_sparsity"]
+__all__ = ["Run", "Sparsity", "Stages", "dense_mask", "parse_sparsity"]
 
 _SAVE_EVERY = 10.0  # smallest number of seconds between two checkpoints
 
@@ -39,6 +36,11 @@ class Stages:
         problem: network, data, loss and training.
         seed: seed of initialisation, batches and masks.
         run: folder, options of limits, and callbacks.
+
+    >>> from howsparse import load_task
+    >>> stages = Stages(load_task("digits"), seed=0)
+    >>> stages.target(0.9), stages.history
+    (0.9, ())
     """
 
     problem: Problem
@@ -177,6 +179,9 @@ class Stages:
             sparsity: a fraction in [0, 1), or "limit" or "predicted".
             model: the network whose limit is computed. By default this is the dense network, trained with the problem's
                 l1 term. Table 3 of the paper uses its limit for every method.
+
+        Returns:
+            The fraction of the weights to remove.
         """
         sparsity = parse_sparsity(sparsity)
         if not isinstance(sparsity, Answer):
@@ -188,13 +193,29 @@ class Stages:
         return limit.resolved_sparsity() if sparsity is Answer.LIMIT else limit.checked_prediction()
 
     def limit(self, model: nn.Module, mask: Mask | None = None) -> PruningLimit:
-        """The limit of ``model`` after the last training. The history stores its numbers with this training."""
+        """The limit of ``model`` after the last training. The history stores its numbers with this training.
+
+        Args:
+            model: the network; it is not changed.
+            mask: the weights under study are those that stay under this mask; by default all.
+
+        Returns:
+            The limit. Its sparsities are fractions of the weights under study.
+        """
         found = limit_of(self.problem, model, mask, self.seed, self.run)
         self._history[-1] = replace(self._history[-1], limits=found.summary())
         return found
 
     def ticket(self, model: nn.Module, mask: Mask) -> Ticket:
-        """Evaluate ``model`` with its present weights, and return the ticket."""
+        """Evaluate ``model`` with its present weights, and return the ticket.
+
+        Args:
+            model: the network; its removed weights are zero.
+            mask: the weights that stay.
+
+        Returns:
+            The network with its losses and accuracy, and the history of the trainings.
+        """
         loss, _ = evaluate(model, self.problem.study_batches(), self.problem.loss)
         test_loss, accuracy = evaluate(model, self.problem.test, self.problem.loss)
         return Ticket(model, mask, accuracy, loss, test_loss, self.history)
@@ -258,41 +279,6 @@ class _Lesson:
     first: int
     l1: float
     grow: Callable[[int], Mask] | None
-
-
-def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, run: Run) -> PruningLimit:
-    """Compute the limit of ``model``, or read it from the run's folder.
-
-    Args:
-        problem: the problem with the training data and the loss.
-        model: the network; it is not changed.
-        mask: the weights under study are those that stay under this mask; by default all.
-        seed: seed of the probes.
-        run: folder and options of limits.
-
-    Returns:
-        The limit. Its sparsities are fractions of the weights under study.
-    """
-    studied = copy.deepcopy(model)
-    if mask is not None:
-        prune(studied, mask)
-
-    def compute(workspace: Path | None) -> PruningLimit:
-        asked, whole = replace(run.limit, seed=seed), problem.study_batches()
-        options = options_for_sample(asked, studied, whole, problem.loss, problem.num_examples)
-        batches = problem.study_batches(run.examples)
-        return pruning_limit(
-            studied, batches, loss=problem.loss, options=options, keep=workspace, progress=run.on_limit
-        )
-
-    inputs = network_inputs(problem, studied) | {"loss": problem.settings()["loss"]}
-    options = {"seed": seed, "examples": run.examples, "limit": run.limit}
-    return Store(run.folder).get(LIMIT, inputs, options, compute)
-
-
-def network_inputs(problem: Problem, model: nn.Module) -> dict[str, object]:
-    """What identifies a network on a problem's data in the store: its code, its state and the data."""
-    return {"model": architecture(model), "state": model.state_dict(), "data": problem.data}
 
 
 def dense_mask(model: nn.Module) -> Mask:

@@ -31,6 +31,9 @@ class Stage:
         accuracy: test accuracy at the end; None if the loss has no ``score``.
         seconds: time of the training, in seconds.
         limits: the limit of the network at the end; None if the method did not compute it.
+
+    >>> Stage("fine-tuning", sparsity=0.9, epochs=5, loss=0.1, accuracy=0.98, seconds=12.0).epochs
+    5
     """
 
     name: str
@@ -53,6 +56,13 @@ class Ticket:
         loss: loss on the training data, without augmentation.
         test_loss: loss on the test data.
         history: all trainings of the method, in order.
+
+    >>> from torch import nn
+    >>> from howsparse.pruning.masks import magnitude_mask
+    >>> model = nn.Linear(10, 10)
+    >>> done = Stage("dense", 0.0, 5, 0.1, 0.98, 12.0), Stage("fine-tuning", 0.9, 3, 0.1, 0.98, 7.0)
+    >>> Ticket(model, magnitude_mask(model, 0.9), accuracy=0.98, loss=0.1, test_loss=0.2, history=done).epochs
+    8
     """
 
     model: nn.Module
@@ -68,7 +78,11 @@ class Ticket:
         return sum(stage.epochs for stage in self.history)
 
     def save(self, path: str | Path) -> None:
-        """Write weights, mask and history to one safetensors file. An interrupted call leaves no partial file."""
+        """Write weights, mask and history to one safetensors file. An interrupted call leaves no partial file.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         numbers = {"accuracy": self.accuracy, "loss": self.loss, "test_loss": self.test_loss}
         fields = numbers | {"history": [asdict(stage) for stage in self.history]}
         save_document(path, "ticket", _VERSION, fields, _tensors(self.model.state_dict(), self.mask))
@@ -80,6 +94,9 @@ class Ticket:
         Args:
             path: path of the file.
             model: a network of the ticket's architecture; it gets the ticket's weights.
+
+        Returns:
+            The ticket that was saved, with ``model`` as its network.
 
         Raises:
             InputError: the file does not exist, has other contents, or is damaged.

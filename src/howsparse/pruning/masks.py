@@ -21,7 +21,6 @@ __all__ = [
     "layerwise_mask",
     "magnitude_mask",
     "nested_masks",
-    "random_layer_mask",
     "random_mask",
 ]
 
@@ -40,6 +39,11 @@ class Mask(Shown, dict[str, Tensor]):
         return f"Mask(sparsity={self.sparsity:.4g}, num_weights={self.num_weights}, layers={len(self)})"
 
     def card(self) -> Card:
+        """The sparsity of the network and of each layer.
+
+        Returns:
+            The table. It prints as text, and a notebook shows it as HTML.
+        """
         parts = {"all layers": self.density} | self.layer_densities()
         return Card("Mask: weights removed", tuple((name, f"{100 * (1 - kept):.1f} %") for name, kept in parts.items()))
 
@@ -62,7 +66,11 @@ class Mask(Shown, dict[str, Tensor]):
         return 1 - self.density
 
     def layer_densities(self) -> dict[str, float]:
-        """Fraction of each weight tensor that stays, by name."""
+        """Fraction of each weight tensor that stays, by name.
+
+        Returns:
+            A fraction in [0, 1] for each name.
+        """
         return {name: float(kept.float().mean()) for name, kept in self.items()}
 
     def apply_(self, model: nn.Module) -> None:
@@ -70,6 +78,9 @@ class Mask(Shown, dict[str, Tensor]):
 
         Use this, not `prune`, before ``model.save_pretrained`` or ``torch.save(model.state_dict())``: the weights keep
         their names, so that any program can load the file.
+
+        Args:
+            model: the network to change.
 
         Raises:
             InputError: the mask does not fit the model.
@@ -81,12 +92,22 @@ class Mask(Shown, dict[str, Tensor]):
                 weights[name].masked_fill_(~kept.to(weights[name].device), 0.0)
 
     def save(self, path: str | Path) -> None:
-        """Write the mask to one safetensors file. An interrupted call leaves no partial file."""
+        """Write the mask to one safetensors file. An interrupted call leaves no partial file.
+
+        Args:
+            path: path of the file; an existing file is replaced.
+        """
         save_document(path, "mask", _VERSION, {}, self)
 
     @classmethod
     def load(cls, path: str | Path) -> "Mask":
         """Read a file that `save` wrote.
+
+        Args:
+            path: path of the file that `save` wrote.
+
+        Returns:
+            The mask that was saved.
 
         Raises:
             InputError: the file does not exist, has other contents, or is damaged.
@@ -127,6 +148,9 @@ def magnitude_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
         model: any module; it is not changed.
         sparsity: fraction of the weights to remove, in [0, 1).
         names: names of the weights to prune; by default all prunable weights that are not frozen.
+
+    Returns:
+        The mask: a boolean tensor of the weight's shape for each name.
 
     Raises:
         InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
@@ -191,6 +215,9 @@ def layerwise_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
         sparsity: fraction of each layer's weights to remove, in [0, 1).
         names: names of the weights to prune; by default all prunable weights that are not frozen.
 
+    Returns:
+        The mask: a boolean tensor of the weight's shape for each name.
+
     Raises:
         InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
 
@@ -215,6 +242,9 @@ def random_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None =
         names: names of the weights to prune; by default all prunable weights that are not frozen.
         seed: seed of the random draw.
 
+    Returns:
+        The mask: a boolean tensor of the weight's shape for each name.
+
     Raises:
         InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
 
@@ -225,44 +255,6 @@ def random_mask(model: nn.Module, sparsity: float, names: Iterable[str] | None =
     scores = random_scores(model, names, seed)
     size = sum(score.numel() for score in scores.values())
     return _split(largest(_flat(scores), round((1 - sparsity) * size)), scores)
-
-
-def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: int = 0) -> Mask:
-    """The mask of random pruning with a given density for each layer.
-
-    The total number of weights that stay is exact to one weight: layers' numbers are rounded by largest remainder.
-
-    Args:
-        model: any module; it is not changed.
-        densities: fraction of weights that stay, in [0, 1], by weight name; weights without a name are not pruned.
-        seed: seed of the random draw.
-
-    Raises:
-        InputError: a density is outside [0, 1], or a name is unknown.
-
-    >>> model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
-    >>> random_layer_mask(model, {"0.weight": 0.25, "1.weight": 0.05}).layer_densities()
-    {'0.weight': 0.25, '1.weight': 0.05...}
-    """
-    chosen = select_weights(model, densities)
-    for name, density in densities.items():
-        if not 0 <= density <= 1:
-            raise InputError(
-                f"density {density:g} of '{name}' is outside [0, 1]; give the fraction of weights that stay"
-            )
-    counts = _whole_counts({name: densities[name] * w.numel() for name, w in chosen.items()})
-    generator = torch.Generator().manual_seed(seed)
-    draws = {name: torch.rand(w.numel(), generator=generator) for name, w in chosen.items()}
-    return Mask({name: largest(draws[name], counts[name]).view(w.shape) for name, w in chosen.items()})
-
-
-def _whole_counts(wanted: dict[str, float]) -> dict[str, int]:
-    """Round each number to a whole number within 1 of it, so that the sum is the rounded sum of all numbers."""
-    counts = {name: int(count) for name, count in wanted.items()}
-    by_remainder = sorted(wanted, key=lambda name: counts[name] - wanted[name])
-    for name in by_remainder[: round(sum(wanted.values())) - sum(counts.values())]:
-        counts[name] += 1
-    return counts
 
 
 def largest(values: Tensor, count: int) -> Tensor:

@@ -22,6 +22,13 @@ class PrunedNetwork:
         state: parameters and buffers by name, as in ``state_dict``.
         order: name of the order in which the weights were removed.
         repair: name of the repair.
+
+    >>> from howsparse import magnitude_mask
+    >>> model = nn.Linear(10, 10)
+    >>> mask = magnitude_mask(model, 0.9)
+    >>> mask.apply_(model)
+    >>> PrunedNetwork.of(model, mask).sparsity
+    0.9
     """
 
     mask: Mask
@@ -38,6 +45,9 @@ class PrunedNetwork:
             mask: the mask.
             order: name of the order.
             repair: name of the repair.
+
+        Returns:
+            The mask and copies of all tensors.
         """
         return cls(mask, {name: tensor.clone() for name, tensor in _state(model).items()}, order, repair)
 

@@ -26,6 +26,10 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     torch stores a pruned weight under another name (``weight_orig``), which no program looks for when it loads the
     file. A model with ``save_pretrained`` gets a warning of this.
 
+    Args:
+        model: any module.
+        mask: the weights that stay.
+
     Returns:
         ``model`` itself.
 

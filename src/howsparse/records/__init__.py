@@ -1,5 +1,6 @@
 """Records: each run is one JSON line with a type, a version, and all data that are needed to repeat the run."""
 
+from howsparse.records.iteration import IterationRecord, IterationStep
 from howsparse.records.lines import append_record, read_lines, read_records
 from howsparse.records.origin import Provenance, provenance
 from howsparse.records.types import (
@@ -7,8 +8,6 @@ from howsparse.records.types import (
     AnswerRecord,
     CaseKey,
     CaseRecord,
-    IterationRecord,
-    IterationStep,
     Measurement,
     Record,
     Study,

@@ -36,6 +36,10 @@ class Provenance(BaseModel):
         commit: commit of the checkout, with "-dirty" if files have changed; None outside a checkout.
         machine: the machine of the computation.
         versions: versions of Python and of the packages that can change the numbers.
+
+    >>> made = provenance("howsparse demo")
+    >>> Provenance.model_validate_json(made.model_dump_json()) == made
+    True
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +55,12 @@ def provenance(command: str | None = None) -> Provenance:
 
     Args:
         command: the command; by default that of this process.
+
+    Returns:
+        What a record needs to be made again.
+
+    >>> provenance("howsparse demo").command
+    'howsparse demo'
     """
     return Provenance(
         command=portable_command(["howsparse", *sys.argv[1:]]) if command is None else command,

@@ -20,13 +20,12 @@ __all__ = [
     "Curve",
     "Curves",
     "Histogram",
-    "IterationRecord",
-    "IterationStep",
     "Measurement",
     "PredictedCurve",
     "Record",
     "RowNorms",
     "ScaledLimits",
+    "Strict",
     "Study",
     "TrainRecord",
     "WeightStatistics",
@@ -36,12 +35,20 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A value that cannot be changed, and that refuses unknown fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
-class Record(_Strict):
-    """The fields of every record: its kind, the schema version, and the command, commit, machine and versions."""
+class Record(Strict):
+    """The fields of every record.
+
+    Attributes:
+        kind: what was recorded, for example "train".
+        schema_version: version of the fields.
+        made: the command, commit, machine and versions.
+    """
 
     kind: str
     schema_version: int = SCHEMA_VERSION
@@ -49,13 +56,31 @@ class Record(_Strict):
 
 
 class Measurement(Record):
-    """A record of a benchmark, with additional fields."""
+    """A record of a benchmark, with additional fields.
+
+    >>> from howsparse.records.origin import provenance
+    >>> Measurement(kind="speed", made=provenance("make bench"), seconds=0.5).seconds
+    0.5
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="constants")
 
 
 class TrainRecord(Record):
-    """A training by ``howsparse train``; losses and accuracies of the history are in training mode."""
+    """A training by ``howsparse train``; losses and accuracies of the history are in training mode.
+
+    Attributes:
+        kind: "train".
+        problem: name of the problem.
+        settings: settings of the training, as `Problem.settings` gives them.
+        seed: seed of initialisation and batches.
+        train_loss: loss on the training data at the end, in evaluation mode.
+        dense_accuracy: accuracy on the test data; None if the loss has no ``score``.
+        seconds: time of the training, in seconds.
+        loss: mean training loss of each epoch.
+        accuracy: training accuracy of each epoch.
+        weights: file of the weights.
+    """
 
     kind: Literal["train"] = "train"
     problem: str
@@ -70,7 +95,16 @@ class TrainRecord(Record):
 
 
 class AnswerRecord(Record):
-    """The answer of ``howsparse limit`` or ``howsparse prune`` for one network."""
+    """The answer of ``howsparse limit`` or ``howsparse prune`` for one network.
+
+    Attributes:
+        kind: "limit" or "prune".
+        model: the model, as on the command line.
+        seed: seed of the probes.
+        examples: number of examples; None if all were used.
+        weights: file of the weights; None if there is none.
+        answer: what ``--json`` prints.
+    """
 
     kind: Literal["limit", "prune"]
     model: str
@@ -80,7 +114,7 @@ class AnswerRecord(Record):
     answer: dict[str, Any]
 
 
-class Curve(_Strict):
+class Curve(Strict):
     """A measured curve: loss and accuracy of pruned networks, by sparsity."""
 
     sparsity: list[float]
@@ -88,14 +122,14 @@ class Curve(_Strict):
     accuracy: list[float | None]
 
 
-class PredictedCurve(_Strict):
+class PredictedCurve(Strict):
     """Predicted loss increase by sparsity."""
 
     sparsity: list[float]
     increase: list[float]
 
 
-class Curves(_Strict):
+class Curves(Strict):
     """Figure 3: the measured curves on training and test data, and the predicted one."""
 
     train: Curve
@@ -103,7 +137,7 @@ class Curves(_Strict):
     predicted: PredictedCurve
 
 
-class Histogram(_Strict):
+class Histogram(Strict):
     """Counts of equal bins between two weights."""
 
     counts: list[int]
@@ -111,7 +145,7 @@ class Histogram(_Strict):
     high: float
 
 
-class WeightStatistics(_Strict):
+class WeightStatistics(Strict):
     """Figure 2: histogram of the weights, and squared norm of the removed weights by density."""
 
     histogram: Histogram
@@ -119,7 +153,7 @@ class WeightStatistics(_Strict):
     squared_radius: list[float]
 
 
-class ScaledLimits(_Strict):
+class ScaledLimits(Strict):
     """Appendix E.1: the limit for weights that are multiplied by a factor; None where it is not resolved."""
 
     factor: list[float]
@@ -128,15 +162,29 @@ class ScaledLimits(_Strict):
     limit_high: list[float]
 
 
-class RowNorms(_Strict):
+class RowNorms(Strict):
     """Appendix B: l1 norms of Hessian rows, by the percentile of their weight's magnitude."""
 
     percentile: list[float]
     norm: list[float]
 
 
-class Study(_Strict):
-    """The study of a problem's dense network, for Tables 1 and 2 and all figures except Figure 4."""
+class Study(Strict):
+    """The study of a problem's dense network, for Tables 1 and 2 and all figures except Figure 4.
+
+    Attributes:
+        answer: the limit's numbers.
+        dense_accuracy: accuracy of the dense network on the test data.
+        dense_loss: its loss on the training data.
+        measured: largest sparsity whose measured loss increase is at most the tolerance.
+        measured_by_accuracy: largest evaluated sparsity whose test accuracy is at least the dense network's.
+        seconds: time of the study, in seconds.
+        curves: loss and accuracy against sparsity.
+        weights: statistics of the weights' magnitudes.
+        scaled: limits of networks whose weights were scaled.
+        rows: l1 norms of sampled rows of the Hessian.
+        history: all trainings in order.
+    """
 
     answer: LimitSummary
     dense_accuracy: float | None
@@ -151,10 +199,21 @@ class Study(_Strict):
     history: list[Stage]
 
 
-class CaseKey(_Strict):
+class CaseKey(Strict):
     """The key of a run of a method. A run with a recorded key is not repeated.
 
     Records of the first version have no ``data``, so their keys differ from all new keys.
+
+    Attributes:
+        kind: "method", or "run" if the record also has the study of the dense network.
+        problem: name of the problem.
+        settings_hash: digest of the problem's settings.
+        data: digest of the data.
+        examples: number of examples for limits; None if all are used.
+        limit: options of limits.
+        method: name of the method with its options.
+        target: sparsity as a fraction, or the name of an answer.
+        seed: seed of initialisation, batches and masks.
     """
 
     kind: Literal["method", "run"]
@@ -177,6 +236,24 @@ class CaseRecord(Record):
     """A run of a method on a problem: its results, or the reason why it was refused.
 
     Records of kind "run" also contain the study. A field is None if a record of an earlier version does not have it.
+
+    Attributes:
+        kind: "method" or "run".
+        key: what tells this run from all others.
+        hash: digest of the key.
+        settings: settings of the problem.
+        train_examples: number of training examples.
+        refused: why the method cannot be used for the network.
+        sparsity: sparsity of the pruned network.
+        accuracy: accuracy on the test data.
+        loss: loss on the training data.
+        test_loss: loss on the test data.
+        epochs: number of epochs of all trainings together.
+        trainings: number of trainings.
+        training_seconds: time of all trainings, in seconds.
+        history: all trainings in order.
+        seconds: time of the run, in seconds.
+        study: the study of the dense network.
     """
 
     kind: Literal["method", "run"]
@@ -195,30 +272,6 @@ class CaseRecord(Record):
     history: list[Stage] = Field(default=[])
     seconds: float = 0.0
     study: Study | None = None
-
-
-class IterationStep(_Strict):
-    """The state before one step of a method: the density, and the fractions of weights that must stay and that stay."""
-
-    density: float
-    needed: float
-    needed_low: float
-    needed_high: float
-    stays: float
-
-
-class IterationRecord(Record):
-    """Figure 4: the limit along the steps of an iterative method."""
-
-    kind: Literal["iteration"] = "iteration"
-    problem: str
-    epochs: int
-    seed: int
-    examples: int | None
-    target: float
-    method: str
-    steps: list[IterationStep]
-    accuracy: float | None
 
 
 def key_hash(key: Mapping[str, object]) -> str:

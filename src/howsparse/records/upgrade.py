@@ -37,7 +37,17 @@ def upgrade(line: Line) -> Line:
 
 
 def settings_hash(settings: Mapping[str, object]) -> str:
-    """Short digest of a problem's settings, without its data."""
+    """Short digest of a problem's settings, without its data.
+
+    Args:
+        settings: settings by name, as JSON values.
+
+    Returns:
+        12 hexadecimal digits.
+
+    >>> len(settings_hash({"epochs": 5}))
+    12
+    """
     return key_hash(settings)[:12]
 
 

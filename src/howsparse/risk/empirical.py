@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from howsparse.errors import InputError
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, gathered, sum_, summed
 from howsparse.risk.alone import alone_with
-from howsparse.risk.applied import Applied, places
-from howsparse.risk.batches import batch_length, is_half, move, precise, same_content, split_batch
-from howsparse.risk.losses import Loss, SplitLoss, as_loss, counted_examples, cross_entropy, weight_of
+from howsparse.risk.applied import Applied, in_float32, kept_entries, places
+from howsparse.risk.batches import batch_length, is_half, move, precise, split_batch
+from howsparse.risk.checks import check_loss, checked_first_batch, studied
+from howsparse.risk.counting import counted_examples, weight_of
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
+from howsparse.risk.micro_batches import MicroBatches
 from howsparse.risk.modes import attributes_kept, evaluation_mode
-from howsparse.risk.weights import named_weights, select_weights, torch_masks
+from howsparse.risk.weights import torch_masks
 
 __all__ = [
     "Caller",
@@ -63,24 +67,20 @@ class EmpiricalRisk:
     ) -> None:
         self.model, self.loss = model, as_loss(loss, model)
         self.all_batches, self.batches = batches, OwnBatches(batches)
-        self._chosen = _studied(model, names)
-        self._leaf_of = {id(p): _float32(p.detach()).requires_grad_() for p in self._chosen.values()}
+        self._chosen = studied(model, names)
+        self._leaf_of = {id(p): in_float32(p.detach()).requires_grad_() for p in self._chosen.values()}
         self.leaves = list(self._leaf_of.values())
         self._half = any(is_half(p) for p in model.parameters())
         self._applied = Applied(model)
         self._constants = {
-            name: _float32(t.detach()) for name, t in places(self._applied) if id(t) not in self._leaf_of
+            name: in_float32(t.detach()) for name, t in places(self._applied) if id(t) not in self._leaf_of
         }
         self._leaf_places = [(name, id(t)) for name, t in places(self._applied) if id(t) in self._leaf_of]
-        masks = torch_masks(model)
-        self._kept = (
-            torch.cat([_kept(masks.get(name), p) for name, p in self._chosen.items()])
-            if any(name in masks for name in self._chosen)
-            else None
-        )
-        first = self._checked_first_batch()
+        self._kept = kept_entries(self._chosen, torch_masks(model))
+        self.micro_batches = MicroBatches()
+        first = checked_first_batch(self.all_batches)
         with self.standing_in() as call:
-            self._check_loss(call, self.on(first))
+            check_loss(partial(call, self.loss, self.on(first)))
         self._sizes: list[tuple[int, int, int]] | None = None
 
     @property
@@ -109,7 +109,14 @@ class EmpiricalRisk:
         return [weight for _, weight, _ in self._read_sizes()]
 
     def weight_of(self, batch: Any) -> int:
-        """What one batch counts in the mean."""
+        """What one batch counts in the mean.
+
+        Args:
+            batch: any batch.
+
+        Returns:
+            A number of predictions if the loss counts them, else of examples.
+        """
         return weight_of(self.loss, batch)
 
     @property
@@ -117,16 +124,34 @@ class EmpiricalRisk:
         return self.leaves[0].device
 
     def flat_weights(self) -> Tensor:
-        """The weights under study, ``(n,)``."""
+        """The weights under study, ``(n,)``.
+
+        Returns:
+            A copy in one vector.
+        """
         return self.flatten([p.detach() for p in self.leaves])
 
     def flatten(self, parts: Iterable[Tensor]) -> Tensor:
-        """Join tensors of the weights' shapes to one vector ``(n,)``, without entries that a mask holds at zero."""
+        """Join tensors of the weights' shapes to one vector ``(n,)``, without entries that a mask holds at zero.
+
+        Args:
+            parts: one tensor for each weight under study, in the order of `names`.
+
+        Returns:
+            The vector, ``(n,)``.
+        """
         flat = torch.cat([part.reshape(-1) for part in parts])
         return flat if self._kept is None else flat[self._kept]
 
     def unflatten(self, flat: Tensor) -> list[Tensor]:
-        """The inverse of `flatten`. Entries that a mask holds at zero are zero."""
+        """The inverse of `flatten`. Entries that a mask holds at zero are zero.
+
+        Args:
+            flat: a vector ``(n,)``.
+
+        Returns:
+            One tensor for each weight under study, of its shape.
+        """
         if self._kept is not None:
             whole = flat.new_zeros(self._kept.numel())
             whole[self._kept] = flat
@@ -137,6 +162,9 @@ class EmpiricalRisk:
     def split_loss(self) -> SplitLoss:
         """The loss as a `SplitLoss`, which the GGN needs.
 
+        Returns:
+            The loss itself.
+
         Raises:
             InputError: the loss is not a `SplitLoss`.
         """
@@ -145,12 +173,23 @@ class EmpiricalRisk:
         return self.loss
 
     def on(self, batch: Any) -> Any:
-        """The batch on the model's device; in float32 if the model's weights have half precision."""
+        """The batch on the model's device; in float32 if the model's weights have half precision.
+
+        Args:
+            batch: any batch.
+
+        Returns:
+            A batch with the same contents.
+        """
         batch = move(batch, self.device)
         return precise(batch) if self._half else batch
 
     def on_device(self) -> Iterator[tuple[Any, float]]:
-        """This process's batches on the model's device, each with its share in the mean; none with share 0."""
+        """This process's batches on the model's device, each with its share in the mean; none with share 0.
+
+        Yields:
+            A batch and a fraction in (0, 1]; over all processes, the fractions have the sum 1.
+        """
         total = sum(self.weights)
         for batch in self.batches:
             weight = self.weight_of(batch)
@@ -158,7 +197,14 @@ class EmpiricalRisk:
                 yield self.on(batch), weight / total
 
     def value(self, weights: Tensor | None = None) -> float:
-        """The risk, at other weights ``(n,)`` if these are given. The model is not changed."""
+        """The risk, at other weights ``(n,)`` if these are given. The model is not changed.
+
+        Args:
+            weights: values of the weights under study, ``(n,)``; by default those of the model.
+
+        Returns:
+            The mean loss.
+        """
         total = 0.0
         with self.standing_in(weights) as call, torch.no_grad():
             for batch, share in self.on_device():
@@ -166,16 +212,33 @@ class EmpiricalRisk:
         return summed([total], self.device)[0]
 
     def gradient(self) -> Tensor:
-        """Gradient of the risk, ``(n,)``."""
+        """Gradient of the risk, ``(n,)``.
+
+        Returns:
+            The gradient, loss per unit of a weight.
+        """
         total = torch.zeros(self.num_weights, device=self.device, dtype=self.leaves[0].dtype)
         with self.standing_in() as call:
+
+            def add(part: Any, of: Any, share: float) -> None:
+                mine = share if part is of else share * self.weight_of(part) / self.weight_of(of)
+                if mine:
+                    slopes = torch.autograd.grad(call(self.loss, part), self.leaves, materialize_grads=True)
+                    total.add_(self.flatten(slopes), alpha=mine)
+
             for batch, share in self.on_device():
-                parts = torch.autograd.grad(call(self.loss, batch), self.leaves, materialize_grads=True)
-                total.add_(self.flatten(parts), alpha=share)
+                self.micro_batches.each(batch, partial(add, of=batch, share=share))
         return sum_(total)
 
     def batch_losses(self, size: int = 128) -> Tensor:
-        """Loss of each piece of ``size`` examples, ``(pieces,)`` float64; pieces with fewer examples are left out."""
+        """Loss of each piece of ``size`` examples, ``(pieces,)`` float64; pieces with fewer examples are left out.
+
+        Args:
+            size: number of examples in a piece.
+
+        Returns:
+            The losses, in the order of the examples.
+        """
         losses: list[float] = []
         lengths: list[float] = []
         with self.standing_in() as call, torch.no_grad():
@@ -229,55 +292,3 @@ class EmpiricalRisk:
                     "every label of the data is -100 (ignored), so there is no loss; pass data with labels"
                 )
         return self._sizes
-
-    def _checked_first_batch(self) -> Any:
-        if iter(self.all_batches) is self.all_batches:
-            raise InputError("batches can be read only once; pass a list or a DataLoader, not an iterator or generator")
-        first, again = (next(iter(self.all_batches), None) for _ in range(2))
-        if first is None:
-            raise InputError("batches is empty; pass at least one batch of training data")
-        if not same_content(first, again):
-            raise InputError(
-                "batches differ from pass to pass, as those of a shuffling or augmenting loader do;"
-                " pass howsparse.SamePasses(loader), or a loader that does neither"
-            )
-        return first
-
-    def _check_loss(self, call: Caller, batch: Any) -> None:
-        loss = call(self.loss, batch)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise InputError(f"the loss is {what}, not a scalar tensor; return the mean over the batch")
-        if not loss.requires_grad:
-            raise InputError(
-                "the loss does not depend on the weights; compute it from the model's output, without no_grad"
-            )
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the loss on the first batch is {float(loss.detach())}, not finite; use a model that did not diverge"
-            )
-        loss, again = loss.detach(), call(self.loss, batch).detach()
-        if not torch.allclose(loss, again, rtol=1e-4, atol=1e-7):
-            raise InputError(
-                f"the model's output changes from call to call (loss {float(loss):.6g}, then {float(again):.6g});"
-                " switch off dropout or other randomness in evaluation mode"
-            )
-
-
-def _studied(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
-    chosen = select_weights(model, None) if names is None else named_weights(model, names)
-    for name, p in chosen.items():
-        if p.is_complex():
-            raise InputError(f"weight '{name}' is complex; give the names of real weights to study")
-        if not torch.isfinite(p).all():
-            raise InputError(f"weight '{name}' has NaN or infinite entries; load a checkpoint that did not diverge")
-    return chosen
-
-
-def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
-    return torch.ones(parameter.numel(), dtype=torch.bool, device=parameter.device) if mask is None else mask.flatten()
-
-
-def _float32(tensor: Tensor) -> Tensor:
-    """A tensor of half precision in float32; any other as it is."""
-    return tensor.float() if is_half(tensor) else tensor

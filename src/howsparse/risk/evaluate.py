@@ -11,7 +11,8 @@ from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, summed
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import move
-from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy, weight_of
+from howsparse.risk.counting import weight_of
+from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.risk.modes import device_of, evaluation_mode
 

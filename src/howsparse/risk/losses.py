@@ -1,14 +1,15 @@
 """Losses: functions of a model and a batch that return one number."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from howsparse.errors import InputError
-from howsparse.risk.batches import batch_length, is_half
+from howsparse.risk.loss_protocols import Loss, SplitLoss
 from howsparse.risk.pretrained import check_single_label, reads_labels, shifts_labels
+from howsparse.risk.reading import fitting_cross_entropy, logits_of, pair_of
 
 __all__ = [
     "IGNORED",
@@ -17,38 +18,10 @@ __all__ = [
     "Loss",
     "SplitLoss",
     "as_loss",
-    "counted_examples",
     "cross_entropy",
-    "weight_of",
 ]
 
 IGNORED = -100  # torch's and Hugging Face's label for a position that does not count
-
-
-class Loss(Protocol):
-    """Mean loss of a model on a batch, as a scalar tensor.
-
-    A batch counts in proportion to its number of examples. A loss that is a mean over something else, for example over
-    the tokens of a text, has ``count(batch)``, and batches count in proportion to this number.
-    """
-
-    def __call__(self, model: nn.Module, batch: Any) -> Tensor: ...
-
-
-@runtime_checkable
-class SplitLoss(Protocol):
-    """A loss in two parts: the model's output, and a convex function of this output. The GGN needs such a loss.
-
-    A loss may also have ``score(output, batch)``, which returns the number of correct predictions and the number of all
-    predictions. Accuracies are then measured too. A loss may also have ``correct(output, batch)``, a boolean tensor
-    with one entry for each prediction. Training uses it if possible, because then the CPU need not wait for the GPU.
-    """
-
-    def __call__(self, model: nn.Module, batch: Any) -> Tensor: ...
-
-    def output(self, model: nn.Module, batch: Any) -> Tensor: ...
-
-    def of_output(self, output: Tensor, batch: Any) -> Tensor: ...
 
 
 class CrossEntropy:
@@ -81,16 +54,34 @@ class CrossEntropy:
         return loss.of_output(loss.output(model, batch), batch)
 
     def for_model(self, model: nn.Module) -> "CrossEntropy":
-        """The same loss with the ``shift`` that a Hugging Face model needs."""
+        """The same loss with the ``shift`` that a Hugging Face model needs.
+
+        Args:
+            model: any module.
+
+        Returns:
+            A loss for this model.
+        """
         return self if self.shift or not shifts_labels(model) else CrossEntropy(shift=True)
 
     def output(self, model: nn.Module, batch: Any) -> Tensor:
-        """Logits of all predictions: of a pair as the model returns them, of a mapping ``(predictions, classes)``."""
+        """Logits of all predictions: of a pair as the model returns them, of a mapping ``(predictions, classes)``.
+
+        Args:
+            model: any module.
+            batch: a pair or a mapping.
+
+        Returns:
+            The logits, in float32 if the model's have half precision.
+
+        Raises:
+            InputError: the output has no logits, or they do not fit the labels.
+        """
         if not isinstance(batch, Mapping):
-            return _logits(model(_pair(batch)[0]))
+            return logits_of(model(pair_of(batch)[0]))
         check_single_label(model)
         given = batch if reads_labels(model) else {key: value for key, value in batch.items() if key != "labels"}
-        logits = _logits(model(**given))
+        logits = logits_of(model(**given))
         if self.shift:
             logits = logits[:, :-1]
         labels = self._labels(batch)
@@ -106,52 +97,127 @@ class CrossEntropy:
         return logits[labels != IGNORED]
 
     def of_output(self, output: Tensor, batch: Any) -> Tensor:
-        """Mean cross-entropy of the predictions; 0 if no label counts."""
+        """Mean cross-entropy of the predictions; 0 if no label counts.
+
+        Args:
+            output: what `output` returned for the batch.
+            batch: a pair or a mapping.
+
+        Returns:
+            A scalar tensor.
+        """
         target = self.targets(batch)
         if isinstance(batch, Mapping) and not len(target):
             return output.sum()
-        return nn.functional.cross_entropy(output, target)
+        return fitting_cross_entropy(output, target)
 
     def count(self, batch: Any) -> int:
-        """Number of predictions whose labels count."""
+        """Number of predictions whose labels count.
+
+        Args:
+            batch: a pair or a mapping.
+
+        Returns:
+            A number of predictions.
+        """
         return int(self.counted(batch))
 
     def counted(self, batch: Any) -> Tensor:
-        """`count` as a tensor on the labels' device, for callers that need not wait for it, ``()``."""
+        """`count` as a tensor on the labels' device, for callers that need not wait for it, ``()``.
+
+        Args:
+            batch: a pair or a mapping.
+
+        Returns:
+            The same number.
+        """
         target = self.targets(batch)
         return torch.tensor(len(target)) if target.is_floating_point() else (target != IGNORED).sum()
 
     def targets(self, batch: Any) -> Tensor:
-        """Labels of the predictions; of a mapping, only those that count, ``(predictions,)``."""
+        """Labels of the predictions; of a mapping, only those that count, ``(predictions,)``.
+
+        Args:
+            batch: a pair or a mapping.
+
+        Returns:
+            The labels.
+
+        Raises:
+            InputError: the batch is neither a pair nor a mapping with labels.
+        """
         if not isinstance(batch, Mapping):
-            return _pair(batch)[1]
+            return pair_of(batch)[1]
         labels = self._labels(batch)
         return labels if labels.is_floating_point() else labels[labels != IGNORED]
 
     def examples(self, batch: Any) -> Tensor:
-        """The example of each prediction, as a position in the batch; in the order of `each` and `correct`."""
-        labels = self._labels(batch) if isinstance(batch, Mapping) else _pair(batch)[1]
+        """The example of each prediction, as a position in the batch; in the order of `each` and `correct`.
+
+        Args:
+            batch: a pair or a mapping.
+
+        Returns:
+            The positions, ``(predictions,)``.
+
+        Raises:
+            InputError: the batch is neither a pair nor a mapping with labels.
+        """
+        labels = self._labels(batch) if isinstance(batch, Mapping) else pair_of(batch)[1]
         if labels.is_floating_point():
             return torch.arange(len(labels), device=labels.device)
         return (labels != IGNORED).nonzero()[:, 0]
 
     def each(self, output: Tensor, batch: Any) -> Tensor:
-        """Loss of each prediction whose label counts, ``(predictions,)``."""
+        """Loss of each prediction whose label counts, ``(predictions,)``.
+
+        Args:
+            output: what `output` returned for the batch.
+            batch: a pair or a mapping.
+
+        Returns:
+            The losses, in the order of the predictions.
+        """
         target = self.targets(batch)
-        losses = nn.functional.cross_entropy(output, target, reduction="none")
+        losses = fitting_cross_entropy(output, target, reduction="none")
         return losses.flatten() if target.is_floating_point() else losses[target != IGNORED]
 
     def score(self, output: Tensor, batch: Any) -> tuple[int, int]:
-        """Number of correct predictions, and number of all predictions."""
+        """Number of correct predictions, and number of all predictions.
+
+        Args:
+            output: what `output` returned for the batch.
+            batch: a pair or a mapping.
+
+        Returns:
+            The two numbers.
+        """
         correct = self.correct(output, batch)
         return int(correct.sum()), correct.numel()
 
     def correct(self, output: Tensor, batch: Any) -> Tensor:
-        """Which predictions are correct, as a boolean tensor on the device, ``(predictions,)``."""
+        """Which predictions are correct, as a boolean tensor on the device, ``(predictions,)``.
+
+        Args:
+            output: what `output` returned for the batch.
+            batch: a pair or a mapping.
+
+        Returns:
+            True for each correct prediction.
+        """
         return self.in_top(1, output, batch)
 
     def in_top(self, k: int, output: Tensor, batch: Any) -> Tensor:
-        """Whether the label is one of the ``k`` most probable classes, for each prediction, ``(predictions,)``."""
+        """Whether the label is one of the ``k`` most probable classes, for each prediction, ``(predictions,)``.
+
+        Args:
+            k: number of classes.
+            output: what `output` returned for the batch.
+            batch: a pair or a mapping.
+
+        Returns:
+            True for each prediction that is right in this sense.
+        """
         target = self.targets(batch)
         classes = target.argmax(1) if target.is_floating_point() else target
         if k == 1:
@@ -193,11 +259,11 @@ class Criterion:
 
     def output(self, model: nn.Module, batch: Any) -> Tensor:
         if isinstance(batch, Mapping):
-            return _logits(model(**{key: value for key, value in batch.items() if key != "labels"}))
-        return _logits(model(_pair(batch)[0]))
+            return logits_of(model(**{key: value for key, value in batch.items() if key != "labels"}))
+        return logits_of(model(pair_of(batch)[0]))
 
     def of_output(self, output: Tensor, batch: Any) -> Tensor:
-        target = cross_entropy._labels(batch) if isinstance(batch, Mapping) else _pair(batch)[1]
+        target = cross_entropy._labels(batch) if isinstance(batch, Mapping) else pair_of(batch)[1]
         value: Tensor = self.criterion(output, target)
         return value
 
@@ -221,47 +287,8 @@ def as_loss(loss: "Loss | nn.Module", model: nn.Module | None = None) -> Loss:
     return loss
 
 
-def weight_of(loss: Loss, batch: Any) -> int:
-    """What a batch counts in a mean over batches: its predictions if the loss counts them, else its examples.
-
-    >>> import torch
-    >>> weight_of(cross_entropy, (torch.zeros(3, 2), torch.tensor([0, 1, -100])))
-    2
-    """
-    count = getattr(loss, "count", None)
-    return int(count(batch)) if callable(count) else batch_length(batch)
-
-
-def counted_examples(loss: Loss, batch: Any) -> int:
-    """Number of examples of a batch that count: those with a label other than -100 if the loss can tell, else all.
-
-    >>> import torch
-    >>> counted_examples(cross_entropy, (torch.zeros(3, 2), torch.tensor([0, 1, -100])))
-    2
-    """
-    owners = getattr(loss, "examples", None)
-    return len(owners(batch).unique()) if callable(owners) else batch_length(batch)
-
-
 def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
     """Whether it has torch's defaults, with which it is `cross_entropy`, which can score too."""
     return (
         loss.weight is None and loss.ignore_index == IGNORED and loss.label_smoothing == 0 and loss.reduction == "mean"
     )
-
-
-def _logits(output: Any) -> Tensor:
-    logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor):
-        raise InputError(
-            f"the model returns {type(logits).__name__}, not a tensor of logits; pass a loss(model, batch) for it"
-        )
-    return logits.float() if is_half(logits) else logits  # a loss in bfloat16 would have two digits
-
-
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise InputError(
-            f"a batch is a {type(batch).__name__}, not an (input, target) pair; pass a loss(model, batch) that reads it"
-        )
-    return batch[0], batch[1]

@@ -15,7 +15,9 @@ from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, gathered
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import batch_length, can_split, examples, move
-from howsparse.risk.losses import CrossEntropy, Loss, SplitLoss, as_loss, cross_entropy, weight_of
+from howsparse.risk.counting import weight_of
+from howsparse.risk.guard import guarded
+from howsparse.risk.losses import CrossEntropy, Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.risk.modes import device_of, evaluation_mode
 
@@ -33,6 +35,10 @@ class Outcomes:
         scores: ``(N,)``, mean of the metric over the example's predictions; None if there is no metric.
         counts: ``(N,)``, number of predictions of each example: 1 for a classifier, the number of tokens whose labels
             count for a language model.
+
+    >>> found = Outcomes(torch.tensor([0.1, 2.3]), torch.tensor([1.0, 0.0]), torch.tensor([1, 1]))
+    >>> float(found.scores.mean())
+    0.5
     """
 
     losses: Array
@@ -51,6 +57,7 @@ class Outcomes:
 
 
 @alone
+@guarded
 def outcomes(
     model: nn.Module,
     batches: Iterable[Any],
@@ -67,6 +74,9 @@ def outcomes(
         batches: batches to read once. With several processes, each reads its own batches, and all return the same.
         loss: ``loss(model, batch)``, mean over the batch.
         metric: as for `as_metric`.
+
+    Returns:
+        Loss, score and number of predictions of each example, in the order of the batches.
 
     Raises:
         InputError: no label counts, the loss is not `CrossEntropy` and a batch cannot be split into examples, or the

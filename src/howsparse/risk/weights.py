@@ -33,6 +33,12 @@ def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     A weight that several layers use appears once. If `torch.nn.utils.prune` has pruned a layer, the name is still
     ``layer.weight``, and the tensor is the trained parameter (torch's ``weight_orig``).
 
+    Args:
+        model: any module.
+
+    Returns:
+        The parameters themselves, not copies, by name.
+
     >>> list(prunable_weights(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
     ['0.weight']
     """

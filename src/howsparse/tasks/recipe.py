@@ -31,13 +31,32 @@ class Data(_Strict):
 
 
 class Recipe(_Strict):
-    """All settings of one task, as `howsparse train NAME` uses them."""
+    """All settings of one task, as `howsparse train NAME` uses them.
+
+    Attributes:
+        name: the task's name on the command line.
+        network: a name in `howsparse.tasks.networks.NETWORKS`.
+        num_weights: number of prunable weights that the network must have.
+        data: images to train and test on.
+        epochs: number of passes over the training images.
+        batch_size: number of images in a training step.
+        learning_rate: learning rate of SGD before the schedule.
+        momentum: momentum of SGD.
+        schedule: the factors of the learning rate in each epoch.
+        l1: strength of the l1 term, loss per absolute weight.
+        proximal: form of the l1 term; True is a soft-threshold after each step.
+        weight_decay: weight decay of SGD, for all parameters.
+        augment: whether images are cropped at random after padding by 4 pixels, and flipped.
+
+    >>> load_recipe("digits").network
+    'digits_mlp'
+    """
 
     name: str = Field(description="the task's name on the command line")
     network: str = Field(description="a name in howsparse.tasks.networks.NETWORKS")
     num_weights: int = Field(gt=0, description="prunable weights the network must have")
     data: Data = Field(description="images to train and test on")
-    epochs: int = Field(gt=0, description="number of passes over the training images")
+    epochs: int = Field(gt=0, le=1_000_000, description="number of passes over the training images")
     batch_size: int = Field(default=128, gt=0, description="number of images in a training step")
     learning_rate: float = Field(gt=0, description="learning rate of SGD before the schedule")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
@@ -49,12 +68,25 @@ class Recipe(_Strict):
 
 
 def recipe_names() -> list[str]:
-    """The names of all tasks."""
+    """The names of all tasks.
+
+    Returns:
+        The names in alphabetical order.
+
+    >>> "digits" in recipe_names()
+    True
+    """
     return sorted(file.name.removesuffix(".yaml") for file in _FOLDER.iterdir() if file.name.endswith(".yaml"))
 
 
 def load_recipe(name: str) -> Recipe:
     """Read and check the recipe of a task.
+
+    Args:
+        name: name of the task.
+
+    Returns:
+        The recipe, with defaults for the fields that its file leaves out.
 
     Raises:
         InputError: the task does not exist, or a field is not valid.

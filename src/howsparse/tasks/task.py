@@ -55,6 +55,9 @@ def load_task(name: str, source: str | None = None, **changes: object) -> Proble
         source: name of a data set on the hub, or a local folder with the same columns; by default the recipe's.
         **changes: fields of the recipe to change, for example ``epochs=5`` or ``l1=0.0``.
 
+    Returns:
+        The problem of the task.
+
     Raises:
         InputError: the task or field does not exist, or the data cannot be loaded.
 

@@ -26,6 +26,9 @@ class Epoch:
         loss: mean training loss of the model in training mode.
         accuracy: training accuracy of the model in training mode; None if the loss has no ``score``.
         seconds: time of the epoch, in seconds.
+
+    >>> Epoch(0, loss=0.69, accuracy=0.5, seconds=1.2).loss
+    0.69
     """
 
     epoch: int

@@ -37,6 +37,11 @@ class L1:
 
     Attributes:
         strength: :math:`\lambda`, loss per absolute weight.
+
+    >>> weight = nn.Parameter(torch.tensor([1.0, -0.5]))
+    >>> term = L1(torch.optim.SGD([weight], lr=0.1), [weight], strength=0.1)
+    >>> round(term.penalty(), 6)
+    0.15
     """
 
     def __init__(
@@ -60,7 +65,11 @@ class L1:
 
     @torch.no_grad()
     def penalty(self) -> float:
-        r"""The term :math:`\lambda\|w\|_1` of the present weights that are not frozen."""
+        r"""The term :math:`\lambda\|w\|_1` of the present weights that are not frozen.
+
+        Returns:
+            The term, in units of the loss.
+        """
         return self.strength * sum(float(w.abs().sum()) for _, some in self._groups() for w in some if w.requires_grad)
 
     def _groups(self) -> list[tuple[dict[str, Any], list[Tensor]]]:

@@ -20,6 +20,11 @@ class Masking:
         optimizer: holds the weights of the mask.
         model: the network; its removed weights are set to zero immediately.
         mask: the weights that stay.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> masking = Masking(torch.optim.SGD(layer.parameters()), layer, Mask(weight=torch.tensor([[True, False]])))
+    >>> layer.weight.count_nonzero().item()
+    1
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, model: nn.Module, mask: Mask) -> None:

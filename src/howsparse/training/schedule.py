@@ -20,6 +20,9 @@ class Schedule:
         warmup_epochs: number of epochs in which the factor rises linearly to 1; epoch e has (e + 1) / warmup_epochs.
         milestones: epochs at which "steps" multiplies, counted from the start of training, warm-up included.
         gamma: factor of "steps" at each milestone.
+
+    >>> learning_rate_factors(Schedule("steps", milestones=(2,)), epochs=4)
+    [1.0, 1.0, 0.1, 0.1]
     """
 
     kind: Literal["constant", "cosine", "steps"] = "constant"

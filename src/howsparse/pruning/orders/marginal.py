@@ -17,6 +17,7 @@ from howsparse.pruning.prune import pruned
 from howsparse.pruning.scores import magnitude_scores
 from howsparse.risk.batches import FirstExamples
 from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.weights import select_weights
 
@@ -27,6 +28,7 @@ _BANDS = 32  # bands into which a step's weights of a layer are cut
 _CURVATURE_EXAMPLES = 64  # their gradients are taken one by one
 
 
+@guarded_with_values
 def marginal(
     model: nn.Module,
     batches: Iterable[Any] | None = None,

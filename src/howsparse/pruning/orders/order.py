@@ -62,6 +62,9 @@ class Order:
         Args:
             sparsity: fraction of the weights to remove, in [0, 1).
 
+        Returns:
+            The mask of this sparsity; masks of larger sparsities remove the same weights and more.
+
         Raises:
             InputError: the sparsity is outside [0, 1).
         """
@@ -73,7 +76,13 @@ class Order:
 
 
 class OrderFunction(Protocol):
-    """A function that makes an order. It gets no batches if the caller has none."""
+    """A function that makes an order. It gets no batches if the caller has none.
+
+    >>> from howsparse.pruning.orders import ORDERS, rank
+    >>> largest: OrderFunction = ORDERS["magnitude"]
+    >>> rank(nn.Linear(10, 10), order=largest).mask(0.9).num_kept
+    10
+    """
 
     def __call__(
         self,

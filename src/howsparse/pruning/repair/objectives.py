@@ -11,7 +11,8 @@ from torch.nn import functional
 from howsparse.errors import InputError
 from howsparse.pruning.repair.passes import undisturbed
 from howsparse.risk.batches import precise
-from howsparse.risk.losses import Loss, SplitLoss, as_loss, weight_of
+from howsparse.risk.counting import weight_of
+from howsparse.risk.losses import Loss, SplitLoss, as_loss
 
 __all__ = ["Distance", "Objective", "distance", "in_two_parts", "with_targets"]
 
