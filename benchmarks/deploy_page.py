@@ -42,45 +42,57 @@ def page(lines: list[Line]) -> str:
     """The page.
 
     Args:
-        lines: records; the last one of each network and batch size counts.
+        lines: records; of each network and batch size those of the last command count.
     """
-    lines = [line for line in lines if line["kind"] == "deploy"]
-    newest = {(line["network"], line["batch"]): line for line in lines}
-    if not newest:
+    groups: dict[tuple[str, int], list[Line]] = {}
+    for line in lines:
+        if line["kind"] == "deploy":
+            key = (line["network"], line["batch"])
+            same = [other for other in groups.get(key, []) if other["made"] == line["made"]]
+            groups[key] = [*same, line]
+    if not groups:
         return HEAD
-    last = list(newest.values())[-1]["made"]
-    text = f"""
+    shown = {key: sorted(same, key=_order)[len(same) // 2] for key, same in groups.items()}
+    text = """
 ## Measured
 
-Made by `{last["command"]}` on this processor: {last["machine"]["processor"]}; the records are in
-`results/deploy.jsonl`. All ways to run a network took turns in one process. Times are medians of a call. *Times
-faster* is beside the fastest dense way of torch. torch's default is MKL; oneDNN is faster on AMD processors, and
+Records are in `results/deploy.jsonl`. All ways to run a network took turns in one process. Times are medians of a call.
+*Times faster* is beside the fastest dense way of torch. torch's default is MKL; oneDNN is faster on AMD processors, and
 fastest with weights in its own layout, which `torch.compile` uses for frozen weights.
 """
-    networks = dict.fromkeys(name for name, _ in newest)
-    return HEAD + text + "".join(_table(name, newest) + _repeats(name, newest, lines) for name in networks)
+    networks = dict.fromkeys(name for name, _ in groups)
+    return HEAD + text + "".join(_table(name, shown) + _repeats(name, groups) for name in networks)
 
 
-def _repeats(network: str, newest: dict[tuple[str, int], Line], lines: list[Line]) -> str:
+def _order(line: Line) -> float:
+    """By how much the fastest sparse way is faster; records without one stay in order."""
+    return _times_faster(line, SPARSE) if SPARSE in line["seconds"] else 0.0
+
+
+def _repeats(network: str, groups: dict[tuple[str, int], list[Line]]) -> str:
     """How far the records of one command differ, where it made several."""
-    found = []
-    for (name, batch), last in newest.items():
-        same = [line for line in lines if (line["network"], line["batch"]) == (network, batch)]
-        same = [line for line in same if line["made"] == last["made"]]
-        if name == network and len(same) > 1 and SPARSE in last["seconds"]:
-            ratios = ", ".join(f"{_times_faster(line, SPARSE):.1f}" for line in same)
-            found.append(f"batch {batch}: {ratios} times faster")
-    return f"\nAll records of this command, *{SPARSE}*: {'; '.join(found)}.\n" if found else ""
+    found = [
+        f"batch {batch}: {', '.join(f'{_order(line):.1f}' for line in same)} times faster"
+        for (name, batch), same in groups.items()
+        if name == network and len(same) > 1
+    ]
+    if not found:
+        return ""
+    return (
+        f"\nThe command ran {network} several times, and the table shows the median. *{SPARSE}*: {'; '.join(found)}.\n"
+    )
 
 
-def _table(network: str, newest: dict[tuple[str, int], Line]) -> str:
-    mine = [line for (name, _), line in newest.items() if name == network]
+def _table(network: str, shown: dict[tuple[str, int], Line]) -> str:
+    mine = [line for (name, _), line in shown.items() if name == network]
     heads = "".join(f" batch {line['batch']} | times faster |" for line in mine)
     rows = [f"| |{heads}", f"|---|{'---|---|' * len(mine)}"]
     for way in mine[0]["seconds"]:
         cells = "".join(_cells(line, way) for line in mine)
         rows.append(f"| {way} |{cells}")
-    return f"\n### {network}\n\n{_about(mine)}\n\n" + "\n".join(rows) + "\n"
+    made = mine[0]["made"]
+    command = f"Made by `{made['command']}` on this processor: {made['machine']['processor']}."
+    return f"\n### {network}\n\n{command} {_about(mine)}\n\n" + "\n".join(rows) + "\n"
 
 
 def _cells(line: Line, way: str) -> str:
