@@ -25,6 +25,8 @@ from benchmarks.fuzz_sandbox import command
 from howsparse.cli import app
 from howsparse.experiments.sweep import jobs_of, load_sweep
 from howsparse.loading import load_weights
+from howsparse.pruning.orders import ORDERS
+from howsparse.pruning.repair import REPAIRS
 from howsparse.records import CaseRecord, Measurement, TrainRecord, read_lines, read_records
 from howsparse.tasks.recipe import check_recipe, load_recipe
 
@@ -70,8 +72,8 @@ _WORDS: dict[str, tuple[str, ...]] = {  # values of options that are neither num
     "held_out": _BATCHES,
     "loss": ("nets:loss", "nets:number", "nets:missing", "cross_entropy", ""),
     "metric": ("accuracy", "perplexity", "", "é"),
-    "order": (*howsparse.pruning.orders.ORDERS, "best", "", "none"),
-    "repair": ("auto", "none", "", "obs", *howsparse.pruning.repair.registry.REPAIRS),
+    "order": (*ORDERS, "best", "", "none"),
+    "repair": ("auto", "none", "", "obs", *REPAIRS),
     "sparsity": ("measured", "predicted", "limit", *_NUMBERS),
     "sparsities": ("0.5", "limit", "predicted", "0.5,0.50", ",", *_NUMBERS),
     "methods": ("dense", "one_shot", "random", "none", "", "dense,dense", "one_shot:x=1", "lottery_ticket:rate=1e-300"),
@@ -240,7 +242,7 @@ def weights(draw: st.DrawFn) -> Attempt:
     return Attempt(call, f"{path} { ({k: (t.dtype, tuple(t.shape)) for k, t in state.items()}) }")
 
 
-_JSON = st.recursive(
+_JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
@@ -256,7 +258,9 @@ _LINES = (
 @st.composite
 def records(draw: st.DrawFn) -> Attempt:
     """A file of records whose lines are changed or damaged, or no records."""
-    line: Any = dict(draw(st.sampled_from(_LINES))) if _LINES and draw(st.integers(0, 3)) else {"kind": "run"}
+    line: Any = {"kind": "run"}
+    if _LINES and draw(st.integers(0, 3)):
+        line = dict(draw(st.sampled_from(_LINES)))
     for name in draw(st.lists(st.sampled_from([*line, "hash", "x"]), max_size=2)):
         line[name] = draw(_JSON)
     line["kind"] = draw(st.sampled_from(_KINDS_OF_RECORDS)) if draw(st.booleans()) else line["kind"]
@@ -265,7 +269,7 @@ def records(draw: st.DrawFn) -> Attempt:
     content = _damaged(draw, json.dumps(line).encode() + b"\n") + draw(
         st.sampled_from((b"", b"\n", b"{", b"\xff", b"[]\n"))
     )
-    shown = draw(st.sampled_from((*("read",) * 5, "table")))
+    shown = draw(st.sampled_from(("read",) * 5 + ("table",)))
 
     def call() -> str | None:
         Path("new.jsonl").write_bytes(content)
@@ -273,7 +277,7 @@ def records(draw: st.DrawFn) -> Attempt:
             return command(["table", "2", "--record", "new.jsonl"])
         read_lines("new.jsonl")
         for model, kind in ((CaseRecord, "run"), (TrainRecord, "train"), (Measurement, "sample")):
-            read_records(model, (kind,), "new.jsonl")  # type: ignore[type-var]
+            read_records(model, (kind,), "new.jsonl")
         return None
 
     return Attempt(call, f"record, {shown}: {content[:300]!r}")
@@ -290,7 +294,7 @@ _TAGS = (
 @st.composite
 def yamls(draw: st.DrawFn) -> Attempt:
     """The file of a sweep, or the fields of a recipe."""
-    task = {"task": draw(st.sampled_from(("digits", "nets:problem", "none", ""))), "recipe": {}}
+    task: dict[str, Any] = {"task": draw(st.sampled_from(("digits", "nets:problem", "none", ""))), "recipe": {}}
     fields: dict[str, Any] = {"tasks": [task], "methods": ["dense"], "sparsities": [0.5], "seeds": 1}
     recipe = load_recipe("digits").model_dump()
     changed = fields if draw(st.booleans()) else recipe
@@ -332,7 +336,10 @@ def documents(draw: st.DrawFn) -> Attempt:
 @st.composite
 def folders(draw: st.DrawFn) -> Attempt:
     """A folder in the place of a model of Hugging Face, or of a task's data."""
-    config = {"model_type": draw(st.sampled_from(("bert", "gpt2", "none", "", None, 3))), "hidden_size": 8}
+    config: dict[str, Any] = {
+        "model_type": draw(st.sampled_from(("bert", "gpt2", "none", "", None, 3))),
+        "hidden_size": 8,
+    }
     config |= {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9, "intermediate_size": 8}
     config |= {
         "architectures": draw(st.sampled_from((["BertForSequenceClassification"], ["Evil"], [], None, [3], "x")))
@@ -420,7 +427,7 @@ def _mark_errors(model: nn.Module) -> None:
                 raise
             raise OwnError from error
 
-    model.forward = forward  # type: ignore[method-assign]
+    model.forward = forward
 
 
 def _odd_batches(draw: st.DrawFn) -> list[tuple[torch.Tensor, torch.Tensor]]:

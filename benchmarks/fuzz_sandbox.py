@@ -185,7 +185,7 @@ def _limits(seconds: int) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds / 2, seconds / 2)
-    faulthandler.dump_traceback_later(8 * seconds, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(8 * seconds, exit=True, file=2)
     try:
         yield
     finally:
