@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,11 +24,12 @@ def test_the_page_is_made_of_the_records() -> None:
 
 def test_the_code_of_the_page_runs(one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    first = nn.Linear(8, 16)
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(16, 3)).eval()
     with torch.no_grad():
-        model[0].weight[4:] = 0.0
+        first.weight[4:] = 0.0
     example = torch.randn(2, 8)
-    names = {"howsparse": howsparse, "model": model, "example": example}
+    names: dict[str, Any] = {"howsparse": howsparse, "model": model, "example": example}
     exec(code, names)
     smaller, faster = names["smaller"], names["faster"]
     assert isinstance(smaller, nn.Module)
