@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,19 +19,33 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     """Read all arrays of a ``.npz`` or ``.safetensors`` file, by name.
 
     Raises:
-        InputError: the file does not exist, is damaged, or has pickled objects.
+        InputError: the file does not exist, is damaged, has pickled objects, or values that are not finite.
     """
     if not path.is_file():
         raise InputError(f"no data file at {path}; correct the path in --data")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(file[name]) for name in file.files}
-    except (ValueError, OSError, TypeError, EOFError, BadZipFile, SafetensorError) as error:
+            return _finite(load_file(path), path)
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+            return _finite({name: torch.from_numpy(file[name]) for name in file.files}, path)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
         kind = "a readable .safetensors file" if path.suffix == ".safetensors" else "an .npz file of plain arrays"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} is not {kind}: {reason}") from error
+
+
+def _finite(arrays: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The arrays themselves.
+
+    Raises:
+        InputError: an array holds a value that is infinite or no number.
+    """
+    for name, array in arrays.items():
+        if array.is_floating_point() and not bool(torch.isfinite(array).all()):
+            raise InputError(f"{path}: array '{name}' has values that are infinite or not a number; remove them")
+    return arrays
 
 
 def train_and_test(arrays: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -26,6 +26,7 @@ __all__ = [
     "refuse_to_overwrite",
     "save_document",
     "save_tensors",
+    "writable_file",
     "write_whole",
 ]
 
@@ -35,22 +36,50 @@ _ABOUT = "howsparse"  # key of a document's header in the metadata of safetensor
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary file beside ``path``, then move the file to ``path`` in one step.
 
-    In a group of processes, only the first writes.
+    In a group of processes, only the first writes. If ``path`` is a link, the file that it leads to is replaced.
+
+    Raises:
+        InputError: ``path`` is something else than a file: a folder, a device, a pipe, or a link to nothing; or it
+            cannot be written, for example because the disk is full.
     """
     if not is_first():
         return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
+    path = writable_file(Path(path))
     try:
-        write(Path(name))
-        with Path(name).open("r+b") as written:  # Windows flushes only what is open for writing
-            os.fsync(written.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:50]}-", suffix=path.suffix[-50:])
+        os.close(handle)
+        try:
+            write(Path(name))
+            with Path(name).open("r+b") as written:  # Windows flushes only what is open for writing
+                os.fsync(written.fileno())
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+        raise InputError(f"cannot write {path}: {reason}; make room for it, or give another file") from error
+
+
+def writable_file(path: Path) -> Path:
+    """The file that is written if ``path`` is given: the path itself, or the file that a link leads to.
+
+    Raises:
+        InputError: ``path`` is a folder, a device, a pipe, a socket, or a link to nothing.
+    """
+    try:
+        if "\0" in str(path):
+            raise InputError("cannot write to a file with a zero byte in its name; give another file")
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to {path.readlink()}, which does not exist; remove the link")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a device, a pipe or a socket, which is not replaced; give the name of a file")
+        return path.resolve() if path.is_symlink() else path
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}; give another file") from error
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -209,7 +208,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"no weights file at {path}; make one with `howsparse train`, or correct the path")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or _is_safetensors(path):
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of unusual pickles; the errors below report what is wrong
@@ -219,13 +218,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} has pickled objects, which could run code, so it is not loaded;"
             " save model.state_dict(), preferably as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is not a readable weights file: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file may raise anything
+        reason = (str(error).splitlines() or ["it is damaged or empty"])[0]
+        raise InputError(f"{path} is not a readable weights file: {reason}") from error
     inner = [state[name] for name in _ENTRIES if name in state] if isinstance(state, dict) else []
     state = inner[0] if len(inner) == 1 and isinstance(inner[0], dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} does not hold a state dict (names to tensors); save model.state_dict()")
     return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file of another suffix is one of safetensors, such as those that ``--output weights.pt`` writes."""
+    with path.open("rb") as file:
+        length, first = int.from_bytes(file.read(8), "little"), file.read(1)
+    return first == b"{" and 0 < length <= path.stat().st_size - 8
 
 
 def load_batches(spec: str, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]]:
@@ -271,11 +278,10 @@ def _load_npz(path: Path, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]
     for name in ("inputs", "targets"):
         if name not in arrays:
             raise InputError(f"{path} has no array '{name}'; it has: {', '.join(arrays) or 'none'}")
-    if len(arrays["inputs"]) != len(arrays["targets"]):
-        raise InputError(
-            f"{path}: {len(arrays['inputs'])} inputs but {len(arrays['targets'])} targets; store equal numbers"
-        )
+    has_test = "test_inputs" in arrays and "test_targets" in arrays
+    for prefix in ("", "test_") if has_test else ("",):
+        check_lengths({name: arrays[name] for name in (f"{prefix}inputs", f"{prefix}targets")}, path)
     pairs = array_batches(arrays["inputs"], arrays["targets"], batch_size)
-    if "test_inputs" not in arrays or "test_targets" not in arrays:
+    if not has_test:
         return pairs, pairs
     return pairs, array_batches(arrays["test_inputs"], arrays["test_targets"], batch_size)

@@ -103,7 +103,7 @@ def test_files_are_checked_before_the_work(
     said = refused("prune", "deploynets:Net", *NET, *FILES, monkeypatch=monkeypatch, capsys=capsys)
     assert said.startswith("howsparse: small.safetensors exists")
     twice = ("prune", "deploynets:Net", *NET, "--output", "p.safetensors", "--deploy", "p.safetensors")
-    assert "p.safetensors is given for two files" in refused(*twice, monkeypatch=monkeypatch, capsys=capsys)
+    assert "--output and --deploy are the same file" in refused(*twice, monkeypatch=monkeypatch, capsys=capsys)
     monkeypatch.setattr("howsparse.cli.deployed.find_spec", lambda name: None)
     arguments = ("prune", "deploynets:Net", *NET, "--output", "p.safetensors", "--onnx", "net.onnx")
     assert "pip install 'howsparse[onnx]'" in refused(*arguments, monkeypatch=monkeypatch, capsys=capsys)
@@ -117,7 +117,8 @@ def test_models_of_hugging_face(
     monkeypatch.chdir(tmp_path)
     saved("bert", tmp_path / "net")
     (batch,) = batches_for("bert", (4,))
-    np.savez(tmp_path / "data.npz", **{name: tensor.numpy() for name, tensor in batch.items()})
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in batch.items()}
+    np.savez(tmp_path / "data.npz", **arrays)
     arguments = (
         "prune",
         "hf:net",

@@ -235,7 +235,7 @@ BAD = [
     (("limit", "mynets:net", "--data", "mynets:odd", "--loss", "mynets:first", "--images", "1"), "cannot be split"),
     (("limit", "mynets:net", "--data", "absent.npz"), "no data file at absent.npz"),
     (("limit", "mynets:net", "--data", "nothing.npz"), "no array 'inputs'"),
-    (("limit", "mynets:net", "--data", "uneven.npz"), "3 inputs but 2 targets"),
+    (("limit", "mynets:net", "--data", "uneven.npz"), "3 inputs, 2 targets"),
     (("limit", "mynets:net", *DATA, "--weights", "wrong.safetensors"), "not a state dict of this model: it lacks"),
     (("limit", "mynets:net", *DATA, "--weights", "shape.safetensors"), "(5, 4) in the file, (16, 4) in the model"),
     (("limit", "mynets:net", *DATA, "--weights", "nan.safetensors"), "'0.weight' has NaN"),

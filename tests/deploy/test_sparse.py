@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import howsparse
 from howsparse.deploy import SparseConv2d, SparseLinear, bytes_of, sparsify
+from howsparse.deploy.chain import SparseSequential, fuse_sequences
 from howsparse.deploy.kernels import DENSE, KERNELS, columns_of, csr_of, dense_of, is_valid, usable
 from howsparse.deploy.semi_structured import is_two_of_four, semi_structured
 from howsparse.errors import InputError
@@ -177,3 +178,60 @@ def test_two_of_four_needs_a_gpu_and_a_mask() -> None:
 
 def test_every_kernel_has_a_name_that_is_known() -> None:
     assert set(DENSE) < set(KERNELS)
+
+
+def chain(kernel: str) -> tuple[nn.Module, nn.Sequential, list[SparseLinear]]:
+    """A dense network, and the same one with sparse layers in a sequence that calls them as one step."""
+    torch.manual_seed(0)
+    layers = [zeroed(nn.Linear(27, 20), 0.8), zeroed(nn.Linear(20, 9), 0.5), zeroed(nn.Linear(9, 4), 0.5)]
+    sparse = [SparseLinear(csr_of(layer.weight, layer.bias)) for layer in layers if isinstance(layer, nn.Linear)]
+    for each in sparse:
+        each.kernels = {1: kernel}
+    dense = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.Dropout(0.5), nn.ReLU(), layers[2])
+    fused = nn.Sequential(nn.Flatten(), sparse[0], nn.ReLU(), sparse[1], nn.Dropout(0.5), nn.ReLU(), sparse[2])
+    fuse_sequences(fused)
+    assert type(fused) is SparseSequential
+    fused.eval()
+    return dense.eval(), fused, sparse
+
+
+@pytest.mark.parametrize("kernel", list(KERNELS))
+def test_sparse_layers_of_a_sequence_run_as_one_step(kernel: str) -> None:
+    dense, fused, _ = chain(kernel)
+    for batch in (1, 5, 1, 3, 0):
+        x = torch.randn(batch, 3, 3, 3)
+        with torch.no_grad():
+            found, again = fused(x), fused(x)
+        assert torch.allclose(found, dense(x), atol=1e-5)
+        assert torch.equal(found, again)
+    for i in range(40):  # many shapes
+        with torch.no_grad():
+            assert fused(torch.randn(i + 1, 27)).shape == (i + 1, 4)
+
+
+def test_a_sequence_takes_new_weights_modules_and_hooks() -> None:
+    dense, fused, sparse = chain("fbgemm")
+    x = torch.randn(5, 27)
+    with torch.no_grad():
+        expected = fused(x)
+        for other in (copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), fused[:]):
+            assert torch.equal(other(x), expected)
+        assert torch.allclose(copy.deepcopy(fused).double()(x.double()).float(), expected, atol=1e-5)
+        other = copy.deepcopy(fused)
+        other(x)
+        other[6].load_state_dict(SparseLinear(csr_of(torch.zeros(4, 9), torch.ones(4))).state_dict())
+        assert torch.equal(other(x), torch.ones(5, 4))
+        other[6] = nn.Identity()
+        assert other(x).shape == (5, 9)
+        calls: list[Tensor] = []
+        handles = [module.register_forward_hook(lambda *a: calls.append(a[2])) for module in (sparse[0], fused[2])]
+        assert torch.allclose(fused(x), expected, atol=1e-6)
+        assert calls[0].min() < 0 <= calls[1].min()  # before the ReLU, and after it
+        for handle in handles:
+            handle.remove()
+        assert torch.equal(fused(x), expected)
+        assert len(calls) == 2
+    assert list(fused.state_dict())[:4] == ["1.rows", "1.columns", "1.values", "1.bias"]
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(fused(x).sum(), x)
+    assert torch.allclose(gradient, torch.autograd.grad(dense(x).sum(), x)[0], atol=1e-5)

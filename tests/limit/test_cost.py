@@ -121,3 +121,13 @@ def test_the_model_stays_as_it_is(model: Counting, batches: Batches) -> None:
     assert model.training
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_small_sample_costs_less_than_all_examples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(20_000, 5, generator=generator), torch.randint(3, (20_000,), generator=generator)
+    model, batches = nn.Linear(5, 3), list(zip(inputs.split(1000), targets.split(1000), strict=True))
+    whole = limit_cost(model, batches, options=LimitOptions(max_products=200))
+    sample = limit_cost(model, batches, options=LimitOptions(max_products=200, sample=1000))
+    assert 4 * sample.graphs < whole.graphs  # of 4,000 examples in place of 20,000, and of a batch
+    assert sample.products == whole.products == 200

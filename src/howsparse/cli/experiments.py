@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from howsparse.cli.app import app
+from howsparse.cli.measuring import write_training
 from howsparse.cli.options import (
     DataOption,
     EpochsOption,
@@ -72,7 +73,6 @@ def train(
     with resumable(folder), epoch_bar(f"training {problem}", loaded.epochs) as show:
         stages = Stages(loaded, seed, Run(folder, on_epoch=show))
         trained = stages.train("dense with l1", model, l1=loaded.l1)
-    save_tensors(model.state_dict(), output)
     ticket = stages.ticket(model, trained.mask)
     result = {
         "problem": loaded.name,
@@ -85,10 +85,8 @@ def train(
         "accuracy": [None if e.accuracy is None else round(e.accuracy, 6) for e in trained.history],
         "weights": str(output),
     }
-    if record is not None:
-        from howsparse.records import TrainRecord, append_record, provenance
-
-        append_record(TrainRecord.model_validate({"made": provenance(), **result}), record)
+    write_training(record, result)
+    save_tensors(model.state_dict(), output)  # last: if the command is stopped before, the same command goes on
     if as_json:
         print_json({"kind": "train", **result})
     else:

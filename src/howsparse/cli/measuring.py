@@ -32,6 +32,7 @@ __all__ = [
     "question_of",
     "show_mask",
     "write_measurement",
+    "write_training",
 ]
 
 
@@ -236,3 +237,15 @@ def write_measurement(path: Path | None, numbers: dict[str, Any]) -> None:
     from howsparse.records import Measurement, append_record, provenance
 
     append_record(Measurement(made=provenance(), **numbers), path)
+
+
+def write_training(path: Path | None, result: dict[str, Any]) -> None:
+    """Append a training to a file of records, unless the same command has done so and was stopped afterwards."""
+    if path is None:
+        return
+    from howsparse.records import TrainRecord, append_record, provenance, read_records
+
+    made = TrainRecord.model_validate({"made": provenance(), **result})
+    known = (record.model_dump(exclude={"made"}) for record in read_records(TrainRecord, ("train",), path))
+    if made.model_dump(exclude={"made"}) not in known:
+        append_record(made, path)

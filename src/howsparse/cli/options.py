@@ -47,9 +47,11 @@ ImagesOption = Annotated[int | None, typer.Option(min=1, help="Number of trainin
 OrderOption = Annotated[
     str, typer.Option("--order", help="Which weights go first: magnitude, wanda, curvature, ...; best tries all.")
 ]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Epochs of each training; default: the problem's.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="Epochs of each training; default: the problem's.")
+]
 L1Option = Annotated[float | None, typer.Option(min=0, help="Strength of the l1 term; default: the problem's.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same bits.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed; the same seed gives the same bits.")]
 FolderOption = Annotated[
     Path, typer.Option(help="Folder that stores trainings, limits and studies, so that none is computed twice.")
 ]

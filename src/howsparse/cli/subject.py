@@ -45,8 +45,9 @@ class DataOptions:
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "population"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value} is not positive; give a number of examples")
+            if value is not None and not 1 <= value < 2**31:
+                wrong = "is not positive" if value < 1 else "is too large"
+                raise InputError(f"--{name.replace('_', '-')} {value} {wrong}; give a number of examples")
 
 
 @dataclass(frozen=True)
@@ -217,12 +218,17 @@ def load_data(spec: str, model: str, network: nn.Module, options: DataOptions) -
     """
     from howsparse.integrations.data import load_hub_data
     from howsparse.integrations.huggingface import hub_folder
-    from howsparse.loading import load_batches
+    from howsparse.loading import load_batches, load_named
+    from howsparse.risk.fitting import check_fits
 
     folder, size = hub_folder(model), options.batch_size
     if folder is not None:
         return load_hub_data(spec, network, folder, size or _HUB_BATCH)
-    return load_batches(spec, size or _BATCH)
+    train, test = load_batches(spec, size or _BATCH)
+    loss = cross_entropy if options.loss is None else load_named(options.loss)
+    for batches in (train,) if test is train else (train, test):
+        check_fits(network, batches, loss, spec)
+    return train, test
 
 
 def _load_network(model: str, data: str | None) -> Any:

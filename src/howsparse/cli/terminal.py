@@ -1,7 +1,9 @@
 """Output of the commands: answers on stdout, progress and warnings on stderr. Also checks of output files."""
 
+import io
 import itertools
 import json
+import os
 import re
 import sys
 import tempfile
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
@@ -27,6 +30,7 @@ __all__ = [
     "folded",
     "free_name",
     "note",
+    "patient_stdout",
     "print_json",
     "progress_bar",
     "resumable",
@@ -41,6 +45,48 @@ __all__ = [
 console = Console(stderr=True)
 
 
+class _PatientStream:
+    """A stream on which writing goes on without an error when nobody reads it any more, as after ``| head``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._forget()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Send to nowhere what is left, so that the files that a command still has to write are written."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def patient_stdout() -> Iterator[None]:
+    """In this context, a closed stdout is no error: the command does the rest of its work."""
+    before = sys.stdout
+    patient: Any = io.StringIO() if before is None else _PatientStream(before)
+    sys.stdout = patient
+    try:
+        yield
+    finally:
+        patient.flush()
+        sys.stdout = before
+
+
 def free_name(path: Path) -> Path:
     """``path`` if it does not exist; else the first of name-2, name-3, ... that does not exist."""
     names = itertools.chain([path], (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2)))
@@ -48,21 +94,23 @@ def free_name(path: Path) -> Path:
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Raise an error if the file exists and ``force`` is False, or if it cannot be written."""
-    from howsparse.files import refuse_to_overwrite
+    """Raise an error if the file exists and ``force`` is False, or if it cannot be written or is no regular file."""
+    from howsparse.files import refuse_to_overwrite, writable_file
 
+    check_writable(writable_file(path))
     refuse_to_overwrite(path, force)
-    check_writable(path)
 
 
 def check_writable(path: Path) -> None:
-    """Raise an error if the file's folder cannot be written to. Commands call this before long work."""
+    """Raise an error if the file or its folder cannot be written to. Commands call this before long work."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        path.exists()  # a name that is too long is an error here
+        folder = next(parent for parent in path.absolute().parents if parent.exists())  # others are made when needed
+        with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise InputError(f"cannot write to {path.parent}: {error.strerror}; choose another folder") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"cannot write to {path.parent}: {reason}; choose another folder") from error
 
 
 def progress_bar() -> Progress:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DENSE", "KERNELS", "Csr", "Product", "columns_of", "csr_of", "dense_of", "is_valid", "usable"]
+__all__ = ["BY_COLUMNS", "DENSE", "KERNELS", "Csr", "Product", "columns_of", "csr_of", "dense_of", "is_valid", "usable"]
 
 Product = Callable[[Tensor], Tensor]
 _SUM = 0  # torch.embedding_bag's number for sums
@@ -97,8 +97,8 @@ def fbgemm(matrix: Csr) -> Product:
     bias = None if matrix.bias is None else matrix.bias[:, None]
 
     def product(x: Tensor) -> Tensor:
-        y = torch.embedding_bag(columns_of(x), columns, rows, False, _SUM, False, values, True)[0]
-        return (y if bias is None else y + bias if y.requires_grad else y.add_(bias)).t()
+        y = torch.embedding_bag(x, columns, rows, False, _SUM, False, values, True)[0]
+        return y if bias is None else y + bias if y.requires_grad else y.add_(bias)
 
     return product
 
@@ -113,9 +113,9 @@ def mkl(matrix: Csr) -> Product:
     column = vector[:, None]
 
     def product(x: Tensor) -> Tensor:
-        if len(x) == 1:
-            return torch.addmv(vector, sparse, x[0])[None]
-        return torch.addmm(column, sparse, columns_of(x)).t()
+        if x.shape[1] == 1:
+            return torch.addmv(vector, sparse, x[:, 0])[:, None]
+        return torch.addmm(column, sparse, x)
 
     return product
 
@@ -129,10 +129,20 @@ def scipy(matrix: Csr) -> Product:
     bias = None if matrix.bias is None else matrix.bias[:, None]
 
     def product(x: Tensor) -> Tensor:
-        y = torch.from_numpy(sparse @ columns_of(x).numpy())
-        return (y if bias is None else y.add_(bias)).t()
+        y = torch.from_numpy(sparse @ x.numpy())
+        return y if bias is None else y.add_(bias)
 
     return product
+
+
+def by_rows(make: Callable[[Csr], Product]) -> Callable[[Csr], Product]:
+    """A kernel for inputs with an example in each row, of one with an example in each column."""
+
+    def made(matrix: Csr) -> Product:
+        product = make(matrix)
+        return lambda x: product(columns_of(x)).t()
+
+    return made
 
 
 def dense(matrix: Csr) -> Product:
@@ -149,12 +159,11 @@ def onednn(matrix: Csr) -> Product:
     return lambda x: linear(x.contiguous(), packed, bias, "none", [], "")
 
 
+BY_COLUMNS: dict[str, Callable[[Csr], Product]] = {"fbgemm": fbgemm, "mkl": mkl, "scipy": scipy}
 KERNELS: dict[str, Callable[[Csr], Product]] = {  # dense ones first: beside them, others are seen to be hopeless
     "dense": dense,
     "onednn": onednn,
-    "fbgemm": fbgemm,
-    "mkl": mkl,
-    "scipy": scipy,
+    **{name: by_rows(make) for name, make in BY_COLUMNS.items()},
 }
 DENSE = ("dense", "onednn")
 

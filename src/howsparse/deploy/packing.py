@@ -35,7 +35,7 @@ def pack_positions(kept: Tensor) -> tuple[int, Tensor]:
     >>> mask = torch.zeros(1000).bool()
     >>> mask[[10, 600]] = True
     >>> pack_positions(mask)[1].numel()
-    4
+    3
     """
     positions = np.flatnonzero(kept.detach().cpu().contiguous().numpy())
     if not len(positions):

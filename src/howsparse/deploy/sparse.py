@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from howsparse.deploy.kernels import DENSE, KERNELS, Csr, Product, csr_of, dense_of, is_valid, usable
+from howsparse.deploy.kernels import BY_COLUMNS, DENSE, KERNELS, Csr, Product, csr_of, dense_of, is_valid, usable
 from howsparse.deploy.timing import seconds_of
 
 __all__ = ["MARGIN", "SparseConv2d", "SparseLinear", "fastest", "is_suitable", "sparse_layer"]
@@ -103,12 +103,20 @@ class SparseLinear(nn.Module):
         """
         if not self.kernels:
             return "mkl" if length == 1 and self.values.device.type == "cpu" else "fbgemm"
+        length = max(1, length)  # of an empty batch too
         return self.kernels[min(self.kernels, key=lambda timed: max(timed / length, length / timed))]
 
     def finish(self) -> None:
         """Stop timing, and forget what only kernels need that were not the fastest."""
         self.tuning, self._ready = False, {}
         self.dense = dense_of(self.matrix) if set(self.kernels.values()) & set(DENSE) else None
+
+    def by_columns(self, x: Tensor) -> Product | None:
+        """The layer for inputs like ``x``, but with examples in columns; None if its kernel does not take them so."""
+        name = self.kernel(len(x))
+        if x.ndim != 2 or self.by_rows or self.tuning or name not in BY_COLUMNS:
+            return None
+        return BY_COLUMNS[name](self.matrix)
 
     def _length(self, x: Tensor) -> int:
         return len(x) if x.ndim == 2 else x.numel() // self.in_features
@@ -207,6 +215,10 @@ class SparseConv2d(SparseLinear):
         self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
         self.padding = _padding(layer)
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
+
+    def by_columns(self, x: Tensor) -> Product | None:
+        """None: images are not matrices."""
+        return None
 
     def _length(self, x: Tensor) -> int:
         return len(x)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from howsparse.errors import UnsuitableNetwork
+from howsparse.errors import InputError, UnsuitableNetwork
 from howsparse.experiments.study import study
 from howsparse.limit.options import Answer
 from howsparse.methods import Run, Sparsity, Stages, Ticket, load_method
@@ -15,9 +15,10 @@ from howsparse.methods.stages import parse_sparsity
 from howsparse.problem import Problem
 from howsparse.records import CaseKey, CaseRecord, provenance, settings_hash
 
-__all__ = ["Case", "Row", "cases", "compare", "find_record", "rows", "run_case", "tables"]
+__all__ = ["MOST_SEEDS", "Case", "Row", "cases", "compare", "find_record", "rows", "run_case", "tables"]
 
 Kind = Literal["method", "run"]
+MOST_SEEDS = 10_000  # a list of more cases would fill the memory
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,13 @@ def cases(methods: Iterable[str], targets: Iterable[Sparsity], seeds: int) -> li
         The cases in the order in which to run them.
 
     Raises:
-        InputError: a method, option or sparsity is not valid.
+        InputError: a method, option, sparsity or number of seeds is not valid.
 
     >>> [case.target for case in cases(["dense", "random"], ["0.9", 0.90], 1)]
     [0.0, 0.9]
     """
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds {seeds} is not between 1 and {MOST_SEEDS:,}; give the number of runs of each case")
     methods, parsed = list(dict.fromkeys(methods)), list(dict.fromkeys(parse_sparsity(target) for target in targets))
     for method in methods:
         load_method(method)

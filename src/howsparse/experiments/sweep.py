@@ -1,5 +1,6 @@
 """Sweeps: runs of problems x methods x sparsities x seeds in several processes or on several machines."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +15,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from howsparse.errors import InputError
-from howsparse.experiments.compare import Case, case_key, cases, find_record, run_case
+from howsparse.experiments.compare import MOST_SEEDS, Case, case_key, cases, find_record, run_case
+from howsparse.experiments.workers import end_with
 from howsparse.limit.options import Answer, LimitOptions
 from howsparse.loading import check_changes, importing_from_here, load_problem
 from howsparse.methods import Run
@@ -60,7 +62,7 @@ class Sweep(_Strict):
     tasks: list[ProblemEntry] = Field(min_length=1, description="what to train")
     methods: list[str] = Field(min_length=1, description="names, with options after a colon")
     sparsities: list[float | str] = Field(min_length=1, description="to prune to: fractions, or limit, predicted")
-    seeds: int = Field(default=1, ge=1, description="runs of each, from seed 0 on")
+    seeds: int = Field(default=1, ge=1, le=MOST_SEEDS, description="runs of each, from seed 0 on")
 
     @property
     def whole(self) -> bool:
@@ -120,13 +122,13 @@ def load_sweep(path: Path) -> Sweep:
     if not path.is_file():
         raise InputError(f"no sweep file at {path}; correct the path")
     try:
-        sweep = Sweep.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        sweep = Sweep.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path}, field '{where}': {first['msg']}") from error
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:  # ValueError: a character that none is
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     for entry in sweep.tasks:
         if ":" in entry.task:
             check_changes(entry.task, entry.recipe)
@@ -182,8 +184,9 @@ def run_jobs(
         if backend == "ray":
             _register_ray(address)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if backend == "loky" else -1))
+        parent = os.getpid() if backend == "loky" else None
         as_they_come = "generator_unordered" if backend != "ray" else "list"  # ray's backend cannot return a generator
-        runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job) for job in jobs)
+        runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job, parent) for job in jobs)
         try:
             yield from runs
         except TerminatedWorkerError as error:
@@ -192,8 +195,15 @@ def run_jobs(
             ) from error
 
 
-def run_job(job: Job) -> CaseRecord:
-    """Run a job and append its record to the file; read the record if the file has it."""
+def run_job(job: Job, parent: int | None = None) -> CaseRecord:
+    """Run a job and append its record to the file; read the record if the file has it.
+
+    Args:
+        job: the run.
+        parent: the process whose worker this is, if it is one: the worker ends with it.
+    """
+    if parent is not None and parent == os.getppid():
+        end_with(parent)
     with importing_from_here():
         problem = _loaded(job.entry.model_dump_json())
         key = case_key(problem, job.case, job.run(), "run" if job.whole else "method")

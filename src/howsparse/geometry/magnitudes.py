@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
 from howsparse.errors import InputError
 from howsparse.geometry.spectra import curvature_scale
@@ -112,7 +112,7 @@ def fixed_point(density_at: Callable[[float], float], magnitudes: Magnitudes, to
 
     if excess(0.0) <= 0:
         return 0.0
-    return float(brentq(excess, 0.0, 1.0, xtol=1e-12, rtol=1e-12))
+    return float(scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-12, rtol=1e-12))
 
 
 def existence_fixed_point(existence_at: Callable[[float], float], num_weights: int, dimensions: float = 1.0) -> float:

@@ -4,8 +4,8 @@ import math
 from typing import Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from howsparse.errors import InputError
 
@@ -210,7 +210,7 @@ def generic_density(
         return minimal_density(eigenvalues, scale / density, masses, factor) - density
 
     smallest = 1e-12
-    return float(brentq(excess, smallest, 1.0, xtol=1e-14)) if excess(smallest) > 0 else 0.0
+    return float(scipy.optimize.brentq(excess, smallest, 1.0, xtol=1e-14)) if excess(smallest) > 0 else 0.0
 
 
 def existence_density(

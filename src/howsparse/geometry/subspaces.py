@@ -14,8 +14,8 @@ the Monte-Carlo checks are in docs/theory.md and docs/negative-curvature.md.
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, minimize_scalar
 
 from howsparse.errors import InputError
 from howsparse.geometry.spectra import check_scale
@@ -60,7 +60,9 @@ def subspace_stiffness(eigenvalues: ArrayLike, density: float, masses: ArrayLike
         return 0.0
     odds = (share - density) / density
     low, high = math.log(float(values.min()) * odds / 2), math.log(float(values.max()) * odds * 2)
-    return math.exp(brentq(lambda k: float(shares @ (values / (values + math.exp(k)))) - density, low, high))
+    return math.exp(
+        scipy.optimize.brentq(lambda k: float(shares @ (values / (values + math.exp(k)))) - density, low, high)
+    )
 
 
 def subspace_loss(eigenvalues: ArrayLike, displacement: ArrayLike, gradient: ArrayLike, density: float) -> float:
@@ -156,7 +158,7 @@ def trust_region_density(eigenvalues: ArrayLike, scale: float, reach: float, mas
         most *= 4
         if most > 1e12 * (scale + float(np.abs(values).max())):
             return 1 - of_s  # only the ball matters
-    return min(1.0, max(1 - of_s, 1 - missing(float(brentq(slope, least, most, xtol=1e-14 * most)))))
+    return min(1.0, max(1 - of_s, 1 - missing(float(scipy.optimize.brentq(slope, least, most, xtol=1e-14 * most)))))
 
 
 def trust_region_loss(
@@ -220,8 +222,10 @@ def _largest_dual(values: Array, d: Array, g: Array, density: float, radius: flo
         return min(1 - kappa**2 * squares / (1 - density), (s - kappa) / spread)
 
     ends = (-30.0, 30.0)
-    first = float(brentq(allowed, *ends)) if allowed(ends[0]) < 0 else ends[0]
-    found = minimize_scalar(lambda at: -dual(at), bounds=(first, ends[1]), method="bounded", options={"xatol": 1e-10})
+    first = float(scipy.optimize.brentq(allowed, *ends)) if allowed(ends[0]) < 0 else ends[0]
+    found = scipy.optimize.minimize_scalar(
+        lambda at: -dual(at), bounds=(first, ends[1]), method="bounded", options={"xatol": 1e-10}
+    )
     return max(-float(found.fun), dual(first))
 
 

@@ -20,6 +20,7 @@ from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.alone import alone
 from howsparse.risk.evaluate import evaluate
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import as_metric
 
@@ -159,6 +160,7 @@ def measure_both(
 
 
 @alone
+@guarded_with_values
 def check_mask(model: nn.Module, mask: Mask, batches: Iterable[Any], loss: Loss = cross_entropy) -> Point:
     """Loss and accuracy of the network under ``mask``. The weights are restored afterwards.
 

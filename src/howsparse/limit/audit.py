@@ -26,6 +26,7 @@ from howsparse.limit.options import Curvature
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk, Hessian
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.shown import Card, Shown
 
@@ -142,6 +143,7 @@ class Audit(Shown):
 
 
 @alone
+@guarded
 def audit(
     model: nn.Module,
     change: Change,

@@ -13,6 +13,7 @@ from howsparse.limit.goal import Point
 from howsparse.limit.measure import Measured, measure
 from howsparse.pruning.orders import ORDERS, Order, OrderFunction
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 
 __all__ = ["OrderComparison", "measure_orders"]
 
@@ -44,6 +45,7 @@ class OrderComparison:
 
 
 @alone
+@guarded
 def measure_orders(
     model: nn.Module,
     batches: Iterable[Any],

@@ -12,6 +12,7 @@ from howsparse.limit.paired import Test
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.prune import pruned
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
 from howsparse.store import digest
@@ -225,6 +226,7 @@ class Certificate(Shown):
 
 
 @alone
+@guarded_with_values
 def network_digest(model: nn.Module, mask: Mask) -> str:
     """Digest of a mask, and of the parameters and buffers of ``model`` with the mask applied.
 

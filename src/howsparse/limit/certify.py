@@ -25,6 +25,7 @@ from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.restoring import restored
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded, guarded_with_values
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.metrics import Metric
 from howsparse.risk.weights import select_weights
@@ -41,6 +42,7 @@ CANDIDATES = (*(round(0.05 * step, 2) for step in range(1, 19)), 0.92, 0.94, 0.9
 
 
 @alone
+@guarded
 def certify(
     model: nn.Module,
     held_out: Iterable[Any],
@@ -103,6 +105,7 @@ def certify(
 
 
 @alone
+@guarded_with_values
 def certify_sequence(
     model: nn.Module,
     held: HeldOut,

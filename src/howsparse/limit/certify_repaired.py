@@ -13,6 +13,7 @@ from howsparse.limit.repaired import Repaired
 from howsparse.progress import Progress
 from howsparse.pruning.network import PrunedNetwork
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 
 __all__ = ["candidates_below", "certify_repaired", "sparsities_to_certify"]
 
@@ -21,6 +22,7 @@ _NEAR = 0.2  # of the distance to the measured sparsity
 
 
 @alone
+@guarded
 def certify_repaired(
     model: nn.Module,
     repaired: Repaired,

@@ -27,6 +27,7 @@ from howsparse.linalg import Block, Operator, Remembered, Spectrum, grow_spectru
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk, Hessian
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.store import Store
@@ -35,6 +36,7 @@ __all__ = ["options_for_sample", "pruning_limit"]
 
 
 @alone
+@guarded
 def pruning_limit(
     model: nn.Module,
     batches: Iterable[Any],

@@ -17,9 +17,9 @@ from howsparse.errors import InputError
 from howsparse.limit.budget import basis_room, plan_budget
 from howsparse.limit.options import LimitOptions
 from howsparse.limit.rates import Clock, rates_of, vector_work, warm_up
+from howsparse.limit.samples import Samples, risk_with_samples
 from howsparse.memory import available_memory
 from howsparse.progress import duration
-from howsparse.risk import EmpiricalRisk
 from howsparse.risk.batches import is_half
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.weights import select_weights
@@ -139,32 +139,42 @@ def limit_cost(
     (64, True)
     """
     options = options or LimitOptions()
-    risk = EmpiricalRisk(model, batches, loss, select_weights(model, options.names))
+    names = select_weights(model, options.names)
+    risk, samples = risk_with_samples(model, batches, loss, names, options.population, options.sample)
     room, flat, lengths = available_memory(risk.device), risk.flat_weights(), risk.lengths
     memory = room // 3 if memory is None else memory
     probes = options.probes_of(risk.num_weights)
-    sampled = options.population is not None and options.population > risk.num_examples
-    planned = plan_budget(options.max_products, probes, sampled).bracket
+    planned = plan_budget(options.max_products, probes, len(samples.ends) > 1).bracket
     steps, storage = basis_room(flat, planned, probes)
+    examples, most, turns = _examples(samples, options.max_products, probes * planned, planned)
     loaded = warm_up(risk.device)
     recovering = options.curvature == "hessian" and isinstance(risk.loss, SplitLoss)  # with the GGN
     rates, work = rates_of(risk, options, recovering, room, clock), vector_work(flat, steps, storage, clock)
     fitting = [total for total in accumulate(lengths) if rates.example * total <= memory]
-    kept = fitting[-1] if fitting and memory > 0 else 0
-    whole, built = kept == risk.num_examples, 2 if recovering else 1
+    kept = min(fitting[-1], most) if fitting and memory > 0 else 0
+    built = 2 if recovering else 1
     passes = rates.graph * (_PASSES * risk.num_examples + built * kept) + built * rates.prepared
-    streamed = rates.graph * (risk.num_examples - kept)
+    streamed = rates.graph * max(0.0, examples - kept)
     return LimitCost(
         products=options.max_products - probes * (planned - steps),
         before=passes + work.prediction - _WITHOUT_STEP * work.step + _SOLVING,
-        each=rates.product * risk.num_examples + rates.fixed + streamed + work.step,
-        graphs=int(rates.example * (kept + (_KEPT if whole else _REBUILT) * max(lengths))),
+        each=rates.product * examples + rates.fixed + streamed + turns * work.step,
+        graphs=int(rates.example * (kept + (_KEPT if kept == most else _REBUILT) * max(lengths))),
         vectors=probes * steps * flat.numel() * storage.itemsize,
         weights=(_VECTORS * flat.element_size() + _INDICES) * flat.numel() + loaded + _in_float32(model),
         example=rates.example,
         longest=max(lengths),
         available=room,
     )
+
+
+def _examples(samples: Samples, products: int, in_bracket: int, steps: int) -> tuple[float, int, float]:
+    """Examples of a product, in the mean and at most; and Lanczos steps on all samples for each step on the base."""
+    above = list(samples.above(steps))
+    base, others = samples.examples[samples.base] * (1 + len(above)), samples.examples[samples.enough]
+    most = samples.examples[max([samples.base, samples.enough, *(i for i, _ in above)])]
+    mean = (in_bracket * base + (products - in_bracket) * others) / products
+    return mean, most, 1 + sum(fewer for _, fewer in above) / steps
 
 
 def _in_float32(model: nn.Module) -> int:

@@ -28,6 +28,7 @@ from howsparse.linalg import Operator, Spectrum, grow_spectrum
 from howsparse.progress import Progress, reporting
 from howsparse.risk import GGN, EmpiricalRisk
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
@@ -85,6 +86,7 @@ class DirectionalLimit(Shown):
 
 
 @alone
+@guarded
 def directional_limit(
     model: nn.Module,
     batches: Iterable[Any],

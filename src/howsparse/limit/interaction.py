@@ -18,6 +18,7 @@ from howsparse.limit.moved import curvature_of, difference_risk, joined_step, lo
 from howsparse.limit.options import Curvature
 from howsparse.pruning.masks import Mask
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["Interaction", "interaction"]
@@ -68,6 +69,7 @@ class Interaction:
 
 
 @alone
+@guarded
 def interaction(
     model: nn.Module,
     first: Change,

@@ -18,6 +18,7 @@ from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import EveryNth, Pieces, batch_length
 from howsparse.risk.fast import fast_convolutions
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.shown import Card
@@ -202,6 +203,7 @@ def measure(
 
 
 @alone
+@guarded_with_values
 def measure_goals(
     model: nn.Module,
     batches: Iterable[Any],

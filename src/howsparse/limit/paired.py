@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 __all__ = ["Test", "betting_p_value", "paired_p_value", "smallest_sample"]
 
@@ -50,7 +50,9 @@ def paired_p_value(lost: int, won: int, num_examples: int, max_drop: float, leve
     """
     spent = _SHARE * level
     changed = lost + won
-    highest = 1.0 if changed == num_examples else float(stats.beta.isf(spent, changed + 1, num_examples - changed))
+    highest = (
+        1.0 if changed == num_examples else float(scipy.stats.beta.isf(spent, changed + 1, num_examples - changed))
+    )
     if highest < max_drop:
         return spent
     return min(1.0, spent + _largest_probability(lost, won, num_examples, max_drop, highest, spent))
@@ -156,12 +158,12 @@ def _probability(observed: float, n: int, max_drop: float, lost: Array, won: Arr
     Returns:
         The probabilities, shape (K,).
     """
-    first = int(stats.binom.ppf(_TAIL, n, won.min()))
-    last = int(stats.binom.isf(_TAIL, n, won.max()))
+    first = int(scipy.stats.binom.ppf(_TAIL, n, won.min()))
+    last = int(scipy.stats.binom.isf(_TAIL, n, won.max()))
     wins = np.arange(max(first, 0), min(last, n) + 1)[:, None]
     most = np.floor(wins + n * max_drop + observed * np.sqrt(n * max_drop + 2 * wins + 1) + 1e-9)
-    few = stats.binom.cdf(most, n - wins, np.minimum(lost / (1 - won), 1.0))
-    inside = np.sum(stats.binom.pmf(wins, n, won) * few, axis=0)
-    outside = stats.binom.cdf(wins[0] - 1, n, won) + stats.binom.sf(wins[-1], n, won)
+    few = scipy.stats.binom.cdf(most, n - wins, np.minimum(lost / (1 - won), 1.0))
+    inside = np.sum(scipy.stats.binom.pmf(wins, n, won) * few, axis=0)
+    outside = scipy.stats.binom.cdf(wins[0] - 1, n, won) + scipy.stats.binom.sf(wins[-1], n, won)
     result: Array = (inside + outside) * _ROUNDING
     return result

@@ -18,6 +18,7 @@ from howsparse.progress import Progress, reporting
 from howsparse.pruning.masks import Mask, check_sparsity, largest, largest_mask
 from howsparse.risk import GGN, EmpiricalRisk
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import select_weights
 from howsparse.shown import Card, Shown
@@ -103,6 +104,7 @@ class Prediction(Shown):
 
 
 @alone
+@guarded
 def predict(
     model: nn.Module,
     batches: Iterable[Any],

@@ -29,6 +29,7 @@ from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.risk import GGN, EmpiricalRisk
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.weights import prunable_weights
 from howsparse.shown import Card, Shown
@@ -110,6 +111,7 @@ class Recoverable(Shown):
 
 
 @alone
+@guarded
 def recoverable(
     model: nn.Module,
     batches: Iterable[Any],
@@ -176,6 +178,7 @@ def recoverable(
 
 
 @alone
+@guarded
 def recovered_loss(
     model: nn.Module,
     mask: Mask,

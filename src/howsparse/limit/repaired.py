@@ -17,6 +17,7 @@ from howsparse.pruning.network import PrunedNetwork
 from howsparse.pruning.orders import ORDERS
 from howsparse.pruning.repair import REPAIRS
 from howsparse.risk.alone import alone_with
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.metrics import Metric
 
@@ -65,10 +66,9 @@ class Repaired:
         refused: why a combination cannot be used for this network, by "order, repair".
         goal: what the pruned network must keep; None if the sparsity was given.
         metric: name of the metric; None if there is none.
-        compared_at: the sparsities at which combinations with a repair were compared: first the orders, then the
-            repairs; empty if only "none" was tried.
+        compared_at: sparsities at which orders, and then repairs, were compared; empty if only "none" was tried.
         network: the best network, after its repair.
-        make: makes the network of the same order and repair at another sparsity. The same sparsity gives the same bits.
+        make: makes the network of the same order and repair at another sparsity; the same sparsity, the same bits.
         kept: networks of this order and repair that were made by the search and meet the goal, by their sparsity.
 
     >>> import torch
@@ -104,6 +104,7 @@ class Repaired:
         return self.best.sparsity
 
 
+@guarded
 def measure_repaired(
     model: nn.Module,
     batches: Iterable[Any],
@@ -125,8 +126,6 @@ def measure_repaired(
     progress: Progress | bool | None = None,
 ) -> Repaired:
     """Find the largest sparsity that meets a goal after a repair, and the order and repair that reach it.
-
-    These networks are made, and no others:
 
     1. The first order that fits is measured without a repair, as `measure` does it.
     2. Halfway from there to 1, every order is compared with the first repair that fits, "layers" for "auto". The best
@@ -185,6 +184,7 @@ def measure_repaired(
         return _result(bench, [*plain, *trials], compared_at)
 
 
+@guarded
 def compare_repairs(
     model: nn.Module,
     batches: Iterable[Any],
@@ -267,7 +267,7 @@ def _result(bench: Bench, trials: list[Trial], compared_at: tuple[float, ...]) -
     make = partial(bench.make, best.order, best.repair)
     kept = {s: each for s, each in bench.kept.items() if (each.order, each.repair) == (best.order, best.repair)}
     network = kept[best.sparsity] if best.sparsity in kept else make(best.sparsity)
-    metric = None if bench.metric is None else bench.metric.name
+    metric = bench.metric.name if bench.metric else None
     table = tuple(
         Combination(t.order, t.repair, t.sparsity, tuple(t.points[s] for s in sorted(t.points)), round(t.seconds, 3))
         for t in ranked

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from howsparse.geometry import absolute_filter
@@ -120,6 +120,6 @@ def stiffness_bounds(spectrum: Spectrum, density: float) -> tuple[float, float]:
             return math.inf
         # Where the stiffness is below the rounding, the lower bound falls to 0 again, so the highest root counts.
         low = next((high - n for n in range(4, _POWERS, 4) if excess(high - n) > 0), None)
-        return 0.0 if low is None else math.exp(brentq(excess, low, low + 4, xtol=1e-11))
+        return 0.0 if low is None else math.exp(scipy.optimize.brentq(excess, low, low + 4, xtol=1e-11))
 
     return root(spectrum.lowest(), upper=False), root(spectrum.gauss(), upper=True)

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, eigh_tridiagonal, solve_banded
-from scipy.optimize import minimize_scalar
 
 __all__ = [
     "Integrand",
@@ -142,8 +141,8 @@ class Tridiagonal:
         last[-1] = self.off_diagonal[-1] ** 2
         try:
             with np.errstate(divide="ignore", over="ignore"):
-                beyond = float(solve_banded((1, 1), bands, last)[-1])
-        except LinAlgError:
+                beyond = float(scipy.linalg.solve_banded((1, 1), bands, last)[-1])
+        except scipy.linalg.LinAlgError:
             return math.inf
         size = float(np.abs(self.diagonal).max() + 2 * np.abs(self.off_diagonal).max())
         return node + beyond if abs(beyond) <= _DWARFS * size else math.inf
@@ -204,7 +203,7 @@ def gauss(tridiagonal: Tridiagonal) -> Rule:
     >>> rule.nodes.round(6).tolist(), rule.masses.round(6).tolist()
     ([0.0, 2.0], [0.5, 0.5])
     """
-    nodes, vectors = eigh_tridiagonal(tridiagonal.diagonal, tridiagonal.off_diagonal[:-1])
+    nodes, vectors = scipy.linalg.eigh_tridiagonal(tridiagonal.diagonal, tridiagonal.off_diagonal[:-1])
     return Rule(np.asarray(nodes, np.float64), np.asarray(vectors[0] ** 2, np.float64))
 
 
@@ -260,7 +259,7 @@ def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
     # Along the family the integral has a single maximum. A coarse search finds its cell, then Brent's method finds it.
     coarse = tridiagonal.family
     best = max(range(len(coarse)), key=lambda i: coarse[i].integrate(f))
-    found = minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda place: -tridiagonal.member(place).integrate(f),
         bounds=(_STRIDE * (best - 1), _STRIDE * (best + 1)),
         method="bounded",

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from howsparse.errors import InputError
@@ -230,4 +230,4 @@ def _least_mean(seen: float, entropy: float) -> float:
         return 1.0
     if seen <= 0 or -math.log1p(-seen) <= entropy:
         return 0.0
-    return float(brentq(excess, 0.0, seen, xtol=1e-14, rtol=1e-12))
+    return float(scipy.optimize.brentq(excess, 0.0, seen, xtol=1e-14, rtol=1e-12))

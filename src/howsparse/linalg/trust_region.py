@@ -18,7 +18,7 @@ References:
 import math
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from howsparse.linalg.quadrature import Rule, Tridiagonal, gauss, gauss_radau
 
@@ -98,6 +98,8 @@ def least_in_ball(rule: Rule, slope: float, radius: float, *, positive: bool = F
         farthest = slope / radius
         # The shift may be many orders of magnitude below the farthest one, so only its relative error counts.
         beyond = float(
-            brentq(lambda b: 1 / length(b) - 1 / radius, 0.0, farthest, xtol=1e-300, rtol=1e-12, maxiter=999)
+            scipy.optimize.brentq(
+                lambda b: 1 / length(b) - 1 / radius, 0.0, farthest, xtol=1e-300, rtol=1e-12, maxiter=999
+            )
         )
     return float(-np.sum(squares / (above + beyond)) / 2 - (floor + beyond) * radius**2 / 2)

@@ -38,6 +38,8 @@ __all__ = [
     "surgeon",
 ]
 
+_LARGEST = 1_000_000  # epochs, rounds, products: more would never end
+
 Method = functools.partial[Ticket]
 
 METHODS: dict[str, Callable[..., Ticket]] = {
@@ -86,7 +88,10 @@ def _option(method: str, text: str, known: dict[str, Any]) -> tuple[str, Any]:
     if key not in known:
         raise InputError(f"{method} has no option '{key}'; it has: {', '.join(known) or 'none'}")
     try:
-        return key, TypeAdapter(known[key]).validate_strings(value)
+        found = TypeAdapter(known[key]).validate_strings(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise InputError(f"option {key} of {method} does not take '{value}': {reason}") from None
+    if isinstance(found, int | float) and abs(found) > _LARGEST:
+        raise InputError(f"option {key} of {method} does not take '{value}': it is at most {_LARGEST:,}")
+    return key, found

@@ -13,6 +13,8 @@ from howsparse.pruning.masks import Mask, magnitude_mask
 
 __all__ = ["lottery_ticket", "prune_in_rounds"]
 
+_LEAST = 0.001  # of the remaining weights; with less, the rounds would not end
+
 
 def lottery_ticket(
     problem: Problem, sparsity: Sparsity, seed: int = 0, run: Run = Run(), *, fraction: float = 0.2, rewind: int = 0
@@ -31,7 +33,7 @@ def lottery_ticket(
         The pruned and trained network.
 
     Raises:
-        InputError: the fraction is outside (0, 1), or ``rewind`` is not an epoch of the problem.
+        InputError: the fraction is below 0.001 or not below 1, or ``rewind`` is not an epoch of the problem.
 
     Source: Frankle and Carbin (2019); Frankle et al. (2020) for rewinding to an early epoch.
 
@@ -41,8 +43,10 @@ def lottery_ticket(
     >>> lottery_ticket(problem, 0.5, fraction=0.4).mask.num_kept
     12
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"fraction {fraction:g} is outside (0, 1); give the fraction of weights that a round removes")
+    if not _LEAST <= fraction < 1:
+        raise InputError(
+            f"fraction {fraction:g} is outside [{_LEAST}, 1); give the fraction of weights that a round removes"
+        )
     if not 0 <= rewind < problem.epochs:
         raise InputError(
             f"rewind {rewind} is outside the problem's {problem.epochs} epochs; give 0 to {problem.epochs - 1}"

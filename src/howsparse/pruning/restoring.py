@@ -1,4 +1,4 @@
-"""A model that comes back as it was: always, or if something fails while it is changed."""
+"""A model that comes back as it was at the end of a context."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-__all__ = ["restored", "unchanged_after_error"]
+__all__ = ["restored"]
 
 
 @contextmanager
@@ -27,31 +27,6 @@ def restored(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-@contextmanager
-def unchanged_after_error(model: nn.Module) -> Iterator[None]:
-    """Restore all parameters and buffers of a model if the context ends with an exception.
-
-    Args:
-        model: any module.
-
-    >>> model = nn.Linear(1, 1, bias=False)
-    >>> before = model.weight.item()
-    >>> try:
-    ...     with unchanged_after_error(model):
-    ...         _ = model.weight.data.fill_(7.0)
-    ...         raise KeyboardInterrupt
-    ... except KeyboardInterrupt:
-    ...     print(model.weight.item() == before)
-    True
-    """
-    restore = _restorer(model)
-    try:
-        yield
-    except BaseException:
-        restore()
-        raise
 
 
 def _restorer(model: nn.Module) -> Callable[[], None]:

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import filelock
 from pydantic import ValidationError
@@ -15,17 +15,23 @@ from howsparse.records.upgrade import upgrade
 
 __all__ = ["append_record", "read_lines", "read_records"]
 
+_BEGINNING = b'{"'  # of every line that is written here
+
 SomeRecord = TypeVar("SomeRecord", bound=Record)
 
 
 def append_record(record: Record, path: str | Path) -> None:
     """Append one line. Several writers on one machine wait for each other.
 
-    In a group of processes, only the first writes.
+    In a group of processes, only the first writes. A last line that was not finished, because its writer was killed,
+    is removed first: its run is not recorded, and is done again.
 
     Args:
         record: the record.
         path: path of the file; its folder is made if it does not exist.
+
+    Raises:
+        InputError: the file ends with an unfinished line that is no record, or cannot be written.
 
     >>> from tempfile import TemporaryDirectory
     >>> from howsparse.records import Measurement, provenance
@@ -37,12 +43,39 @@ def append_record(record: Record, path: str | Path) -> None:
     if not is_first():
         return
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(record.model_dump(mode="json"), allow_nan=False) + "\n"
-    with filelock.FileLock(path.with_name(f".{path.name}.lock")), path.open("a") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_name(f".{path.name}.lock")), path.open("ab") as file:
+            file.write(_repaired_end(path, file) + line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}; make room, or give another file") from error
+
+
+def _repaired_end(path: Path, file: BinaryIO) -> bytes:
+    """What must be written before the next line. An unfinished record at the end of the file is cut off."""
+    whole, _, tail = path.read_bytes().rpartition(b"\n")
+    if not tail.strip():
+        return b""
+    if _is_record(tail):
+        return b"\n"
+    if not _is_unfinished(tail):
+        raise InputError(f"{path} ends with a line that is no record; finish or remove that line")
+    file.truncate(len(whole) + 1 if whole else 0)
+    return b""
+
+
+def _is_unfinished(line: bytes) -> bool:
+    return line.startswith(_BEGINNING[: len(line)]) and not _is_record(line)
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_records(model: type[SomeRecord], kinds: tuple[str, ...], *paths: str | Path) -> list[SomeRecord]:
@@ -97,20 +130,35 @@ def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
     """Lines in the present schema, each with its file and line number."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for path in map(Path, paths):
-        text = path.read_text() if path.exists() else ""
-        for number, line in enumerate(text.splitlines(), 1):
+        lines = _content(path).split(b"\n")
+        for number, line in enumerate(lines, 1):
             where = f"{path}, line {number}"
+            if not line.strip() or (number == len(lines) and _is_unfinished(line)):
+                continue  # an unfinished last line: its writer was killed, or is writing
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}, is not a record: {error.msg}; remove that line") from error
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}, is not a record: {_reason(error)}; remove that line") from error
             if not isinstance(record, dict):
                 raise InputError(f"{where}, is not a record: it is no JSON object; remove that line")
             try:
                 record = upgrade(record)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
-            except (KeyError, TypeError) as error:
-                raise InputError(f"{where}, is not a record: it lacks {error}; remove that line") from error
+            except (KeyError, TypeError, AttributeError, ValueError) as error:  # of no older version either
+                raise InputError(
+                    f"{where}, is not a record: {type(error).__name__}, {_reason(error)}; remove that line"
+                ) from error
             found.setdefault(record.get("hash", where), (where, record))
     return list(found.values())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _reason(error: Exception) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0]

@@ -15,7 +15,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # By id, because a module need not be hashable. An entry goes when its model does, before the id can belong to another.
 _locks: dict[int, threading.RLock] = {}
-_adding = threading.Lock()
 
 
 @contextmanager
@@ -58,9 +57,8 @@ def alone(function: Function) -> Function:
 
 
 def _lock_of(model: nn.Module) -> threading.RLock:
-    key = id(model)
-    with _adding:
-        if key not in _locks:
-            _locks[key] = threading.RLock()
-            weakref.finalize(model, _locks.pop, key, None)
-        return _locks[key]
+    key, made = id(model), threading.RLock()
+    lock = _locks.setdefault(key, made)  # one step for all threads; no other lock that Ctrl-C could leave locked
+    if lock is made:
+        weakref.finalize(model, _locks.pop, key, None)
+    return lock

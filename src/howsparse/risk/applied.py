@@ -1,13 +1,14 @@
 """A function of a model as a module, and the places of its tensors, for `torch.func.functional_call`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from howsparse.risk.batches import is_half
 
-__all__ = ["Applied", "places"]
+__all__ = ["Applied", "in_float32", "kept_entries", "places"]
 
 
 def places(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -32,3 +33,16 @@ class Applied(nn.Module):
 
     def forward(self, function: Callable[[nn.Module, Any], Tensor], batch: Any) -> Tensor:
         return function(self.model, batch)
+
+
+def in_float32(tensor: Tensor) -> Tensor:
+    """A tensor of half precision in float32; any other as it is."""
+    return tensor.float() if is_half(tensor) else tensor
+
+
+def kept_entries(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor | None:
+    """Which entries of all parameters, one after the other, no mask holds at zero; None if none has a mask."""
+    if not any(name in masks for name in parameters):
+        return None
+    kept = (masks.get(name, torch.ones_like(p, dtype=torch.bool)) for name, p in parameters.items())
+    return torch.cat([mask.flatten() for mask in kept])

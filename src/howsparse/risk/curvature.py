@@ -82,10 +82,13 @@ class _Curvature(Operator):
                 total.add_(self.risk.flatten(product(parts)), alpha=weight)
         if own > len(kept):
             with self.risk.standing_in(twice=True) as call:
+
+                def add(part: Any) -> None:
+                    graph = self._graph(call, part, self._convolutions)
+                    total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(part))
+
                 for batch in islice(self.risk.batches, len(kept), own):
-                    graph = self._graph(call, self.risk.on(batch), self._convolutions)
-                    total.add_(self.risk.flatten(graph(parts)), alpha=self.risk.weight_of(batch))
-                    del graph  # before the next one is built, which would double the memory
+                    self.risk.micro_batches.each(self.risk.on(batch), add)
         return sum_(total).div_(sum(self.risk.weights[:count]))
 
     def graph_bytes(self) -> float:
@@ -161,7 +164,10 @@ class _Curvature(Operator):
                     left -= self._graph_bytes * batch_length(batch)
                     if left < 0:
                         break
-                    graph = self._graph(call, self.risk.on(batch), self._convolutions)
+                    try:
+                        graph = self._graph(call, self.risk.on(batch), self._convolutions)
+                    except torch.OutOfMemoryError:
+                        break  # this batch and the others are computed again in each product
                     self._kept.append((graph, self.risk.weight_of(batch)))
         return self._kept
 

@@ -15,11 +15,12 @@ from howsparse.errors import InputError
 from howsparse.matmul import fast_matmul
 from howsparse.parallel import OwnBatches, gathered, sum_, summed
 from howsparse.risk.alone import alone_with
-from howsparse.risk.applied import Applied, places
+from howsparse.risk.applied import Applied, in_float32, kept_entries, places
 from howsparse.risk.batches import batch_length, is_half, move, precise, split_batch
 from howsparse.risk.checks import check_loss, checked_first_batch, studied
 from howsparse.risk.counting import counted_examples, weight_of
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
+from howsparse.risk.micro_batches import MicroBatches
 from howsparse.risk.modes import attributes_kept, evaluation_mode
 from howsparse.risk.weights import torch_masks
 
@@ -67,20 +68,16 @@ class EmpiricalRisk:
         self.model, self.loss = model, as_loss(loss, model)
         self.all_batches, self.batches = batches, OwnBatches(batches)
         self._chosen = studied(model, names)
-        self._leaf_of = {id(p): _float32(p.detach()).requires_grad_() for p in self._chosen.values()}
+        self._leaf_of = {id(p): in_float32(p.detach()).requires_grad_() for p in self._chosen.values()}
         self.leaves = list(self._leaf_of.values())
         self._half = any(is_half(p) for p in model.parameters())
         self._applied = Applied(model)
         self._constants = {
-            name: _float32(t.detach()) for name, t in places(self._applied) if id(t) not in self._leaf_of
+            name: in_float32(t.detach()) for name, t in places(self._applied) if id(t) not in self._leaf_of
         }
         self._leaf_places = [(name, id(t)) for name, t in places(self._applied) if id(t) in self._leaf_of]
-        masks = torch_masks(model)
-        self._kept = (
-            torch.cat([_kept(masks.get(name), p) for name, p in self._chosen.items()])
-            if any(name in masks for name in self._chosen)
-            else None
-        )
+        self._kept = kept_entries(self._chosen, torch_masks(model))
+        self.micro_batches = MicroBatches()
         first = checked_first_batch(self.all_batches)
         with self.standing_in() as call:
             check_loss(partial(call, self.loss, self.on(first)))
@@ -222,9 +219,15 @@ class EmpiricalRisk:
         """
         total = torch.zeros(self.num_weights, device=self.device, dtype=self.leaves[0].dtype)
         with self.standing_in() as call:
+
+            def add(part: Any, of: Any, share: float) -> None:
+                mine = share if part is of else share * self.weight_of(part) / self.weight_of(of)
+                if mine:
+                    slopes = torch.autograd.grad(call(self.loss, part), self.leaves, materialize_grads=True)
+                    total.add_(self.flatten(slopes), alpha=mine)
+
             for batch, share in self.on_device():
-                parts = torch.autograd.grad(call(self.loss, batch), self.leaves, materialize_grads=True)
-                total.add_(self.flatten(parts), alpha=share)
+                self.micro_batches.each(batch, partial(add, of=batch, share=share))
         return sum_(total)
 
     def batch_losses(self, size: int = 128) -> Tensor:
@@ -289,12 +292,3 @@ class EmpiricalRisk:
                     "every label of the data is -100 (ignored), so there is no loss; pass data with labels"
                 )
         return self._sizes
-
-
-def _kept(mask: Tensor | None, parameter: Tensor) -> Tensor:
-    return torch.ones(parameter.numel(), dtype=torch.bool, device=parameter.device) if mask is None else mask.flatten()
-
-
-def _float32(tensor: Tensor) -> Tensor:
-    """A tensor of half precision in float32; any other as it is."""
-    return tensor.float() if is_half(tensor) else tensor

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.risk.loss_protocols import Loss, SplitLoss
 from howsparse.risk.pretrained import check_single_label, reads_labels, shifts_labels
-from howsparse.risk.reading import logits_of, pair_of
+from howsparse.risk.reading import fitting_cross_entropy, logits_of, pair_of
 
 __all__ = [
     "IGNORED",
@@ -109,7 +109,7 @@ class CrossEntropy:
         target = self.targets(batch)
         if isinstance(batch, Mapping) and not len(target):
             return output.sum()
-        return nn.functional.cross_entropy(output, target)
+        return fitting_cross_entropy(output, target)
 
     def count(self, batch: Any) -> int:
         """Number of predictions whose labels count.
@@ -179,7 +179,7 @@ class CrossEntropy:
             The losses, in the order of the predictions.
         """
         target = self.targets(batch)
-        losses = nn.functional.cross_entropy(output, target, reduction="none")
+        losses = fitting_cross_entropy(output, target, reduction="none")
         return losses.flatten() if target.is_floating_point() else losses[target != IGNORED]
 
     def score(self, output: Tensor, batch: Any) -> tuple[int, int]:

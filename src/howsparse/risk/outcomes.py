@@ -16,6 +16,7 @@ from howsparse.parallel import OwnBatches, gathered
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import batch_length, can_split, examples, move
 from howsparse.risk.counting import weight_of
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import CrossEntropy, Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.risk.modes import device_of, evaluation_mode
@@ -56,6 +57,7 @@ class Outcomes:
 
 
 @alone
+@guarded
 def outcomes(
     model: nn.Module,
     batches: Iterable[Any],

@@ -1,13 +1,13 @@
-"""What a loss reads: the logits of a model's output, and the two parts of a batch."""
+"""What a loss reads: the logits of a model's output, the two parts of a batch, and labels that fit the predictions."""
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from howsparse.errors import InputError
 from howsparse.risk.batches import is_half
 
-__all__ = ["logits_of", "pair_of"]
+__all__ = ["fitting_cross_entropy", "logits_of", "pair_of"]
 
 
 def logits_of(output: Any) -> Tensor:
@@ -27,3 +27,12 @@ def pair_of(batch: Any) -> tuple[Tensor, Tensor]:
             f"a batch is a {type(batch).__name__}, not an (input, target) pair; pass a loss(model, batch) that reads it"
         )
     return batch[0], batch[1]
+
+
+def fitting_cross_entropy(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """torch's cross-entropy; labels that do not fit the predictions are an input error."""
+    try:
+        return nn.functional.cross_entropy(output, target, reduction=reduction)
+    except (ValueError, IndexError) as error:
+        shapes = f"labels of shape {tuple(target.shape)} do not fit predictions of shape {tuple(output.shape)}"
+        raise InputError(f"{shapes}: {' '.join(str(error).split())}; give a label for each prediction") from error

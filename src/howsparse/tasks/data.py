@@ -219,7 +219,14 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str, fi
         )
     table = table if first is None else table.select(range(min(first, len(table))))
     rows = table.with_format("numpy")
-    parts = [_stacked(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
+    if not len(table):
+        raise InputError(f"split '{split}' of data set '{source}' has no images")
+    try:
+        parts = [_stacked(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
+        labels = torch.from_numpy(np.asarray(rows[data.label], dtype=np.int64))
+    except (OSError, ValueError, TypeError, SyntaxError, ArithmeticError) as error:  # what decoders of images raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"data set '{source}', split '{split}', has a broken image or label: {reason}") from error
     if len({part.ndim for part in parts}) > 1:
         parts = [_coloured(part) if part.ndim == 3 else part for part in parts]
     if len({(part.dtype, part.shape[1:]) for part in parts}) > 1 or parts[0].dtype != np.uint8:
@@ -233,7 +240,6 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str, fi
         raise InputError(
             f"images of data set '{source}' have {pixels.shape[-1]} channels, the recipe's mean has {len(data.mean)}"
         )
-    labels = torch.from_numpy(np.asarray(rows[data.label], dtype=np.int64))
     return Images(pixels.permute(0, 3, 1, 2).contiguous(), labels, data.mean, data.std)
 
 

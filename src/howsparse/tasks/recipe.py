@@ -56,7 +56,7 @@ class Recipe(_Strict):
     network: str = Field(description="a name in howsparse.tasks.networks.NETWORKS")
     num_weights: int = Field(gt=0, description="prunable weights the network must have")
     data: Data = Field(description="images to train and test on")
-    epochs: int = Field(gt=0, description="number of passes over the training images")
+    epochs: int = Field(gt=0, le=1_000_000, description="number of passes over the training images")
     batch_size: int = Field(default=128, gt=0, description="number of images in a training step")
     learning_rate: float = Field(gt=0, description="learning rate of SGD before the schedule")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")

@@ -25,6 +25,7 @@ from howsparse.pruning.orders.marginal import marginal
 from howsparse.pruning.orders.order import Order, OrderFunction, check_fits
 from howsparse.pruning.orders.random import random
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["ORDERS", "Order", "OrderFunction", "rank"]
@@ -43,6 +44,7 @@ ORDERS: dict[str, OrderFunction] = {
 
 
 @alone
+@guarded
 def rank(
     model: nn.Module,
     order: str | Order | OrderFunction,

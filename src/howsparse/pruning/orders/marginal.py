@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 from howsparse.pruning.masks import Mask
@@ -17,6 +17,7 @@ from howsparse.pruning.prune import pruned
 from howsparse.pruning.scores import magnitude_scores
 from howsparse.risk.batches import FirstExamples
 from howsparse.risk.empirical import EmpiricalRisk
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, SplitLoss, as_loss, cross_entropy
 from howsparse.risk.weights import select_weights
 
@@ -27,6 +28,7 @@ _BANDS = 32  # bands into which a step's weights of a layer are cut
 _CURVATURE_EXAMPLES = 64  # their gradients are taken one by one
 
 
+@guarded_with_values
 def marginal(
     model: nn.Module,
     batches: Iterable[Any] | None = None,
@@ -142,7 +144,7 @@ def _cheapest(costs: dict[str, NDArray[np.float64]], count: int) -> Iterator[tup
         if len(edges):
             sizes = np.diff(edges, append=min(count, len(rises)))
             means = np.add.reduceat(rises[:count], edges) / sizes
-            pace = isotonic_regression(means, weights=sizes).x
+            pace = scipy.optimize.isotonic_regression(means, weights=sizes).x
             bands += [(float(cost), name, int(size)) for cost, size in zip(pace, sizes, strict=True)]
     for _, name, size in sorted(bands, key=lambda band: band[0]):
         if count <= 0:

@@ -12,6 +12,7 @@ from howsparse.errors import InputError
 from howsparse.pruning.repair.passes import Stop, calls, passes, stopping, undisturbed
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import move, precise
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.modes import device_of
 
@@ -21,6 +22,7 @@ Statistics = tuple[Tensor, Tensor]
 
 
 @alone
+@guarded
 def repair_batchnorm(model: nn.Module, batches: Iterable[Any], *, loss: Loss = cross_entropy) -> None:
     """Set the running means and variances of all BatchNorm layers to those of their inputs over the examples.
 

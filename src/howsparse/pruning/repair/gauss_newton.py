@@ -20,12 +20,12 @@ from howsparse.linalg.solve import solve
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.repair.objectives import Objective, distance, in_two_parts, with_targets
 from howsparse.pruning.repair.scaling import Scaled, curvature_scales
-from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import FirstExamples, move
 from howsparse.risk.curvature import GGN
 from howsparse.risk.empirical import EmpiricalRisk
 from howsparse.risk.evaluate import evaluate
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.modes import device_of
 from howsparse.risk.weights import prunable_weights, torch_masks
@@ -49,6 +49,7 @@ class _Job:
 
 
 @alone
+@guarded_with_values
 def repair_globally(
     model: nn.Module,
     mask: Mask,
@@ -112,11 +113,10 @@ def repair_globally(
         near = distance(objective, loss, whole, given)
         given, some = with_targets(near, whole, given), with_targets(near, whole, some)
     job = _Job(mask, _names(model, mask), given, some, near, products, damping)
-    with unchanged_after_error(model):
-        mask.apply_(model)
-        values = [evaluate(model, job.batches, job.loss)[0]]
-        for _ in range(steps):
-            values.append(_step(model, values[-1], job))
+    mask.apply_(model)
+    values = [evaluate(model, job.batches, job.loss)[0]]
+    for _ in range(steps):
+        values.append(_step(model, values[-1], job))
     return tuple(values)
 
 

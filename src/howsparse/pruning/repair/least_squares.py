@@ -30,9 +30,9 @@ from howsparse.pruning.repair.layers import (
 from howsparse.pruning.repair.normal_equations import NormalEquations
 from howsparse.pruning.repair.passes import Pass, Stop, call, calls, first_argument, passes, stopping, undisturbed
 from howsparse.pruning.repair.survey import survey
-from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.alone import alone
 from howsparse.risk.batches import move, precise
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, cross_entropy
 from howsparse.risk.modes import device_of
 from howsparse.risk.weights import torch_masks
@@ -126,13 +126,13 @@ def repair_layers(
     _prune(model, copy.deepcopy(model) if dense is None else dense, _Job(mask, given, ridge, inputs, loss))
 
 
+@guarded_with_values
 def _prune(model: nn.Module, dense: nn.Module, job: _Job) -> None:
     targets = repairable(model, job.mask)
     if not targets:
         raise InputError("the mask has no weight of a linear layer or convolution; use a mask of such layers")
-    with unchanged_after_error(model):
-        job.mask.apply_(model)
-        _in_step(model, dense, targets, job)
+    job.mask.apply_(model)
+    _in_step(model, dense, targets, job)
 
 
 def _check(model: nn.Module, dense: nn.Module | None, ridge: float, inputs: str) -> None:

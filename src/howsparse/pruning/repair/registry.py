@@ -14,8 +14,8 @@ from howsparse.pruning.repair.batchnorm import repair_batchnorm
 from howsparse.pruning.repair.gauss_newton import repair_globally
 from howsparse.pruning.repair.least_squares import repair_layers
 from howsparse.pruning.repair.rounds import repair_rounds
-from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["REPAIRS", "Repair", "as_repair", "continue_repair", "prune_and_repair", "start_of"]
@@ -162,6 +162,7 @@ def start_of(repair: str) -> str | None:
 
 
 @alone
+@guarded_with_values
 def continue_repair(
     model: nn.Module,
     mask: Mask,
@@ -195,11 +196,11 @@ def continue_repair(
     """
     if start_of(repair) is None:
         raise InputError(f"repair '{repair}' does not go on from another one; use prune_and_repair")
-    with unchanged_after_error(model):
-        _STEPS[repair.rpartition("+")[2]](model, mask, list(batches), dense, loss)
+    _STEPS[repair.rpartition("+")[2]](model, mask, list(batches), dense, loss)
 
 
 @alone
+@guarded_with_values
 def prune_and_repair(
     model: nn.Module,
     sparsity: float,
@@ -246,5 +247,4 @@ def prune_and_repair(
     10
     """
     chosen = as_repair(repair)
-    with unchanged_after_error(model):
-        return chosen(model, sparsity, batches, order=order, names=names, loss=loss, seed=seed)
+    return chosen(model, sparsity, batches, order=order, names=names, loss=loss, seed=seed)

@@ -12,8 +12,8 @@ from howsparse.errors import InputError
 from howsparse.pruning.masks import Mask, check_sparsity
 from howsparse.pruning.orders import Order, OrderFunction, rank
 from howsparse.pruning.repair.least_squares import Inputs, repair_layers
-from howsparse.pruning.restoring import unchanged_after_error
 from howsparse.risk.alone import alone
+from howsparse.risk.guard import guarded_with_values
 from howsparse.risk.losses import Loss, cross_entropy
 
 __all__ = ["repair_path", "repair_rounds", "round_sparsities"]
@@ -88,6 +88,7 @@ def repair_path(
 
 
 @alone
+@guarded_with_values
 def repair_rounds(
     model: nn.Module,
     sparsity: float,
@@ -145,8 +146,7 @@ def repair_rounds(
         loss=loss,
         seed=seed,
     )
-    with unchanged_after_error(model):
-        return [*path][-1]
+    return [*path][-1]
 
 
 def _within(kept: Mask, order: Order) -> Order:
