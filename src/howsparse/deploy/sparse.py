@@ -112,7 +112,14 @@ class SparseLinear(nn.Module):
         self.dense = dense_of(self.matrix) if set(self.kernels.values()) & set(DENSE) else None
 
     def by_columns(self, x: Tensor) -> Product | None:
-        """The layer for inputs like ``x``, but with examples in columns; None if its kernel does not take them so."""
+        """The layer for inputs like ``x``, but with examples in columns.
+
+        Args:
+            x: an input of shape ``(n, in_features)``.
+
+        Returns:
+            A product from ``(in_features, n)`` to ``(out_features, n)``; None if the kernel takes no columns.
+        """
         name = self.kernel(len(x))
         if x.ndim != 2 or self.by_rows or self.tuning or name not in BY_COLUMNS:
             return None
@@ -217,7 +224,14 @@ class SparseConv2d(SparseLinear):
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
 
     def by_columns(self, x: Tensor) -> Product | None:
-        """None: images are not matrices."""
+        """Nothing, since images are not matrices.
+
+        Args:
+            x: images.
+
+        Returns:
+            None.
+        """
         return None
 
     def _length(self, x: Tensor) -> int:
