@@ -1,7 +1,7 @@
 """Networks and data at the edge of what has an answer: each answer is right, or refused in one line."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_only_negative_curvature_is_a_wall_or_no_obstacle() -> None:
     model, data = _case()
 
     def concave(model: nn.Module, batch: Any) -> Tensor:
-        return -model.get_parameter("weight").square().sum() + 0 * torch.sum(model(batch[0]))
+        return -cast(Tensor, model.weight).square().sum() + 0 * torch.sum(model(batch[0]))
 
     options: dict[str, Any] = {"tolerance": 1e-3, "loss": concave, "max_products": 32, "progress": False}
     unbounded = howsparse.pruning_limit(model, data, negative="unbounded", **options)
