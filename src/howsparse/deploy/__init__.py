@@ -5,7 +5,8 @@ from howsparse.deploy.compact import Compacted, compact, compacted
 from howsparse.deploy.deployed import DeployedNetwork, load_deployed, save_deployed
 from howsparse.deploy.onnx import Exported, export_onnx
 from howsparse.deploy.semi_structured import semi_structured
-from howsparse.deploy.sparse import SparseConv2d, SparseLinear
+from howsparse.deploy.sparse import SparseLinear
+from howsparse.deploy.sparse_conv import SparseConv2d
 from howsparse.deploy.sparsify import sparsify
 from howsparse.deploy.timing import Latency, bytes_of, latency
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from howsparse.deploy.compact import compacted
 from howsparse.deploy.copies import plain_copy, replace_module
 from howsparse.deploy.kernels import DENSE
-from howsparse.deploy.sparse import MARGIN, SparseLinear, fastest, is_suitable, sparse_layer
+from howsparse.deploy.sparse import MARGIN, SparseLinear, fastest
+from howsparse.deploy.sparse_conv import is_suitable, sparse_layer
 from howsparse.deploy.sparsify import check_batches, sparsify, tune
 from howsparse.deploy.timing import bytes_of, latency, of_batch
 from howsparse.errors import InputError

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from howsparse.deploy.kernels import BY_COLUMNS, DENSE, KERNELS, Csr, Product, csr_of, dense_of, is_valid, usable
+from howsparse.deploy.kernels import BY_COLUMNS, DENSE, KERNELS, Csr, Product, dense_of, is_valid, usable
 from howsparse.deploy.timing import seconds_of
 
-__all__ = ["MARGIN", "SparseConv2d", "SparseLinear", "fastest", "is_suitable", "sparse_layer"]
+__all__ = ["MARGIN", "SparseLinear", "fastest"]
 
 _BUDGET = 0.02  # seconds that a kernel is timed
 _HOPELESS = 4.0  # a kernel that takes so many times as long as another one is timed once
@@ -38,6 +38,7 @@ class SparseLinear(nn.Module):
         by_rows: whether outputs are made contiguous, for networks that view them in another shape.
         tuning: whether an input with a new number of rows is timed with every kernel.
 
+    >>> from howsparse.deploy.kernels import csr_of
     >>> layer = SparseLinear(csr_of(torch.eye(3), torch.ones(3)))
     >>> layer(torch.zeros(2, 3)).tolist()
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
@@ -210,67 +211,6 @@ class SparseLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, sparsity={self.matrix.sparsity:.3f}, kernels={{{used}}}"
 
 
-class SparseConv2d(SparseLinear):
-    """A convolution that holds its nonzero weights as CSR. Images are unfolded, or taken as they are for 1x1.
-
-    Args:
-        layer: a convolution of one group that pads with zeros, the same number on both sides.
-    """
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__(csr_of(layer.weight.flatten(1), layer.bias))
-        self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
-        self.padding = _padding(layer)
-        self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
-
-    def by_columns(self, x: Tensor) -> Product | None:
-        """Nothing, since images are not matrices.
-
-        Args:
-            x: images.
-
-        Returns:
-            None.
-        """
-        return None
-
-    def _length(self, x: Tensor) -> int:
-        return len(x)
-
-    def usable(self) -> list[str]:
-        """Names of the kernels, of which one is torch's convolution.
-
-        Returns:
-            The names.
-        """
-        return [name for name in usable(self.matrix) if name != "onednn"]
-
-    def _make(self, name: str) -> Product:
-        if name in DENSE:
-            assert self.dense is not None
-            weight, bias = self.dense.view(self.out_channels, self.in_channels, *self.kernel_size), self.bias
-            place = (self.stride, self.padding, self.dilation)
-            return lambda x: nn.functional.conv2d(x, weight, bias, *place)
-        return self._unfolded(KERNELS[name](self.matrix))
-
-    def _unfolded(self, multiply: Product) -> Product:
-        size, stride, padding, dilation = self.kernel_size, self.stride, self.padding, self.dilation
-        plain = (size, stride, padding) == ((1, 1), (1, 1), (0, 0))
-
-        def product(x: Tensor) -> Tensor:
-            height, width = (
-                (n + 2 * pad - apart * (k - 1) - 1) // step + 1
-                for n, pad, apart, k, step in zip(x.shape[2:], padding, dilation, size, stride, strict=True)
-            )
-            images = []
-            for image in x.split(1):  # the patches of one image are more likely to fit into the cache
-                patches = image if plain else nn.functional.unfold(image, size, dilation, padding, stride)
-                images.append(multiply(patches.flatten(2)[0].t()).t())
-            return torch.stack(images).view(len(x), -1, height, width)
-
-        return product
-
-
 def fastest(seconds: Mapping[str, float]) -> str:
     """The kernel to take: a sparse one only if it is clearly faster than every dense one.
 
@@ -278,29 +218,3 @@ def fastest(seconds: Mapping[str, float]) -> str:
     ('dense', 'mkl')
     """
     return min(seconds, key=lambda name: seconds[name] * (MARGIN if name in DENSE else 1))
-
-
-def _padding(layer: nn.Conv2d) -> tuple[int, int]:
-    """Padding of each side, also of "same" and "valid"."""
-    if layer.padding == "same":
-        around = [apart * (k - 1) for apart, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return around[0] // 2, around[1] // 2
-    return (0, 0) if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[1])
-
-
-def is_suitable(layer: nn.Module) -> bool:
-    """Whether a layer can be held as CSR by these classes."""
-    if type(layer) is nn.Linear:
-        return True
-    if type(layer) is not nn.Conv2d or layer.groups != 1 or layer.padding_mode != "zeros":
-        return False
-    even = any(apart * (k - 1) % 2 for apart, k in zip(layer.dilation, layer.kernel_size, strict=True))
-    return layer.padding != "same" or not even
-
-
-def sparse_layer(layer: nn.Module) -> SparseLinear:
-    """The sparse layer of a linear layer or a convolution."""
-    if isinstance(layer, nn.Conv2d):
-        return SparseConv2d(layer)
-    assert isinstance(layer, nn.Linear)
-    return SparseLinear(csr_of(layer.weight, layer.bias))

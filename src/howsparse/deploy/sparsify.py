@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from howsparse.deploy.chain import fuse_sequences
 from howsparse.deploy.copies import plain_copy, replace_module
 from howsparse.deploy.kernels import DENSE
-from howsparse.deploy.sparse import SparseLinear, is_suitable, sparse_layer
+from howsparse.deploy.sparse import SparseLinear
+from howsparse.deploy.sparse_conv import is_suitable, sparse_layer
 from howsparse.deploy.timing import called, of_batch
 from howsparse.errors import InputError
 

@@ -145,7 +145,9 @@ def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
                 record = upgrade(record)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
-            except (KeyError, TypeError, AttributeError, ValueError) as error:  # of no older version either
+            except KeyError as error:
+                raise InputError(f"{where}, is not a record: it lacks {error}; remove that line") from error
+            except (TypeError, AttributeError, ValueError) as error:  # of no older version either
                 raise InputError(
                     f"{where}, is not a record: {type(error).__name__}, {_reason(error)}; remove that line"
                 ) from error
