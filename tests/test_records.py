@@ -73,6 +73,14 @@ def test_several_writers_leave_whole_lines(tmp_path: Path) -> None:
         assert [record["line"] for record in records if record["writer"] == writer] == list(range(LINES))
 
 
+def test_a_run_that_two_processes_made_is_recorded_once(tmp_path: Path) -> None:
+    """The worker of a killed sweep may end its run while the sweep that was typed again makes the same run."""
+    path = tmp_path / "runs.jsonl"
+    for run, seconds in (("one", 1), ("two", 2), ("one", 3)):
+        append_record(record_of({"hash": run, "seconds": seconds}), path)
+    assert [line["seconds"] for line in fields_of(path)] == [1, 2]
+
+
 def test_a_writer_waits_until_the_line_before_is_whole(tmp_path: Path) -> None:
     # A system may write a line in pieces; here one does, holding the lock, and another writer comes in between.
     path = tmp_path / "runs.jsonl"

@@ -23,8 +23,9 @@ SomeRecord = TypeVar("SomeRecord", bound=Record)
 def append_record(record: Record, path: str | Path) -> None:
     """Append one line. Several writers on one machine wait for each other.
 
-    In a group of processes, only the first writes. A last line that was not finished, because its writer was killed,
-    is removed first: its run is not recorded, and is done again.
+    A record whose hash the file has is not written again: two processes may have made the same run, for example if a
+    worker of a killed sweep still ended its run. In a group of processes, only the first writes. A last line that was
+    not finished, because its writer was killed, is removed first: its run is not recorded, and is done again.
 
     Args:
         record: the record.
@@ -47,11 +48,18 @@ def append_record(record: Record, path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path.with_name(f".{path.name}.lock")), path.open("ab") as file:
+            if _is_recorded(record, path):
+                return
             file.write(_repaired_end(path, file) + line.encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror}; make room, or give another file") from error
+
+
+def _is_recorded(record: Record, path: Path) -> bool:
+    known = getattr(record, "hash", None)
+    return known is not None and f'"hash": {json.dumps(known)}'.encode() in path.read_bytes()
 
 
 def _repaired_end(path: Path, file: BinaryIO) -> bytes:
@@ -145,12 +153,10 @@ def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
                 record = upgrade(record)
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
-            except KeyError as error:
+            except (KeyError, TypeError) as error:
                 raise InputError(f"{where}, is not a record: it lacks {error}; remove that line") from error
-            except (TypeError, AttributeError, ValueError) as error:  # of no older version either
-                raise InputError(
-                    f"{where}, is not a record: {type(error).__name__}, {_reason(error)}; remove that line"
-                ) from error
+            except (AttributeError, ValueError) as error:  # a field of an older version that holds something else
+                raise InputError(f"{where}, is not a record: {_reason(error)}; remove that line") from error
             found.setdefault(record.get("hash", where), (where, record))
     return list(found.values())
 
