@@ -21,6 +21,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from howsparse.cli import main
 from howsparse.errors import InputError
 
@@ -67,7 +69,10 @@ class Sandbox:
         self.folder.mkdir()
         self._came_from = Path.cwd()
         self._tempdir, tempfile.tempdir = tempfile.tempdir, str(self.root / "tmp")
+        self._environ = dict(os.environ)
         os.environ["MPLCONFIGDIR"] = os.environ["HF_HOME"] = str(self.root / "caches")
+        # datasets reads HF_HOME when it is imported, which another test may have done.
+        self._cache, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, self.root / "caches"
         os.chdir(self.folder)
         fill()
         self._sample = {name: (self.folder / name).read_bytes() for name in self._names()}
@@ -76,6 +81,9 @@ class Sandbox:
     def close(self) -> None:
         os.chdir(self._came_from)
         tempfile.tempdir = self._tempdir
+        datasets.config.HF_DATASETS_CACHE = self._cache
+        os.environ.clear()
+        os.environ.update(self._environ)
         shutil.rmtree(self.root)
 
     def fault(self, attempt: Callable[[], str | None], may_change: frozenset[str] = frozenset()) -> str | None:

@@ -124,7 +124,7 @@ def test_limit_guided_removes_what_the_limits_say(monkeypatch: pytest.MonkeyPatc
         assert options.population == 300
         return SimpleNamespace(sparsity=limit, resolved=True, summary=lambda: summary(limit))
 
-    monkeypatch.setattr("howsparse.methods.stages.pruning_limit", scripted)
+    monkeypatch.setattr("howsparse.methods.limits.pruning_limit", scripted)
     task = small()
     ticket = load_method("limit_guided")(task, 0.8, 0, Run(examples=256, limit=LimitOptions(max_products=77)))
     left = [3232, 2909, 2036, 1293]  # 0.5, 0.45, 0.315 and 0.2 of 6464
@@ -198,7 +198,7 @@ def test_words_mean_the_dense_l1_network(word: Sparsity, tmp_path: Path) -> None
 def test_limits_are_kept_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, run = small(), Run(tmp_path, limit=LimitOptions(max_products=32))
     first = load_method("limit_guided")(task, 0.9, run=run)
-    monkeypatch.setattr("howsparse.methods.stages.pruning_limit", None)
+    monkeypatch.setattr("howsparse.methods.limits.pruning_limit", None)
     second = load_method("limit_guided")(task, 0.9, run=run)
     assert first.history == second.history
     with pytest.raises(TypeError):  # other limits are asked for

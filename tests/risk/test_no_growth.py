@@ -32,5 +32,5 @@ def test_products_leave_nothing_in_memory(matrix: type[Hessian | GGN], memory: i
         size_after, objects_after = held()
     finally:
         tracemalloc.stop()
-    assert size_after - size < 20_000
+    assert size_after - size < 50_000  # bytes; a tensor that each product leaves would take ten times that
     assert objects_after - objects < 100
