@@ -14,6 +14,7 @@ from howsparse.risk.derivatives import Convolution, Passes, convolved, rectified
 
 __all__ = ["Convolutions", "suitable"]
 
+_SINCE = (2, 13)  # the release of torch that these derivatives were tested with; 2.6 crashed in them
 _DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 _RELUS = (functional.relu, torch.relu, Tensor.relu)
 
@@ -147,11 +148,13 @@ class Convolutions(TorchFunctionMode):
 
 
 def suitable(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Convolutions]:
-    """The kinds of convolutions for a network, quickest first; none for a network without convolutional layers.
+    """The kinds of convolutions for a network, quickest first; none without convolutional layers, or in an old torch.
 
     On a CPU, channels last is quicker for both networks of docs/product.md: oneDNN, which computes float32 there,
     reorders other images before and after each convolution.
     """
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SINCE:
+        return []
     layers = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     last = device.type == "cpu" and dtype == torch.float32 and any(isinstance(layer, nn.Conv2d) for layer in layers)
     return [*([Convolutions(channels_last=True)] if last else []), *([Convolutions()] if layers else [])]
