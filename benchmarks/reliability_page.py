@@ -63,7 +63,7 @@ _PROMISES = (
         ", fuzzed",
     ),
     (
-        "A command that was killed gives the same bits when it is typed again, and leaves no process, no shared memory,"
+        "`train` that was killed gives the same bits when it is typed again, and leaves no process, no shared memory,"
         " no temporary file and no record twice",
         "`tests/experiments/test_sweep.py`, `tests/cli/test_cli_run.py`; by `python -m benchmarks.kills`",
         ", killed",
