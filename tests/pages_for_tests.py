@@ -1,7 +1,12 @@
 """The code blocks of the README and of the pages in docs/."""
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -30,3 +35,16 @@ def write_network(folder: Path) -> str:
     assert module.startswith("# my_net.py")
     (folder / "my_net.py").write_text(module)
     return training
+
+
+@contextmanager
+def tutorial_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in a folder that has the tutorial's module and its trained checkpoint."""
+    training = write_network(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("COLUMNS", "120")
+    sys.modules.pop("my_net", None)
+    exec(training, {})
+    yield
+    sys.modules.pop("my_net", None)

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 
 import howsparse
 from cli_for_tests import run
-from pages_for_tests import DOCS, blocks, write_network
+from pages_for_tests import DOCS, blocks, tutorial_folder
 
 PAGE = "docs/measure.md"
 
@@ -34,14 +33,8 @@ def numbers_and_words(text: str) -> tuple[list[float], list[str]]:
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A working directory with the tutorial's module and checkpoint; the Python blocks of the page."""
-    training = write_network(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    sys.modules.pop("my_net", None)
-    exec(training, {})
-    yield blocks(PAGE, "python")
-    sys.modules.pop("my_net", None)
+    with tutorial_folder(tmp_path, monkeypatch):
+        yield blocks(PAGE, "python")
 
 
 def test_the_commands_print_what_the_page_shows(

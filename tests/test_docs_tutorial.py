@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 
 import howsparse
 from cli_for_tests import run
-from pages_for_tests import DOCS, blocks, commands, write_network
+from pages_for_tests import DOCS, blocks, commands, tutorial_folder
 
 PAGE = "docs/tutorial.md"
 
@@ -26,14 +25,8 @@ pytestmark = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with the tutorial's module and checkpoint."""
-    training = write_network(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    sys.modules.pop("my_net", None)
-    exec(training, {})
-    yield tmp_path
-    sys.modules.pop("my_net", None)
+    with tutorial_folder(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def words(line: str) -> str:

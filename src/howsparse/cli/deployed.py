@@ -1,21 +1,21 @@
 """What `howsparse prune` writes besides the weights, and what pruning brought on this machine."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from howsparse.cli.subject import Subject
-from howsparse.cli.terminal import check_output, note
+from howsparse.cli.terminal import note
 from howsparse.errors import InputError
 
 if TYPE_CHECKING:
     from howsparse.deploy.gain import Gain
     from howsparse.pruning.masks import Mask
 
-__all__ = ["DeployOptions", "measure_gain", "write_onnx"]
+__all__ = ["DeployOptions", "example_of", "measure_gain", "write_onnx"]
 
 _BATCH = 32
 
@@ -32,25 +32,12 @@ class DeployOptions:
         default=None, metadata={"help": "Also write the network without dead units as ONNX, checked by onnxruntime."}
     )
 
-    def check(self, others: Sequence[Path], force: bool) -> None:
-        """Check before long work that the files can be written.
-
-        Args:
-            others: the other files that the command writes.
-            force: whether existing files are replaced.
+    def check(self) -> None:
+        """Check before long work that the packages are there.
 
         Raises:
-            InputError: a file exists and ``force`` is False, its folder cannot be written to, or two have one path.
             ModuleNotFoundError: a package for ONNX is not installed.
         """
-        written = list(others)
-        for path in (self.deploy, self.onnx):
-            if path is None:
-                continue
-            check_output(path, force)
-            if path in written:
-                raise InputError(f"{path} is given for two files; choose a path for each")
-            written.append(path)
         for package in ("onnx", "onnxscript", "onnxruntime") if self.onnx is not None else ():
             if find_spec(package) is None:
                 raise ModuleNotFoundError(f"No module named '{package}'", name=package)
@@ -68,7 +55,7 @@ def write_onnx(subject: Subject, path: Path, force: bool) -> InputError | None:
     from howsparse.deploy.onnx import export_onnx
 
     try:
-        example = _example(subject)
+        example = example_of(subject)
         found = compacted(subject.model, example)
         if found.weights_after < found.weights_before:
             note(found.sentence)
@@ -100,13 +87,13 @@ def measure_gain(
         save_deployed(subject.model, path, mask, network=subject.name, evidence=evidence, force=force)
         sizes = {"file_before": _num_bytes(output), "file_after": path.stat().st_size}
     try:
-        return gain(subject.model, _example(subject), **sizes, batch=_BATCH)
+        return gain(subject.model, example_of(subject), **sizes, batch=_BATCH)
     except (InputError, RuntimeError, TypeError, ValueError) as error:
         note(f"what pruning brought is not measured: {str(error).splitlines()[0]}")
         return None
 
 
-def _example(subject: Subject) -> Any:
+def example_of(subject: Subject) -> Any:
     """The network's input for the first test batch."""
     from howsparse.deploy.gain import inputs_of
     from howsparse.risk.batches import move

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from howsparse.cli.app import app
+from howsparse.cli.deployed import example_of
 from howsparse.cli.measuring import write_measurement
 from howsparse.cli.options import (
     DataOption,
@@ -51,7 +52,7 @@ def bench(
     sizes = check_batches(_sizes(batches))
     subject = load_subject(model, weights, data, parts)
     note("timing every layer with every kernel; other programs that run now make the times wrong")
-    found = timed(subject.model, input_of(next(iter(subject.test))), sparsity=sparsity, batches=sizes)
+    found = timed(subject.model, example_of(subject), sparsity=sparsity, batches=sizes)
     numbers = {
         "threads": found.threads,
         "compaction": found.compaction,
@@ -73,17 +74,6 @@ def show(found: "Benched") -> None:
 
     show_table(layers_table(found))
     show_lines(str(found).splitlines())
-
-
-def input_of(batch: object) -> object:
-    """The input of the network in a batch: without the labels.
-
-    >>> input_of(([1, 2], [0, 1]))
-    [1, 2]
-    """
-    if isinstance(batch, dict):
-        return {name: value for name, value in batch.items() if name not in ("labels", "label")}
-    return batch[0] if isinstance(batch, tuple | list) else batch
 
 
 def _sizes(batches: str) -> list[int]:

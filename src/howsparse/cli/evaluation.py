@@ -31,7 +31,7 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.subject import DataOptions, GoalOptions, load_data, load_subject
-from howsparse.cli.terminal import check_output, note, print_json, show_next, show_table, show_text, stage_bars
+from howsparse.cli.terminal import note, print_json, show_next, show_table, show_text, stage_bars
 from howsparse.errors import InputError
 
 
@@ -55,8 +55,6 @@ def measure(
     from howsparse.report.measured import measured_sentence, measured_table, orders_table, plot_measured
     from howsparse.report.plots import save_figure
 
-    if plot is not None:
-        check_output(plot, force)
     orders = orders_named(order)
     subject = load_subject(model, weights, data, parts)
     began = time.perf_counter()
@@ -105,8 +103,6 @@ def certify(
     """Prove on held-out data how many weights can go: the accuracy on unseen data drops by at most so much."""
     from howsparse.report.measured import certificate_table
 
-    if output is not None:
-        check_output(output, force)
     orders_named(order)
     subject = load_subject(model, weights, data, parts)
     question = question_of(subject, goals, loss_bound, confidence)
@@ -156,8 +152,6 @@ def audit(
     from howsparse.report.audit import audit_table, plot_audit
     from howsparse.report.plots import save_figure
 
-    if plot is not None:
-        check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
     changed = read_change(change, subject.model)
     began = time.perf_counter()

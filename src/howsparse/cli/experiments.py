@@ -25,8 +25,6 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.terminal import (
-    check_output,
-    check_writable,
     note,
     print_json,
     progress_bar,
@@ -67,7 +65,6 @@ def train(
     from howsparse.loading import load_problem
     from howsparse.methods import Run, Stages
 
-    check_output(output, force)
     loaded = load_problem(problem, data, **given(epochs=epochs, l1=l1, proximal=proximal))
     model = loaded.initial(seed)
     with resumable(folder), epoch_bar(f"training {problem}", loaded.epochs) as show:
@@ -179,7 +176,6 @@ def sweep(
     if backend not in ("loky", "dask", "ray"):
         raise InputError(f"--backend '{backend}' is not known; use loky, dask or ray")
     wanted = jobs_of(load_sweep(file), record, folder)
-    check_writable(record)
     results: list[CaseRecord] = []
     with resumable(record), progress_bar() as bar:
         row = bar.add_task(str(file), total=len(wanted))
@@ -222,7 +218,6 @@ def run(
 
     (case,) = (replace(case, seed=seed) for case in cases([method], sparsity_list(sparsity), 1))
     loaded = load_problem(problem, data, **given(epochs=epochs))
-    check_writable(record)
     with resumable(folder), stage_bars() as show:
 
         def on_epoch(stage: str, epoch: "Epoch") -> None:

@@ -88,8 +88,6 @@ def limit(
     force: ForceOption = False,
 ) -> None:
     """Compute the pruning limit of a trained network by its curvature, and measure what pruning reaches."""
-    if plot is not None:
-        check_output(plot, force)
     subject = load_subject(model, weights, data, parts)
     say_limit(subject, options, keep)
     answer = subject.assess(replace(options, seed=seed), keep, directional)

@@ -94,10 +94,8 @@ def prune(
     """
     target = parse_target(sparsity)
     check_prune_options(target, max_drop, order, certificate, repairs)
-    outputs = [output] if mask is None else [output, mask]
-    for path in outputs:
-        check_output(path, force)
-    files.check(outputs, force)
+    check_output(output, force)  # also if it is the folder of a model
+    files.check()
     subject = load_subject(model, weights, data, parts)
     goals = GoalOptions(max_drop, None if options.tolerance is None else str(options.tolerance))
     if repairs.repair is not None:

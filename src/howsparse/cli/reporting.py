@@ -23,7 +23,7 @@ from howsparse.cli.options import (
     with_dataclass_options,
 )
 from howsparse.cli.subject import DataOptions, GoalOptions, Subject, load_data, load_subject
-from howsparse.cli.terminal import check_output, note, resumable, show_text, stage_bars
+from howsparse.cli.terminal import note, resumable, show_text, stage_bars
 from howsparse.errors import InputError
 from howsparse.limit.options import LimitOptions
 from howsparse.records.origin import portable_command
@@ -65,7 +65,6 @@ def report(
     from howsparse.report.page_text import sentence
 
     check_page(output, force)
-    check_output(output, force)
     subject = load_subject(model, weights, data, parts)
     goal = goal_for(subject, GoalOptions(max_drop, None if options.tolerance is None else str(options.tolerance)))
     held = None if held_out is None else _held_out(subject, model, held_out, goal, confidence, parts)

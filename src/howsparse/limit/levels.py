@@ -97,7 +97,7 @@ class Shift:
     @property
     def relative_error(self) -> float:
         """The error of the factor, as a part of it."""
-        return math.expm1(min(self.error, _LARGEST_ERROR))
+        return math.expm1(self.error)
 
     def __add__(self, other: "Shift") -> "Shift":
         return Shift(self.value + other.value, self.error + other.error)
@@ -129,7 +129,7 @@ def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
             total += step.shift
     left = math.log2(sampling.population / chain[-1].examples)
     total = total + _continued(found, left).shift if left > 0 else total
-    return Shift(total.value, _CAUTION * total.error)
+    return Shift(total.value, min(_CAUTION * total.error, _LARGEST_ERROR))
 
 
 def data_drift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> float:

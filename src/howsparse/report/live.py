@@ -193,7 +193,7 @@ def _shifts(limit: PruningLimit, sampling: Sampling, tolerances: tuple[float, fl
     return {
         "at": short(np.log(at)),
         "value": short(np.array([shift.value for shift in found])),
-        "error": short(np.array([min(shift.error, 20.0) for shift in found])),
+        "error": short(np.array([shift.error for shift in found])),
     }
 
 
