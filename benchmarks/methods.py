@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from howsparse.experiments.compare import Row, rows
+from howsparse.experiments.summary import Row, rows
 from howsparse.files import write_whole
 from howsparse.paper.numbers import paper_tasks
 from howsparse.records import AnswerRecord, CaseRecord, read_records

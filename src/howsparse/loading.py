@@ -96,14 +96,14 @@ def load_named(spec: str) -> Any:
 
 
 def call_if_function(spec: str, thing: Any) -> Any:
-    """What a named function or class gives when it is called without arguments; anything else as it is.
+    """Call a named function or class without arguments, and return the result; return any other object as it is.
 
     Args:
         spec: the name, for messages.
         thing: what the name stands for.
 
     Raises:
-        InputError: it needs arguments.
+        InputError: the function or class needs arguments.
     """
     if not callable(thing):
         return thing
@@ -132,7 +132,7 @@ def check_weights(model: str, weights: Path | None) -> None:
     """Check that there is a file of weights for a network that ``howsparse train`` trains.
 
     Raises:
-        InputError: none is given, or there is none.
+        InputError: no file is given, or it does not exist.
     """
     if weights is None:
         raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
@@ -172,7 +172,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _keeps_value(given: torch.dtype, own: torch.dtype) -> bool:
-    """Whether numbers of one type are, up to rounding, numbers of another one: complex and quantised ones are not."""
+    """Whether a conversion between two types keeps numbers up to rounding: not for complex or quantised types."""
     return given == own or (given.is_floating_point == own.is_floating_point and not given.is_complex)
 
 
@@ -192,7 +192,7 @@ def read_change(path: Path, model: nn.Module) -> Mask | dict[str, Tensor]:
 
 
 def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under the model's names, if these differ by a wrapper's prefix alone."""
+    """The state dict under the model's names, if the names differ only by a wrapper's prefix."""
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in expected):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -229,7 +229,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file of another suffix is one of safetensors, such as those that ``--output weights.pt`` writes."""
+    """Whether a file is safetensors in spite of its suffix, as ``--output weights.pt`` writes it."""
     with path.open("rb") as file:
         length, first = int.from_bytes(file.read(8), "little"), file.read(1)
     return first == b"{" and 0 < length <= path.stat().st_size - 8

@@ -22,7 +22,7 @@ _shown: list[str] = []  # the stages of the bars on the screen; rich cannot show
 
 
 def is_watched(console: "Console | None" = None) -> bool:
-    """Whether somebody sees stderr now: it is a terminal, or the output of a notebook.
+    """Whether a person can see stderr: whether it is a terminal, or the output of a notebook.
 
     Args:
         console: a console of rich on stderr; by default a new one.
@@ -130,7 +130,7 @@ def work_ahead(stage: str, total: int, seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that a person would use.
+    """A time as text, in a suitable unit.
 
     >>> duration(42.0), duration(1200.0), duration(5400.0)
     ('42 seconds', '20 minutes', '1.5 hours')

@@ -100,7 +100,7 @@ def certify(
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Prove on held-out data how many weights can go: the accuracy on unseen data drops by at most so much."""
+    """Prove on held-out data how many weights can go while the accuracy on unseen data drops by at most --max-drop."""
     from howsparse.report.measured import certificate_table
 
     orders_named(order)

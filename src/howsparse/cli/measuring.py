@@ -46,7 +46,7 @@ def measure_subject(
 ) -> "OrderComparison":
     """Measure orders on the subject's test data (or ``batches``), with progress on stderr.
 
-    ``held_out`` are batches to certify on afterwards; they are not read here, but the time that they take is said.
+    ``held_out`` are batches to certify on afterwards. They are not read here; the printed estimate includes their time.
     """
     from howsparse.limit.best import measure_orders
     from howsparse.risk.losses import as_loss
@@ -91,7 +91,7 @@ def orders_named(order: str) -> tuple[str, ...]:
 
 
 def goal_for(subject: Subject, goals: GoalOptions) -> "Goal":
-    """What the pruned network must keep; by default a point of the metric, if the subject's loss has one.
+    """What the pruned network must keep. By default the metric, if there is one, may drop by one point.
 
     Raises:
         InputError: a value is not valid.
@@ -106,7 +106,7 @@ def question_of(subject: Subject, goals: GoalOptions, loss_bound: float | None, 
     """What is to be certified.
 
     Raises:
-        InputError: a value is not valid, or the goal is one that cannot be certified.
+        InputError: a value is not valid, or the goal cannot be certified.
     """
     from howsparse.limit.sequence import Question, check_confidence
 
@@ -240,7 +240,7 @@ def write_measurement(path: Path | None, numbers: dict[str, Any]) -> None:
 
 
 def write_training(path: Path | None, result: dict[str, Any]) -> None:
-    """Append a training to a file of records, unless the same command has done so and was stopped afterwards."""
+    """Append a training to a file of records, unless an earlier, stopped call of the same command has appended it."""
     if path is None:
         return
     from howsparse.records import TrainRecord, append_record, provenance, read_records

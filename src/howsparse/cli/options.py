@@ -102,7 +102,7 @@ def with_dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(field: Field[Any], kind: Any) -> inspect.Parameter:
-    """A field as an option. The type of choices is str, because the dataclass checks them with a one-line message."""
+    """A field as an option. A choice has the type str, because the dataclass checks it with a one-line message."""
     assert field.default is not MISSING
     plain = str if get_origin(kind) is Literal else kind
     annotation = Annotated[plain, typer.Option(help=field.metadata["help"])]  # type: ignore[valid-type]

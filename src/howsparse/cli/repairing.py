@@ -61,10 +61,10 @@ class Found:
 
     Attributes:
         repaired: the best order and repair, and all that was tried.
-        network: the network to write: the certified one, else the measured one.
+        network: the network to write: the certified one if there is one, else the measured one.
         certificate: the certificate; None if none was made.
         reason: why no certificate was made; None if there is one.
-        choose: the batches that chose.
+        choose: the batches that chose order, repair and sparsity.
         seconds: time of all this, and time of the processor.
     """
 
@@ -157,7 +157,7 @@ def _since(began: tuple[float, float]) -> tuple[float, float]:
 def _data(
     subject: Subject, goals: GoalOptions, options: RepairOptions, held_out: Iterable[Any] | None
 ) -> "tuple[Iterable[Any], HeldOut | None, str | None]":
-    """The data that choose, the held-out data, and why there are none of these."""
+    """The data that choose, the held-out data, and the reason if there are no held-out data."""
     from howsparse.limit.held_out import check_held_out
 
     goal_for(subject, goals)  # its mistakes are errors, with or without a certificate
@@ -192,7 +192,7 @@ def _certified(subject: Subject, found: "Repaired", held: "HeldOut") -> "tuple[C
 
 @contextmanager
 def _watched(networks: int) -> Iterator[dict[str, Any]]:
-    """Options with which the library shows its progress, and says how long networks take once the first was timed."""
+    """Options with which the library shows its progress, and prints how long networks take after the first is timed."""
     last, said = time.perf_counter(), False
 
     def on_point(order: str, repair: str, point: "Point") -> None:

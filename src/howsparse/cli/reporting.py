@@ -85,8 +85,8 @@ def compute(
 ) -> "tuple[PruningLimit, Measured, Measured]":
     """The limit of a subject, and its measured curves on the test data and on the data of the limit.
 
-    If a drop of the metric is allowed, the limit is for the rise of the loss that was measured at this drop, if there
-    is one. So all answers are about the same when the page opens.
+    If a drop of the metric is allowed, the tolerance of the limit is the rise of the loss that was measured at this
+    drop, if the loss rises. So all answers are about the same goal when the page opens.
     """
     from howsparse.limit.compute import pruning_limit
     from howsparse.limit.goal import Goal

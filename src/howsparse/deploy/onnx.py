@@ -1,4 +1,4 @@
-"""`export_onnx`: a network as an ONNX file for batches of any size, checked against torch before it is there."""
+"""`export_onnx`: write a network as an ONNX file for batches of any size, and check it against torch first."""
 
 import io
 import logging
@@ -69,6 +69,12 @@ def export_onnx(
     Raises:
         InputError: the file exists and ``force`` is False, the network cannot be exported, or its outputs differ.
         ModuleNotFoundError: onnx, onnxscript or onnxruntime is not installed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     exported = export_onnx(nn.Linear(3, 2), torch.ones(4, 3), f"{folder}/net.onnx")
+    >>> exported.batches, exported.error < 1e-6
+    ((1, 4, 5), True)
     """
     path = Path(path)
     refuse_to_overwrite(path, force)
@@ -98,7 +104,7 @@ def export_onnx(
 
 
 def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The ONNX program of a network, whose batch size is free."""
+    """The ONNX program of a network, for any batch size."""
     batch = torch.export.Dim("batch")
     length = batch_length((args, kwargs))
 
@@ -159,7 +165,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 @contextmanager
 def _without_cache(model: nn.Module) -> Iterator[None]:
-    """Generating models of Hugging Face return no cache beside their outputs."""
+    """In this context, generating models of Hugging Face do not return their cache."""
     config: Any = getattr(model, "config", None)
     before = getattr(config, "use_cache", None)
     if before is None:
@@ -179,7 +185,7 @@ def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _reason(error: BaseException) -> str:
-    """The line of an error that says most: of torch's, the cause's first line."""
+    """The most useful line of an error: the first line of its first cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""What a model of transformers expects of its data: the task, the names, the range and the length of its inputs."""
+"""What a model of transformers needs of its data: the task, and the names, ranges and lengths of its inputs."""
 
 import inspect
 from collections.abc import Mapping

@@ -174,7 +174,7 @@ def _class_of(name: str, folder: Path) -> Any:
 
 
 def _check_complete(info: Mapping[str, Any], model: nn.Module, folder: Path) -> None:
-    """Check what transformers only warns of: weights that it has initialised at random, or has not used."""
+    """Raise an error where transformers only warns: for weights that it initialised at random or did not use."""
     mismatched = sorted((key, tuple(stored), tuple(wanted)) for key, stored, wanted in info["mismatched_keys"])
     if mismatched:
         key, stored, wanted = mismatched[0]

@@ -201,7 +201,7 @@ def as_mask(candidate: Candidate) -> Mask:
 
 
 def _step(held: Held, after: Outcomes, question: Question) -> Step:
-    """The test of one pruned network. A value that is NaN after pruning counts as the worst one."""
+    """The test of one pruned network. A value that is NaN after pruning counts as the worst possible value."""
     if not np.array_equal(after.counts, held.counts):
         raise InputError("held_out differs from pass to pass; turn shuffling and augmentation off, or pass a list")
     if question.max_drop is None:

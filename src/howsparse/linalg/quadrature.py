@@ -238,8 +238,8 @@ def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
     r"""The Gauss-Radau rule of the family that gives the largest integral of ``f``.
 
     Let f be 1 minus a mixture of decaying exponentials on each side of 0; both filter factors in `howsparse.geometry`
-    are of this form. Then no measure with the same 2m moments has a larger integral than this rule, and none has a
-    smaller integral than the Gauss-Radau rule with its node at 0. The two rules together give the sharp bracket. The
+    have this form. Then no measure with the same 2m moments has a larger integral than this rule, and none has a
+    smaller integral than the Gauss-Radau rule with its node at 0. So these two rules give the narrowest bracket. The
     proof is in docs/theory.md.
 
     Args:

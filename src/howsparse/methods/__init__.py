@@ -1,4 +1,4 @@
-"""Pruning methods. Each is a function of a problem, a sparsity and a seed that returns a `Ticket`."""
+"""Pruning methods. A method is a function that takes a problem, a sparsity and a seed, and returns a `Ticket`."""
 
 import functools
 import inspect

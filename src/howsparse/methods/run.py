@@ -1,4 +1,4 @@
-"""`Run` and `Sparsity`: what every method takes besides a problem and a seed."""
+"""`Run` and `Sparsity`: the arguments that every method takes besides a problem and a seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -164,7 +164,7 @@ def magnitude_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
 
 
 def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = None) -> Mask:
-    """The mask under which the ``count`` largest weights stay. It removes weights that torch has pruned before others.
+    """The mask under which the ``count`` largest weights stay. Weights that torch has pruned are removed first.
 
     Args:
         model: any module; it is not changed.

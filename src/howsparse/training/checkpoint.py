@@ -38,7 +38,7 @@ class Epoch:
 
 
 def training_key(optimizer: torch.optim.Optimizer, seed: int, about: object) -> str:
-    """What tells a training from others, apart from its state: the kind of optimizer, the seed, and ``about``.
+    """What identifies a training, apart from its state: the kind of optimizer, the seed, and ``about``.
 
     Args:
         optimizer: the training's optimizer.

@@ -20,7 +20,7 @@ def layerwise(
     names: Iterable[str] | None = None,
     seed: int = 0,
 ) -> Order:
-    """The order of `layerwise_mask`: in each layer the smallest weights go first, all layers at the same pace.
+    """The order of `layerwise_mask`: in each layer the smallest weights go first; all layers have the same sparsity.
 
     The number of weights of the whole network is exact; those of the layers follow by rounding.
 
