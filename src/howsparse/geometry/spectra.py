@@ -48,6 +48,8 @@ def absolute_filter(curvatures: ArrayLike, scale: float) -> Array:
     Returns:
         The factors, ``(n,)``, in [0, 1].
 
+    Source: Eq. 18, rewritten with :math:`r_i^2 = 2\epsilon/|\lambda_i|`.
+
     >>> absolute_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.5 , 0.  , 0.75])
     """
@@ -64,6 +66,8 @@ def clipped_filter(curvatures: ArrayLike, scale: float) -> Array:
 
     Returns:
         The factors, ``(n,)``, in [0, 1].
+
+    Source: Eq. 18, with :math:`r_i` infinite where :math:`\lambda_i \le 0`; not in the paper.
 
     >>> clipped_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.  , 0.  , 0.75])
@@ -83,6 +87,8 @@ def curvature_scale(tolerance: float, radius: float) -> float:
 
     Raises:
         InputError: the tolerance is not positive.
+
+    Source: Eq. 18, rewritten with :math:`r_i^2 = 2\epsilon/\lambda_i`; :math:`\mu` is not in the paper.
 
     >>> curvature_scale(tolerance=0.5, radius=2.0)
     0.25

@@ -88,6 +88,8 @@ def certify(
     Raises:
         InputError: there are too few held-out examples, some are in ``chosen_on``, or an argument is not valid.
 
+    Source: Maurer, Hothorn and Lehmacher (1995) for the sequence of tests; `howsparse.limit.paired` for the tests.
+
     >>> model = nn.Linear(2, 2, bias=False)
     >>> model.weight.data = torch.tensor([[4.0, 0.1], [0.1, 4.0]])
     >>> certify(model, [(torch.eye(2).repeat(300, 1), torch.tensor([0, 1]).repeat(300))], max_drop=0.01).sparsity

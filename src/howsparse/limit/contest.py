@@ -212,7 +212,7 @@ def _try_orders(
 
 
 def _try_repairs(known: Trial, repairs: Sequence[str], sparsity: float) -> list[Trial]:
-    """Other repairs with the order of a known trial. A repair that continues others is tried for the best of them only."""
+    """Other repairs with the order of a known trial. A repair that continues others is tried for the best one."""
     bench, named = known.bench, {known.repair, *repairs}
     alone = [repair for repair in repairs if start_of(repair) not in named]
     bench.begin("repairs", len(alone) + (len(alone) < len(repairs)))

@@ -45,6 +45,8 @@ def paired_p_value(lost: int, won: int, num_examples: int, max_drop: float, leve
     Returns:
         The p-value. If the hypothesis is true, it is at most ``level`` with a probability of at most ``level``.
 
+    Source: Berger and Boos (1994), P values maximized over a confidence set for the nuisance parameter.
+
     >>> round(paired_p_value(lost=9, won=4, num_examples=2000, max_drop=0.01), 3)
     0.001
     """
@@ -73,6 +75,8 @@ def betting_p_value(drops: Array, max_drop: float, level: float = 0.05) -> float
 
     Returns:
         The p-value. If the hypothesis is true, it is at most any number p with a probability of at most p.
+
+    Source: Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by betting.
 
     >>> betting_p_value(np.zeros(1000), 0.01) < 0.01
     True

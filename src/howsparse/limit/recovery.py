@@ -206,6 +206,8 @@ def recovered_loss(
     Raises:
         InputError: the mask does not fit the model, or another input is not valid.
 
+    Source: not in the paper; docs/theory.md, "Recoverable".
+
     >>> import torch
     >>> from howsparse import magnitude_mask
     >>> model, examples = nn.Linear(8, 8), (torch.eye(8).repeat(32, 1), torch.arange(8).repeat(32))

@@ -190,6 +190,8 @@ def grow_spectrum(
     Yields:
         The spectrum after 1, 2, 3, ... steps.
 
+    Source: stochastic Lanczos quadrature, as in Ubaru, Chen and Saad (2017), Fast estimation of tr(f(A)).
+
     >>> class Diagonal(Operator):
     ...     shape, dtype, device, num_products = (2, 2), torch.float64, torch.device("cpu"), 0
     ...     def _matvec(self, vector): return torch.tensor([0.0, 3.0], dtype=torch.float64) * vector

@@ -57,6 +57,8 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     Raises:
         UnsuitableNetwork: the network has no convolution.
 
+    Source: Su et al. (2020), Sanity-checking pruning methods: random tickets can win the jackpot.
+
     >>> model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 10))
     >>> {name: round(density, 3) for name, density in smart_ratio_densities(model, 0.8).items()}
     {'0.weight': 0.279, '1.weight': 0.093, '2.weight': 0.3}

@@ -112,6 +112,8 @@ def input_norms(risk: EmpiricalRisk) -> dict[str, Tensor]:
     Raises:
         InputError: a layer is of a kind whose inputs are not known, or its weight is used without calling the layer.
 
+    Source: Sun et al. (2023), A simple and effective pruning approach for large language models.
+
     >>> risk = EmpiricalRisk(nn.Linear(2, 1), [(torch.tensor([[3.0, 1.0], [4.0, 0.0]]), torch.tensor([0, 0]))])
     >>> input_norms(risk)["weight"].tolist()
     [[5.0, 1.0]]

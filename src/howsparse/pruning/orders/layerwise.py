@@ -37,6 +37,8 @@ def layerwise(
     Raises:
         InputError: the model has no prunable weight, a name is unknown, or a weight is NaN.
 
+    Source: Han et al. (2015), Learning both weights and connections for efficient neural networks.
+
     >>> layerwise(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 20))).mask(0.9).layer_densities()
     {'0.weight': 0.1..., '1.weight': 0.1...}
     """

@@ -27,6 +27,8 @@ class NormalEquations:
         bias: whether a bias is changed too.
         like: a tensor on the device of the computation, which is in float64.
 
+    Source: Hoerl and Kennard (1970), Ridge regression: biased estimation for nonorthogonal problems.
+
     >>> equations = NormalEquations(1, 2, 1, False, torch.zeros(1))
     >>> equations.add(torch.eye(2)[None, None], torch.tensor([[[[4.0, 6.0]]]]))
     >>> equations.solve(torch.tensor([[[True, False]]]), ridge=1.0).round(decimals=6).tolist()

@@ -128,6 +128,8 @@ def repair_rounds(
         InputError: the sparsity is outside [0, 1), there are no rounds, the order is an `Order` that cannot be made
             anew, or `repair_layers` refuses the model or the data. The model is then as it was.
 
+    Source: as for `repair_path`.
+
     >>> model = nn.Linear(10, 4)
     >>> mask = repair_rounds(model, 0.75, [(torch.randn(20, 10), torch.zeros(20).long())], rounds=2)
     >>> mask.num_kept, int((model.weight != 0).sum())
