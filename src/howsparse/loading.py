@@ -89,7 +89,9 @@ def load_named(spec: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise InputError(f"cannot import '{module_name}' for '{spec}': {error}") from error
+        raise InputError(
+            f"cannot import '{module_name}' for '{spec}': {error}; correct the name or the module"
+        ) from error
     if not hasattr(module, attribute):
         raise InputError(f"module '{module_name}' has no '{attribute}'; correct the name in '{spec}'")
     return getattr(module, attribute)
@@ -158,11 +160,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if missing or unexpected:
         lacks = f"it lacks '{missing[0]}'" if missing else f"it has '{unexpected[0]}', which the model lacks"
         more = len(missing) + len(unexpected) - 1
-        raise InputError(f"{path} is not a state dict of this model: {lacks}{f' (and {more} more)' if more else ''}")
+        also = f" (and {more} more)" if more else ""
+        raise InputError(f"{path} is not a state dict of this model: {lacks}{also}; give this model's weights")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} in the model"
-            raise InputError(f"{path} is not a state dict of this model: '{name}' has shape {shapes}")
+            raise InputError(f"{path} is not for this model: '{name}' has shape {shapes}; give this model's weights")
         if not _keeps_value(tensor.dtype, expected[name].dtype):
             raise InputError(
                 f"{path}: '{name}' is {_plain_name(tensor.dtype)} in the file and {_plain_name(expected[name].dtype)}"
@@ -220,7 +223,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged file may raise anything
         reason = (str(error).splitlines() or ["it is damaged or empty"])[0]
-        raise InputError(f"{path} is not a readable weights file: {reason}") from error
+        raise InputError(f"{path} is not a readable weights file: {reason}; save it again") from error
     inner = [state[name] for name in _ENTRIES if name in state] if isinstance(state, dict) else []
     state = inner[0] if len(inner) == 1 and isinstance(inner[0], dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -277,7 +280,7 @@ def _load_npz(path: Path, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]
         return dict_batches(train, batch_size), dict_batches(test, batch_size)
     for name in ("inputs", "targets"):
         if name not in arrays:
-            raise InputError(f"{path} has no array '{name}'; it has: {', '.join(arrays) or 'none'}")
+            raise InputError(f"{path} has no array '{name}' (it has: {', '.join(arrays) or 'none'}); add it")
     has_test = "test_inputs" in arrays and "test_targets" in arrays
     for prefix in ("", "test_") if has_test else ("",):
         check_lengths({name: arrays[name] for name in (f"{prefix}inputs", f"{prefix}targets")}, path)

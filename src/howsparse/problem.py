@@ -139,9 +139,9 @@ class Problem:
         if not isinstance(self.fit, Training):
             _check_fit(self.fit)
         if not self.epochs > 0:
-            raise InputError(f"epochs {self.epochs} is not positive: it is the number of epochs of a training")
+            raise InputError(f"epochs {self.epochs} is not positive; give the number of epochs of a training")
         if not 0 <= self.l1 < math.inf:
-            raise InputError(f"l1 {self.l1:g} is not a number of at least 0: it is the strength of the l1 term")
+            raise InputError(f"l1 {self.l1:g} is not a number of at least 0; give the strength of the l1 term")
 
     def initial(self, seed: int = 0) -> nn.Module:
         """The network at its initialisation. The caller's torch random state does not change.

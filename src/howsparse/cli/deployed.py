@@ -26,7 +26,7 @@ class DeployOptions:
 
     deploy: Path | None = field(
         default=None,
-        metadata={"help": "Also write the network to one small file, for howsparse.load_deployed: values, positions."},
+        metadata={"help": "Also write the network to one small file, which howsparse.load_deployed reads."},
     )
     onnx: Path | None = field(
         default=None, metadata={"help": "Also write the network without dead units as ONNX, checked by onnxruntime."}
@@ -89,7 +89,7 @@ def measure_gain(
     try:
         return gain(subject.model, example_of(subject), **sizes, batch=_BATCH)
     except (InputError, RuntimeError, TypeError, ValueError) as error:
-        note(f"what pruning brought is not measured: {str(error).splitlines()[0]}")
+        note(f"the size and the times of the pruned network are not measured: {str(error).splitlines()[0]}")
         return None
 
 

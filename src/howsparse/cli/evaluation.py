@@ -90,7 +90,7 @@ def certify(
     ] = None,
     confidence: Annotated[float, typer.Option(help="Confidence of the certificate, in (0.5, 1).")] = 0.95,
     loss_bound: Annotated[
-        float | None, typer.Option(help="With --tolerance: the largest loss that one example counts as.")
+        float | None, typer.Option(help="With --tolerance: a larger loss of one example counts as this loss.")
     ] = None,
     order: OrderOption = "magnitude",
     parts: DataOptions,

@@ -288,5 +288,8 @@ def sparsity_list(text: str) -> "list[float | str]":
         try:
             found.append(parse_sparsity(part))
         except InputError:
-            raise InputError(f"--sparsities '{part}' is neither a fraction in [0, 1) nor limit, predicted") from None
+            raise InputError(
+                f"--sparsities '{part}' is neither a fraction in [0, 1) nor limit, predicted;"
+                " give for example 0.9,limit"
+            ) from None
     return found

@@ -113,13 +113,17 @@ def question_of(subject: Subject, goals: GoalOptions, loss_bound: float | None, 
     check_confidence(confidence)
     goal = goal_for(subject, goals)
     if goal.max_rise is not None:
-        raise InputError("a share of the loss cannot be certified; give --max-drop, or --tolerance as a loss")
+        raise InputError(
+            "--tolerance as a share of the loss cannot be certified; give --max-drop, or --tolerance as a number"
+        )
     if goal.max_drop == 0:
-        raise InputError("no sample can show that nothing is lost; give a --max-drop above 0")
+        raise InputError(
+            "--max-drop 0 cannot be certified, because no sample can show that nothing is lost; give a value above 0"
+        )
     if goal.max_drop is not None and loss_bound is not None:
         raise InputError("--loss-bound is for --tolerance; leave it out, or give --tolerance in place of --max-drop")
     if goal.tolerance is not None and loss_bound is None:
-        raise InputError("--tolerance needs --loss-bound: the largest value that the loss of one example counts as")
+        raise InputError("--tolerance needs --loss-bound; give the loss at which the loss of one example is cut off")
     return Question(goal.max_drop, goal.tolerance, loss_bound, confidence)
 
 

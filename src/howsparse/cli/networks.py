@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @app.command()
 def demo(
     output: Annotated[
-        Path | None, typer.Option(help="File for the picture; default: howsparse-demo.png or next free name.")
+        Path | None, typer.Option(help="File for the picture; default: howsparse-demo.png, or the next free name.")
     ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,

@@ -61,7 +61,10 @@ KeepOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DirectionalOption = Annotated[
-    bool, typer.Option("--directional", help="Also the limit with the gradient and the direction of what is removed.")
+    bool,
+    typer.Option(
+        "--directional", help="Also compute the limit with the gradient and the direction of the removed weights."
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output files.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Append the run to this JSON-lines file.")]

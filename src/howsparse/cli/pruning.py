@@ -159,7 +159,9 @@ def check_prune_options(
     if order is not None:
         orders_named(order)
     if max_drop is not None and not isinstance(target, Answer):
-        raise InputError("--sparsity gives the sparsity, --max-drop asks for it to be measured; leave one of them out")
+        raise InputError(
+            "--sparsity and --max-drop do not go together; leave out --max-drop, or --sparsity to measure it"
+        )
     if certificate is not None and (max_drop is not None or order is not None or target != Answer.MEASURED):
         raise InputError("--certificate has its own mask; leave out --sparsity, --max-drop and --order")
     check_repair_options(repairs, target, certificate)
@@ -219,5 +221,7 @@ def parse_target(sparsity: str) -> float | Answer:
     try:
         fraction = float(sparsity)
     except ValueError:
-        raise InputError(f"--sparsity '{sparsity}' is neither a fraction nor {', '.join(Answer)}") from None
+        raise InputError(
+            f"--sparsity '{sparsity}' is neither a fraction nor {', '.join(Answer)}; give for example 0.9"
+        ) from None
     return check_sparsity(fraction)

@@ -35,7 +35,7 @@ class RepairOptions:
 
     repair: str | None = field(
         default=None,
-        metadata={"help": "Refit what stays, without training: layers, rounds, ..., none, or auto for the best."},
+        metadata={"help": "Repair the other weights, without training: layers, rounds, ..., none, or auto to choose."},
     )
     held_out: str | None = field(
         default=None,
@@ -46,7 +46,7 @@ class RepairOptions:
     )
     loss_bound: float | None = field(
         default=None,
-        metadata={"help": "With --repair and --tolerance: the largest loss that one example counts as."},
+        metadata={"help": "With --repair and --tolerance: a larger loss of one example counts as this loss."},
     )
 
     @property
@@ -95,11 +95,11 @@ def check_repair_options(options: RepairOptions, target: float | Answer, certifi
         return
     repairs_named(options.repair)
     if certificate is not None:
-        raise InputError("--certificate has its own mask, of weights that are not repaired; leave out --repair")
+        raise InputError("--certificate is for the weights without repair; leave out --repair")
     if target in (Answer.PREDICTED, Answer.LIMIT):
         raise InputError(f"--sparsity {target} is for pruning without --repair; give a fraction, or --max-drop")
     if isinstance(target, float) and options.asks:
-        raise InputError("a certificate is for --max-drop or --tolerance; give one of these in place of --sparsity")
+        raise InputError("--sparsity has no goal to certify; give --max-drop or --tolerance instead")
 
 
 def prune_by_repair(
@@ -132,7 +132,7 @@ def prune_by_repair(
     orders = (AUTO_ORDERS if options.repair == "auto" else ("magnitude",)) if order is None else orders_named(order)
     repairs = repairs_named(options.repair)
     if not subject.splits:
-        note("the same examples calibrate and choose, so more may be measured than other data keep; give test data too")
+        note("the same examples calibrate and choose, so the sparsity may be too large; give test data in --data too")
     given: dict[str, Any] = {"calibration": subject.train, "orders": orders, "repairs": repairs, "loss": subject.loss}
     if isinstance(target, float):
         with _watched(len(orders) + len(repairs) - 1) as told:

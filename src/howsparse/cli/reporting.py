@@ -48,7 +48,7 @@ def report(
     data: DataOption = None,
     output: Annotated[Path, typer.Option(help="The page, an .html file.")] = Path("report.html"),
     max_drop: Annotated[
-        float | None, typer.Option(help="Points of accuracy that may be lost when the page opens; default: 1.")
+        float | None, typer.Option(help="Points of accuracy that may be lost: the start of the slider; default: 1.")
     ] = None,
     held_out: Annotated[
         str | None, typer.Option(help="Held-out data, as for --data; with them, a sparsity is certified.")

@@ -171,7 +171,7 @@ class DeployedNetwork:
         if not self.standalone:
             named = "" if self.network is None else f", such as '{self.network}'"
             raise InputError(
-                f"the file holds a {self.class_name}, which is more than a sequence of known layers;"
+                f"the file holds a {self.class_name}, which cannot be made from known layers alone;"
                 f" pass network=, a module of this class or its name{named}"
             )
         return self.into(build(self.layers)).eval()

@@ -119,14 +119,16 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
                 model, args, kwargs=kwargs or None, dynamic_shapes=shapes, dynamo=True, verbose=False
             )
     except Exception as error:
-        raise InputError(f"the network cannot be exported to ONNX: {_reason(error)}") from error
+        raise InputError(
+            f"the network cannot be exported to ONNX: {_reason(error)}; change this part of the network"
+        ) from error
 
 
 def _save(program: Any, file: Path) -> None:
     try:
         program.save(str(file), external_data=False)
     except Exception as error:  # protobuf: a file is at most 2 GB
-        raise InputError(f"the ONNX file cannot be written: {_reason(error)}") from error
+        raise InputError(f"the ONNX file cannot be written: {_reason(error)}; export a smaller network") from error
 
 
 def _session(onnxruntime: Any, file: Path) -> Any:
@@ -150,7 +152,9 @@ def _error(session: Any, model: nn.Module, example: Any) -> float:
         found = session.run(None, {name: each.cpu().numpy() for name, each in zip(names, given, strict=True)})
     except Exception as error:
         size = batch_length(example)
-        raise InputError(f"onnxruntime fails at batch size {size}: {_reason(error)}") from error
+        raise InputError(
+            f"onnxruntime fails at batch size {size}: {_reason(error)}; let the network accept any batch size"
+        ) from error
     return max(_difference(torch.from_numpy(a), b) for a, b in zip(found, expected, strict=True))
 
 

@@ -131,9 +131,9 @@ def load_sweep(path: Path) -> Sweep:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}, field '{where}': {first['msg']}") from error
+        raise InputError(f"{path}, field '{where}': {first['msg']}; correct it") from error
     except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:  # ValueError: a character that none is
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from error
     for entry in sweep.tasks:
         if ":" in entry.task:
             check_changes(entry.task, entry.recipe)

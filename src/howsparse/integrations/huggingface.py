@@ -164,7 +164,7 @@ def _class_of(name: str, folder: Path) -> Any:
     try:
         kind = getattr(transformers, name, None)
     except ImportError as error:
-        raise InputError(f"cannot import {name} of transformers: {first_line(error)}") from error
+        raise InputError(f"cannot import {name} of transformers: {first_line(error)}; upgrade transformers") from error
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel) or not hasattr(kind, "forward"):
         raise InputError(
             f"transformers {transformers.__version__} has no model class '{name}', which {folder}/config.json names;"

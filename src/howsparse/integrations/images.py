@@ -121,7 +121,7 @@ class ImageBatches:
                 made = self.processor(images=[image.convert(mode) for image in images], return_tensors="pt")
         except (ValueError, TypeError, OSError) as error:
             raise InputError(
-                f"{self.where}: cannot prepare images {start} to {end - 1}: {first_line(error)}"
+                f"{self.where}: cannot prepare images {start} to {end - 1}: {first_line(error)}; replace them"
             ) from error
         pixels: Tensor = made["pixel_values"]
         return pixels

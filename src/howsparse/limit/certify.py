@@ -235,7 +235,9 @@ def _chosen(
     """The masks or the sparsities of the tests, checked."""
     if masks is not None:
         if candidates is not None or not isinstance(order, str) or order != "magnitude":
-            raise InputError("masks stand for an order and candidates; give masks alone, or none")
+            raise InputError(
+                "masks cannot be used together with order or candidates; give masks alone, or leave them out"
+            )
         if not masks:
             raise InputError("the list of masks is empty; give at least one mask")
         return masks

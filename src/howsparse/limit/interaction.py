@@ -137,5 +137,5 @@ def _check_apart(one: Difference, other: Difference) -> None:
         twice = int(((one.steps[name] != 0) & (other.steps[name] != 0)).sum())
         if twice:
             raise InputError(
-                f"both masks remove {twice} of the same weights of '{name}', which can go only once; let each go in one"
+                f"both masks remove the same {twice} weights of '{name}'; remove each weight in one of the masks only"
             )

@@ -85,12 +85,13 @@ class LimitOptions:
     population: int | None = None
     sample: int | None = field(
         default=None,
-        metadata={"help": "Most products over so many examples, a few over larger samples; default: over all."},
+        metadata={"help": "Take most products over this number of examples; default: over all examples."},
     )
     precision: float = field(default=0.002, metadata={"help": "Stop when the bracket is this narrow."})
     max_products: int = field(default=400, metadata={"help": "Largest number of curvature products."})
     probes: int | None = field(
-        default=None, metadata={"help": "Random vectors to divide the products between; default: by the size."}
+        default=None,
+        metadata={"help": "Number of random vectors, which share the products; default: by the number of weights."},
     )
     seed: int = 0
 

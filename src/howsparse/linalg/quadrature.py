@@ -220,7 +220,7 @@ def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
     Returns:
         The rule. One of its nodes is the prescribed one.
 
-    Source: Golub (1973), Some modified matrix eigenvalue problems, section 7.
+    Source: Golub (1973), Some modified matrix eigenvalue problems.
 
     >>> gauss_radau(Tridiagonal(np.zeros(1), np.ones(1)), 0.0)  # mean 0, variance 1: the Gauss rule has its node at 0
     Rule(nodes=array([0.]), masses=array([1.]))

@@ -61,5 +61,7 @@ def parse_sparsity(sparsity: Sparsity) -> float | Answer:
     try:
         fraction = float(sparsity)
     except ValueError:
-        raise InputError(f"sparsity '{sparsity}' is neither a fraction in [0, 1) nor {', '.join(_WORDS)}") from None
+        raise InputError(
+            f"sparsity '{sparsity}' is neither a fraction in [0, 1) nor {', '.join(_WORDS)}; correct it"
+        ) from None
     return check_sparsity(fraction)

@@ -66,7 +66,9 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     weights = select_weights(model, None)
     convolutions = [name for name, w in weights.items() if w.ndim > 2]
     if not convolutions:
-        raise UnsuitableNetwork("smart_ratio is for networks with convolutions, and this one has none")
+        raise UnsuitableNetwork(
+            "smart_ratio is for networks with convolutions, and this one has none; use another method"
+        )
     left = range(len(convolutions), 0, -1)
     shares = {name: float(k * k + k) for name, k in zip(convolutions, left, strict=True)}
     shares = {name: shares.get(name, _LINEAR) for name in weights}

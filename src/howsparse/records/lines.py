@@ -166,7 +166,9 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes() if path.exists() else b""
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}; give another file"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

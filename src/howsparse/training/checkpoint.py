@@ -89,7 +89,9 @@ def resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, key: 
         optimizer.load_state_dict(_unpacked(tensors["optimizer"]))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"checkpoint {path} is of another model or optimizer: {reason}") from error
+        raise InputError(
+            f"checkpoint {path} is of another model or optimizer: {reason}; remove it to start anew"
+        ) from error
     return [Epoch(**epoch) for epoch in fields["history"]]
 
 

@@ -64,7 +64,7 @@ def repair_batchnorm(model: nn.Module, batches: Iterable[Any], *, loss: Loss = c
         while any(stops := [each.advance() for each in running]):
             layer, statistics = _statistics(stops, layers)
             if layer in found:
-                raise InputError(f"BatchNorm '{layers[layer]}' is called several times in one pass; leave it as it is")
+                raise InputError(f"BatchNorm '{layers[layer]}' is called several times in one pass; use another repair")
             found[layer] = statistics
             _set(layer, *statistics)
     for layer, statistics in found.items():
@@ -79,7 +79,7 @@ def _statistics(stops: list[Stop | None], names: dict[_BatchNorm, str]) -> tuple
     layer = reached[0].layer
     assert isinstance(layer, _BatchNorm)
     if any(stop.layer is not layer for stop in reached) or len(reached) < len(stops):
-        raise InputError("the model does not call the same layers in the same order on every batch")
+        raise InputError("the model does not call the same layers in the same order on every batch; use another repair")
     inputs = [precise(stop.input).movedim(1, 0).flatten(1) for stop in reached]
     count = sum(part.shape[1] for part in inputs)
     if count < 2:

@@ -125,7 +125,7 @@ def _check(
     model: nn.Module, dense: nn.Module | None, steps: int, products: int, damping: float, examples: int | None
 ) -> None:
     if min(steps, products, 1 if examples is None else examples) < 1:
-        raise InputError("steps, products and curvature_examples must be at least 1")
+        raise InputError("steps, products or curvature_examples is below 1; give at least 1 for each")
     if not damping > 0:
         raise InputError(f"damping {damping:g} is not above 0; use about 0.1")
     if torch_masks(model):
