@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     options = parser.parse_args()
     paths = [options.results / "runs.jsonl", options.results / "iteration.jsonl"]
-    records = read_records(CaseRecord, ("run",), *paths)
+    records = read_records(CaseRecord, ("run", "method"), *paths)
     tables = {number: markdown_table(paper_table(number, table(number, records))) for number in HEADS}
     for number, text in tables.items():
         write(options.results / f"table-{number}.md", text + "\n")
