@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records_for_tests import run_record
@@ -120,7 +121,7 @@ def test_methods_with_their_options_count_as_the_method() -> None:
 
 
 def test_methods_that_were_run_at_the_sparsity_of_a_row_are_in_it() -> None:
-    def method(name: str, **result: float) -> CaseRecord:
+    def method(name: str, **result: Any) -> CaseRecord:
         return run_record(kind="method", method=name, **result)
 
     others = [
