@@ -18,8 +18,6 @@ from howsparse.paper.tables import settings, table
 from howsparse.records import CaseRecord, read_records
 from howsparse.report.plots import save_figure
 
-QUARTERS = ("vgg16-quarter-cifar10", "resnet18-quarter-cifar100")
-
 INTRODUCTION = """# The paper's experiments
 
 Made by `python -m benchmarks.paper` from `results/runs.jsonl` (Figure 4: from `results/iteration.jsonl`). `howsparse
@@ -41,15 +39,17 @@ These numbers differ from the paper's for the following reasons:
 
 A rehearsal is a run on 256 images. It shows that all steps of a task work: training, limit, measured curves and
 pruning. Its numbers cannot be compared with the paper's. The rehearsals for CIFAR-10 use its first 256 images.
-CIFAR-100 and TinyImageNet were not available; scikit-learn's digits replace them, as `python -m benchmarks.standin`
-writes them."""
+Those for CIFAR-100 and TinyImageNet use scikit-learn's digits, as `python -m benchmarks.standin` writes them."""
 
-SCALED = """## Networks with a quarter of the channels
+BESIDE = """## Tasks beside the paper's
 
-Two networks of the paper, with a quarter of its channels and fewer epochs, so that a machine without a GPU can train
-them. Everything else is the paper's recipe. They are tasks of their own, and their numbers are not the paper's. All
-are per cent; the limit stands with its bracket. *One-shot* is the test accuracy of the network that was pruned to the
-limit without retraining.
+- `vgg16-quarter-cifar10` and `resnet18-quarter-cifar100` are networks of the paper with a quarter of its channels and
+  fewer epochs, so that a machine without a GPU can train them. Everything else is the paper's recipe.
+- A name with `@authors` is the paper's task, trained as the code of its authors does: the schedule of the learning rate
+  takes a step in each iteration, and the l1 term covers all parameters.
+
+Their numbers are not the paper's. All are per cent; the limit stands with its bracket. *One-shot* is the test accuracy
+of the network that was pruned to the limit without retraining.
 """
 
 DIFFERENCES = """## Where our numbers differ from the paper's
@@ -97,11 +97,11 @@ def main() -> None:
     every = [row for number in HEADS for row in table(number, records)]
     parts += [f"{DIFFERENCES}\n{differences(every)}"]
     parts += [f"## {caption}\n\n![{caption}](figure-{name}.png)" for name, caption in CAPTIONS.items()]
-    quarters = [run for run in records if run.kind == "run" and run.key.problem in QUARTERS]
-    if quarters:
-        parts += [SCALED + "\n" + scaled_table(quarters)]
+    beside = [run for run in records if run.kind == "run" and run.key.problem not in paper_tasks()]
+    if beside:
+        parts += [BESIDE + "\n" + table_beside(beside)]
     commands = [run.made.command for runs in settings(records).values() for run in runs]
-    commands += [run.made.command for run in records if run.kind == "method" or run in quarters]
+    commands += [run.made.command for run in records if run.kind == "method" or run in beside]
     parts += ["## Commands\n\n```\n" + "\n".join(commands) + "\n```"]
     write(options.docs / "paper.md", "\n\n".join(parts) + "\n")
     like_paper = [row for row in table(2, records) if row.setting.as_paper]
@@ -110,8 +110,8 @@ def main() -> None:
     print(f"{len(records)} records of {len(tasks)} of {len(paper_tasks())} tasks")
 
 
-def scaled_table(runs: Sequence[CaseRecord]) -> str:
-    """A row for each run of a task with a quarter of the channels."""
+def table_beside(runs: Sequence[CaseRecord]) -> str:
+    """A row for each run of a task that is not the paper's."""
     heads = ["task", "training", "seed", "dense accuracy", "limit", "predicted"]
     heads += ["measured by loss", "measured by accuracy", "one-shot"]
     rows = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
