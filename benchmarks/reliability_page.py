@@ -117,8 +117,8 @@ def _kept(last: Mapping[str, Mapping[str, Any]]) -> str:
     text = (
         "Each row is a kind of file and a kind of damage, with the number of files that were damaged in this way"
         " (*tried*). A file that the program keeps for itself is *made again*. A file that a user names is *refused*."
-        " *No effect*: the damaged bit has no meaning, such as a bit of the spaces that fill up a header. The last column"
-        " counts what went wrong: the damaged file was used, or there was a traceback or a message of several"
+        " *No effect*: the damaged bit has no meaning, such as a bit of the spaces that fill up a header. The last"
+        " column counts what went wrong: the damaged file was used, or there was a traceback or a message of several"
         " lines.\n\n"
     )
     return f"## Kept files\n\n{text}{head}\n" + "\n".join(rows) + "\n\n"
