@@ -20,26 +20,37 @@ from howsparse.report.plots import save_figure
 
 INTRODUCTION = """# The paper's experiments
 
-Made by `python -m benchmarks.paper` from `results/runs.jsonl` (Figure 4: from `results/iteration.jsonl`). `howsparse
-table` and `howsparse figure` show the same. The records hold the settings, seed, commit, machine and command of every
-run. The paper's numbers stand in brackets. If a run has other epochs or another number of images than the paper's, its
-row says so and has no numbers of the paper. Such a run is not averaged with runs that are like the paper's, and it is
-not in their figures.
+This page has the tables and figures of the paper, computed again with this package. It is for readers who know the
+paper and want to compare. Made by `python -m benchmarks.paper` from `results/runs.jsonl` (Figure 4: from
+`results/iteration.jsonl`). `howsparse table` and `howsparse figure` show the same. The records hold the settings, seed,
+commit, machine and command of every run.
 
-These numbers differ from the paper's for the following reasons:
+All numbers are in per cent or in points, and the paper's numbers stand in brackets. A number with ± is the mean over
+the seeds, with their standard deviation. A "-" stands where nothing was run. If a run has other epochs or another
+number of images than the paper's, its row says so and shows no numbers of the paper. Such a run is not averaged with
+runs that are like the paper's, and it is not in their figures.
 
-- **Table 1.** U needs the spectrum of the block of removed weights. A limit spends only a sixteenth of its products on
-  this block, so the difference of the bounds is known only as an interval, over the seeds that have one. "T itself" is
-  no result of these products: no difference can exceed T. "unknown" stands where the limit is not resolved. The paper
+Most of these other runs are *rehearsals*: runs on 256 images. A rehearsal shows that all steps of a task work:
+training, limit, measured curves and pruning. Its numbers cannot be compared with the paper's. The rehearsals for
+CIFAR-10 use its first 256 images. Those for CIFAR-100 and TinyImageNet use scikit-learn's digits, as
+`python -m benchmarks.standin` writes them.
+
+- **Table 1** compares the two bounds of the paper. 1 - T is the *limit*: at a higher sparsity, random subspaces of the
+  weights do not keep the loss. 1 - U is a sparsity that can be reached, by the paper's other theorem. The table has the
+  distance between the two. U needs the spectrum of the block of removed weights. A limit spends only one sixteenth of
+  its products on this block, so the distance is known only as an interval, over the seeds for which it could be
+  computed. *Upper end* says where the upper end of this interval comes from. "T itself, which always holds" stands for
+  a simple fact: the distance cannot be larger than T. "unknown" says that the limit's bracket is too wide. The paper
   gives no interval. [table-1.md](table-1.md) has more products, exact spectra, and another reading of the paper.
-- **Table 3.** "dense" is a network without l1, as in the paper. The accuracy of one_shot's network before pruning is
-  in its record. The other methods prune to the limit that one_shot's runs found, within 0.1 points. Options that differ
-  from the paper's stand beside the number: `fraction=0.5` removes half of the weights in a round of the lottery ticket,
-  the paper a fifth. "random" are random masks, which the paper does not have.
-
-A rehearsal is a run on 256 images. It shows that all steps of a task work: training, limit, measured curves and
-pruning. Its numbers cannot be compared with the paper's. The rehearsals for CIFAR-10 use its first 256 images.
-Those for CIFAR-100 and TinyImageNet use scikit-learn's digits, as `python -m benchmarks.standin` writes them."""
+- **Table 2** compares the limit with magnitude pruning. *Limit* and *bracket* are the middle and the ends of the proven
+  bracket. *Measured by accuracy* is the largest sparsity at which the network keeps its test accuracy when its smallest
+  weights are removed. *Predicted* is what the local quadratic model of the loss says, and *measured by loss* is the
+  measurement that it predicts: the largest sparsity at which the training loss stays within the tolerance.
+- **Table 3** has the test accuracies of pruning methods at the limit's sparsity. *Dense* is a network without l1, as in
+  the paper. The accuracy of one_shot's network before pruning is in its record. The other methods prune to the limit
+  that one_shot's runs found, within 0.1 points. An option that differs from the paper's stands beside the number:
+  `fraction=0.5` removes half of the weights in a round of the lottery ticket, the paper a fifth. *Random* are random
+  masks, which the paper does not have."""
 
 BESIDE = """## Tasks beside the paper's
 
