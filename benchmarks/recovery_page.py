@@ -140,12 +140,9 @@ def larger(networks: list[Line]) -> str:
     """What there is about the larger networks."""
     text = ""
     for line in (line for line in networks if line["task"] == "fc5-cifar10"):
-        text += (
-            f"- On FC5 ({line['examples']:,} images) it is higher than what {line['budgets'][1]} steps of SGD reach.\n"
-        )
-        text += (
-            "  A Gauss-Newton matrix of few images has curvature in few directions, so it predicts too small a loss.\n"
-        )
+        text += f"- On FC5 ({line['examples']:,} images), *recoverable* is higher than what"
+        text += f" {line['budgets'][1]} steps of SGD reach.\n  A Gauss-Newton matrix of few images has"
+        text += " curvature in few directions, so it predicts too small a loss.\n"
     for line in (line for line in networks if line["task"] == "resnet20"):
         low, high = line["recoverable"]
         text += f"- On ResNet20 ({line['examples']:,} images), {line['recoverable_products']} products give no answer:"
