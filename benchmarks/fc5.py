@@ -57,12 +57,16 @@ def page(train: TrainRecord, hessian: AnswerRecord, ggn: AnswerRecord, runs: lis
     paper, answer, gauss_newton = paper_tasks()[TASK], hessian.answer, ggn.answer
     images = "all 50,000" if hessian.examples is None else format(hessian.examples, ",")
     rows = [
-        ("limit, negative curvature a wall (the paper's)", interval(hessian, "limit"), f"paper: {paper.limit}"),
-        ("limit, negative curvature unbounded (clipped H)", interval(hessian, "limit_unbounded"), ""),
-        ("limit, Gauss-Newton", interval(ggn, "limit"), ""),
+        (
+            "limit, absolute eigenvalues of the Hessian (the paper's)",
+            interval(hessian, "limit"),
+            f"paper: {paper.limit}",
+        ),
+        ("limit, positive eigenvalues of the Hessian only", interval(hessian, "limit_unbounded"), ""),
+        ("limit, Gauss-Newton matrix", interval(ggn, "limit"), ""),
         ("upper bound 1 - U(T), Hessian", upper_interval(runs), f"paper: T and U {paper.bounds} apart"),
         ("predicted, Hessian", percent(answer["predicted"]), ""),
-        ("predicted, Gauss-Newton", percent(gauss_newton["predicted"]), ""),
+        ("predicted, Gauss-Newton matrix", percent(gauss_newton["predicted"]), ""),
         ("measured: training loss within its tolerance", percent(answer["measured"]), ""),
         (
             "measured: test accuracy at least the dense one's",
