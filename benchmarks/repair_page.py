@@ -89,11 +89,11 @@ def _cell(line: Line, text: bool) -> str:
 
 def _caption(lines: list[Line], text: bool) -> str:
     first, skipped = lines[0], lines[0].get("skipped", 0)
-    dense = f"Perplexity; {math.exp(first['dense_loss']):.2f}" if text else f"{100 * first['dense_accuracy']:.2f} %"
+    dense = f"{math.exp(first['dense_loss']):.2f} (perplexity)" if text else f"{100 * first['dense_accuracy']:.2f} %"
     which = f"{first['test_images']:,} {'texts' if text else 'test images'}"
     if skipped:
         which += f" after the first {skipped:,}"
     threads = max(line["threads"] for line in lines)
     notes = "; ".join(dict.fromkeys(line["note"] for line in lines if line["note"]))
-    seconds = f"seconds for one sparsity, with {threads} thread{'s' * (threads > 1)}{f' ({notes})' if notes else ''}"
-    return f"{dense} before pruning, by {which}; {seconds}."
+    seconds = f"Seconds are for one sparsity, with {threads} thread{'s' * (threads > 1)}{f', {notes}' if notes else ''}"
+    return f"Before pruning: {dense} on {which}. {seconds}."
