@@ -72,7 +72,19 @@ def page(lines: Iterable[Line]) -> str:
         *([] if augmented else smeared_rows("all but the augmented Hessian", plain, "all", base)),
         f"| the paper | {PAPER} |  |",
     ]
-    return "\n".join([said, *table, "", *notes(parts), "", *conclusion(text, plain, augmented), ""])
+    return "\n".join(
+        [
+            said,
+            *table,
+            "",
+            "Numbers that belong to the rows:",
+            "",
+            *notes(parts),
+            "",
+            *conclusion(text, plain, augmented),
+            "",
+        ]
+    )
 
 
 def row(what: str, values: list[float], base: list[float]) -> str:
