@@ -77,7 +77,7 @@ def stage_bars(
                     shown.update(row, visible=False)
                 rows[stage] = shown.add_task(stage, total=total), now, done
             row, began, first = rows[stage]
-            ahead = work_ahead(stage, total, (now - began) / (done - first)) if done > first else ""
+            ahead = work_ahead(total, (now - began) / (done - first)) if done > first else ""
             on_step(f"{stage}: {done} of {total}" + (f"; {ahead}" if ahead else ""))
             shown.update(row, completed=done, total=total, description=f"{stage}, {ahead}" if ahead else stage)
 
@@ -112,21 +112,20 @@ def reporting(progress: Progress | bool | None) -> Iterator[Progress]:
             _shown.clear()
 
 
-def work_ahead(stage: str, total: int, seconds: float) -> str:
+def work_ahead(total: int, seconds: float) -> str:
     """How long a stage takes at most, in words; empty for a stage of a few seconds.
 
     Args:
-        stage: name of the stage.
         total: largest number of its steps.
         seconds: time of one step.
 
-    >>> work_ahead("bracket", 360, 2.0)
-    'at most 360 products of 2 s: 12 minutes'
+    >>> work_ahead(360, 2.0)
+    'at most 360 steps of 2 s: 12 minutes'
     """
     if total * seconds < _WORTH_SAYING:
         return ""
-    unit = "evaluations" if stage.startswith("measuring") else "products"
-    return f"at most {total} {unit} of {seconds:.2g} s: {duration(total * seconds)}"
+    each = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+    return f"at most {total} steps of {each} s: {duration(total * seconds)}"
 
 
 def duration(seconds: float) -> str:
