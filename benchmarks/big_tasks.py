@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peers
-from benchmarks.big_tasks_page import IMAGES, KIND, PRODUCTS, write_page
+from benchmarks.big_tasks_page import ASSUMED, IMAGES, KIND, PRODUCTS, write_page
 from benchmarks.commands import own_command
 from howsparse.problem import Problem, Training
 from howsparse.records import Measurement, append_record, provenance
@@ -68,7 +69,23 @@ def cost_of(problem: Problem, batches: int, images: int, rounds: int) -> dict[st
             "training": round(problem.epochs * problem.num_examples / training["howsparse"] / 3600, 2),
             "limit": round(PRODUCTS * min(IMAGES, problem.num_examples) * step / 3600, 2),
         },
+        "expected_minutes": expected_minutes(problem),
     }
+
+
+def expected_minutes(problem: Problem) -> dict[str, float]:
+    """Minutes on a GPU of an assumed speed, from the operations of a forward pass; nothing here is measured.
+
+    A gradient takes three times the operations of a forward pass, and a Hessian product twice those of a gradient.
+    """
+    with FlopCounterMode(display=False) as counter:
+        inputs, _ = next(iter(problem.study_batches(1)))
+        problem.initial().eval()(inputs)
+    gradient = 3 * counter.get_total_flops()
+    computing = problem.epochs * problem.num_examples * gradient / ASSUMED["bfloat16"]
+    launching = problem.epochs * problem.num_batches * ASSUMED["step"]
+    products = PRODUCTS * min(IMAGES, problem.num_examples) * 2 * gradient / ASSUMED["float32"]
+    return {"training": round(max(computing, launching) / 60, 1), "limit": round(products / 60, 1)}
 
 
 def images_per_second(problem: Problem, batches: int, rounds: int) -> dict[str, float]:

@@ -10,10 +10,11 @@ from typing import Any
 from howsparse.files import write_whole
 from howsparse.records import Measurement, read_records
 
-__all__ = ["IMAGES", "KIND", "PRODUCTS", "write_page"]
+__all__ = ["ASSUMED", "IMAGES", "KIND", "PRODUCTS", "write_page"]
 
 KIND = "big task"
 IMAGES, PRODUCTS = 10_000, 100  # of the limit in the commands
+ASSUMED = {"bfloat16": 100e12, "float32": 30e12, "step": 8e-3}  # a GPU's operations a second, and seconds of a step
 _RUN = f"howsparse run {{task}} --data {{data}} --images {IMAGES} --max-products {PRODUCTS} --record results/runs.jsonl"
 _COMPARE = (
     "howsparse compare vgg16-cifar10 --data cifar10 --methods dense,random,rare_gems,lottery_ticket --sparsities 0.99"
@@ -65,6 +66,10 @@ float32. *Gauss-Newton* and *Hessian* are the time of a product, divided by the 
 that the command above would take for its training and for the products of its *limit*. Measuring the pruned networks
 takes further time.
 
+*Expected* are minutes on one GPU such as an H100, for training and for the limit's products. Nothing of this was
+measured: it is the number of operations, at an assumed {ASSUMED["bfloat16"] / 1e12:.0f} TFLOP/s in bfloat16 and
+{ASSUMED["float32"] / 1e12:.0f} TFLOP/s in float32, and at least {1000 * ASSUMED["step"]:.0f} ms for each training step.
+
 """
 
 
@@ -87,7 +92,17 @@ def write_page(records: Path, table: Path) -> None:
 def section(results: list[dict[str, Any]]) -> str:
     """The table of all tasks and devices."""
     tools = sorted({name for result in results for name in result["product_gradients"]} - {"gradient"})
-    heads = ["device", "task", "images a second", "plain loop", *tools, "hours: training", "limit"]
+    heads = [
+        "device",
+        "task",
+        "images a second",
+        "plain loop",
+        *tools,
+        "hours: training",
+        "limit",
+        "expected: training",
+        "limit",
+    ]
     lines = [heads, ["---"] * len(heads), *(row(result, tools) for result in results)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -103,6 +118,8 @@ def row(result: dict[str, Any], tools: list[str]) -> list[str]:
         *(f"{products[name]:.2f}" if name in products else "-" for name in tools),
         f"{result['hours']['training']:.1f}",
         f"{result['hours']['limit']:.1f}",
+        f"{result['expected_minutes']['training']:.0f}",
+        f"{result['expected_minutes']['limit']:.0f}",
     ]
 
 
