@@ -91,7 +91,8 @@ def repair_layers(
 
     A few hundred to a few thousand examples are enough. All batches stay in memory, each with the tensors that its
     forward pass needs at one layer; pass few large batches rather than many small ones. Do not re-estimate BatchNorm's
-    statistics (`repair_batchnorm`) afterwards: the repaired layers fit the old ones.
+    statistics (`repair_batchnorm`) afterwards: the repaired layers fit the old ones. Before you train on, call
+    `settle_batchnorm`.
 
     Args:
         model: any module; it is changed in place.
