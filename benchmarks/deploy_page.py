@@ -160,10 +160,9 @@ def _found(line: Line) -> str:
         ((a, b) for a in ours for b in theirs), key=lambda pair: abs(accuracy[pair[0]] - accuracy[pair[1]])
     )
     said = [
-        f"*{name}* with {100 * accuracy[name]:.2f} % and {100 * cost[name] / cost['dense']:.0f} % of the multiplications"
-        for name in (one, other)
+        f"*{name}* ({100 * accuracy[name]:.2f} %, {100 * cost[name] / cost['dense']:.0f} %)" for name in (one, other)
     ]
-    return f"Nearest in accuracy: {said[0]}, and {said[1]}."
+    return f"Nearest in accuracy, with the multiplications left: {said[0]} and {said[1]}."
 
 
 def _cells(line: Line, way: str) -> str:
