@@ -35,7 +35,7 @@ howsparse bench fc5-cifar10 --weights net.safetensors --data uoft-cs/cifar10 --s
   kernel wins. Below it, stay dense, or train with l1.
 - **Fewer channels.** A mask of single weights leaves few channels dead, so that convolutions stay as they are.
   `howsparse.channel_mask` removes whole channels, the least worth for each multiplication first. They go 8 at a time,
-  because processors multiply in blocks: other numbers of channels save multiplications, but often no time.
+  because processors multiply in blocks, and other numbers of channels save less time:
 
 ```python
 mask = howsparse.channel_mask(network, images, saved=0.5)  # half of the multiplications
@@ -52,10 +52,15 @@ CHANNELS = """{command} A pretrained ResNet20 loses channels inside its blocks, 
 Torch-Pruning (`MagnitudePruner`, global, group magnitudes, `round_to=8`). Both are then trained for {epochs} epochs of
 {images:,} of CIFAR-10's training images, drawn anew for each epoch, with the same optimizer, batches and schedule.
 `channel_mask` takes the order Wanda; it, `repair_layers` and `settle_batchnorm` see {calibration:,} training images.
-Compaction changes outputs by {difference:.0e} in float64.
+Outputs after compaction differ by {difference:.0e} of the largest one in float64, and those of each program from float64
+by at most {error:.0e}.
 
-Times are medians with {threads} threads, torch's in the faster of its two layouts. The number after a time says how
-many times faster than the dense network in the same program it is. {found}
+{found} An earlier way, l1 on BatchNorm's scales and a cut of the smallest scales of all layers, lost more accuracy: its
+records are in the file too.
+
+Times are lower quartiles of a call, since other work on the machine only makes calls slower; threads: {threads}. torch's
+are in the faster of its two layouts. The number after a time says how many times faster than the dense network in the
+same program it is.
 """
 
 
@@ -136,6 +141,7 @@ def _fewer_channels(mine: list[Line]) -> str:
         rows.append(f"| {name} | {accuracy} | {sizes} |{cells}")
     text = CHANNELS.format(
         command=_made(mine), threads=first["threads"], difference=max(line["compaction_error"] for line in mine),
+        error=max(max(ways.values()) for line in mine for ways in line["errors"].values()),
         found=_found(first), **first["training"],
     )  # fmt: skip
     return f"\n### {first['network']}\n\n{text}\n" + "\n".join(rows) + "\n"
@@ -147,22 +153,26 @@ def _time_cell(line: Line, program: str, network: str) -> str:
 
 
 def _seconds(line: Line, program: str, network: str) -> float:
-    """The median time of a network in a program, in the layout that is fastest for it."""
-    ways = {name: each["median"] for name, each in line["seconds"].items()}
+    """The lower quartile of the times of a network in a program, in the layout that is fastest for it."""
+    ways = {name: each["low"] for name, each in line["seconds"].items()}
     return float(min(ways[name] for name in ways if name.startswith(program) and name.endswith(f", {network}")))
 
 
 def _found(line: Line) -> str:
-    """Networks of the two ways whose accuracies are nearest."""
-    accuracy, cost = line["accuracy"], line["multiplications"]
-    ours, theirs = ([name for name in accuracy if name.startswith(way)] for way in ("channel_mask", "Torch-Pruning"))
-    one, other = min(
-        ((a, b) for a in ours for b in theirs), key=lambda pair: abs(accuracy[pair[0]] - accuracy[pair[1]])
+    """The networks of the two ways side by side, from the largest on."""
+    cost = line["multiplications"]
+    by_size = sorted(line["accuracy"], key=lambda name: -cost[name])
+    ours, theirs = ([name for name in by_size if name.startswith(way)] for way in ("channel_mask", "Torch-Pruning"))
+    return " ".join(_side_by_side(line, *pair) for pair in zip(ours, theirs, strict=True))
+
+
+def _side_by_side(line: Line, one: str, other: str) -> str:
+    ahead = 100 * (line["accuracy"][one] - line["accuracy"][other])
+    left, left_there = (100 * line["multiplications"][name] / line["multiplications"]["dense"] for name in (one, other))
+    return (
+        f"*{one}* has {abs(ahead):.2f} points {'more' if ahead > 0 else 'less'} than *{other}*, with {left:.0f} % of"
+        f" the multiplications against {left_there:.0f} %."
     )
-    said = [
-        f"*{name}* ({100 * accuracy[name]:.2f} %, {100 * cost[name] / cost['dense']:.0f} %)" for name in (one, other)
-    ]
-    return f"Nearest in accuracy, with the multiplications left: {said[0]} and {said[1]}."
 
 
 def _cells(line: Line, way: str) -> str:

@@ -40,8 +40,8 @@ def channel_mask(
     first. So scores of different layers must be comparable: those of the order "curvature" are, because they predict
     rises of the loss. Without an order, the score of a weight is its share of the squared norm of its layer.
 
-    Processors multiply in blocks of channels. Other numbers of channels save multiplications, but often no time. So
-    channels go ``multiple`` at a time, and layers that lose channels keep a multiple of this number.
+    Processors multiply in blocks of channels, and other numbers of channels save less time. So channels go ``multiple``
+    at a time, and layers that lose channels keep a multiple of this number.
 
     Args:
         model: any module; it is not changed.
