@@ -22,8 +22,8 @@ _COMPARE = (
 
 INTRODUCTION = f"""# The paper's big tasks
 
-Six of the paper's tasks train convolutional networks for 200 epochs. They need a GPU. This page has the commands, and
-how long they take on the devices that were measured.
+Six of the paper's tasks train convolutional networks for 200 epochs, which needs a GPU. This page is for readers who
+want to run them. It has the commands, and how long they take on the devices that were measured.
 
 ## The commands
 
@@ -41,15 +41,16 @@ command continues, also on another machine that has the folder.
 {_RUN.format(task="resnet50-tinyimagenet", data="tinyimagenet")}
 ```
 
-Put `timeout -s INT 540` before the command on a machine that is lent for ten minutes: the training then stops in time,
-and what was done is kept. The checkpoint of ResNet18 has 90 MB, that of VGG16 118 MB: `split -b 15m` and `cat` carry it
-in parts.
+On a machine with a time limit, put `timeout -s INT SECONDS` before the command. The training then stops in time, and
+what was done is kept.
 
-A machine without a network takes the data as files. A folder in the hub's schema may hold any number of parquet files
-for a split, `train-00000-of-00005.parquet` and so on, so the files can be copied one at a time.
-`python -m benchmarks.standin TASK FOLDER --data D --images 50000` writes such a folder from any data set of the hub.
+On a machine without internet, give the data as files. A folder in the schema of the Hugging Face hub may hold any
+number of parquet files for a split (`train-00000-of-00005.parquet` and so on), so the files can be copied one at a
+time. `python -m benchmarks.standin TASK FOLDER --data D --images 50000` writes such a folder from any data set of the
+hub.
 
-The other columns of Table 3, at the sparsity that the first command printed, and the settings of the authors' code:
+The first of these commands makes the other columns of Table 3, at the sparsity that the command above printed. The
+second one uses the settings of the authors' code:
 
 ```
 {_COMPARE}
@@ -59,9 +60,10 @@ The other columns of Table 3, at the sparsity that the first command printed, an
 ## How long they take
 
 Made by `python -m benchmarks.big_tasks TASK... --data D --table docs/big-tasks.md`; the records are in
-`results/big_tasks.jsonl`. *Images a second*: training with howsparse, and with a plain loop in float32. *Products*: the
-time of a product divided by that of a gradient. *Hours*: what the command above would take for its training and for the
-products of its limit; measuring the pruned networks comes on top.
+`results/big_tasks.jsonl`. *Images a second* is the speed of training with howsparse, and then of a *plain loop* in
+float32. *Gauss-Newton* and *Hessian* are the time of a product, divided by the time of a gradient. *Hours* are the time
+that the command above would take for its training and for the products of its *limit*. Measuring the pruned networks
+takes further time.
 
 """
 

@@ -38,7 +38,7 @@ howsparse bench fc5-cifar10 --weights net.safetensors --data uoft-cs/cifar10 --s
   sparsities that were tried with random masks of the layer's shape. If a layer has fewer zeros, keep it dense, or train
   with an l1 term to get more zeros.
 - On a GPU, `howsparse.deploy.semi_structured` replaces linear layers by torch's 2:4 tensors if their masks allow it. It
-  was not measured, because no GPU was at hand.
+  was not measured, because no GPU was available.
 """
 
 

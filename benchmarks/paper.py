@@ -49,8 +49,8 @@ CIFAR-10 use its first 256 images. Those for CIFAR-100 and TinyImageNet use scik
 - **Table 3** has the test accuracies of pruning methods at the limit's sparsity. *Dense* is a network without l1, as in
   the paper. The accuracy of one_shot's network before pruning is in its record. The other methods prune to the limit
   that one_shot's runs found, within 0.1 points. An option that differs from the paper's stands beside the number:
-  `fraction=0.5` removes half of the weights in a round of the lottery ticket, the paper a fifth. *Random* are random
-  masks, which the paper does not have."""
+  with `fraction=0.5`, a round of the lottery ticket removes half of the weights, and in the paper one fifth. *Random*
+  stands for random masks, which are not in the paper."""
 
 BESIDE = """## Tasks beside the paper's
 
@@ -59,14 +59,15 @@ BESIDE = """## Tasks beside the paper's
 - A name with `@authors` is the paper's task, trained as the code of its authors does: the schedule of the learning rate
   takes a step in each iteration, and the l1 term covers all parameters.
 
-Their numbers are not the paper's. All are per cent; the limit stands with its bracket. *One-shot* is the test accuracy
-of the network that was pruned to the limit without retraining.
+The paper has no numbers for them. All numbers are per cent, and the limit is shown with its bracket. *One-shot* is the
+test accuracy of the network that was pruned to the limit without retraining.
 """
 
 DIFFERENCES = """## Where our numbers differ from the paper's
 
-Two numbers agree if they are within two standard deviations of both. One seed has no deviation. Of the limit and of the
-difference of the bounds, the bracket counts. "open" means that we do not know the reason.
+*Agree* says whether our number and the paper's differ by at most two standard deviations of each, and if not, why. A
+number from one seed has no deviation. For the limit and for the difference of the bounds, the bracket counts instead.
+"open" means that we do not know the reason.
 """
 
 HEADS = {

@@ -163,7 +163,7 @@ def command_page() -> str:
     from howsparse.cli.app import COMMANDS
 
     group = get_command(app)
-    parts = ["# Commands", "The same texts are printed by `howsparse COMMAND --help`."]
+    parts = ["# Commands", "This page lists every command with its options, as `howsparse COMMAND --help` prints them."]
     for name in COMMANDS:
         command = group.commands[name]  # type: ignore[attr-defined]
         given = [(p.name or "").upper() for p in command.params if p.param_type_name == "argument"]
@@ -179,9 +179,9 @@ def benchmark_page() -> str:
     """What each benchmark measures, its commands and its page, from its docstring."""
     parts = [
         "# Commands of the benchmarks",
-        "Every number on these pages is in a record in `results/`, with the command, the commit, the machine and the"
-        " versions. These are the commands, in a checkout of the repository. Data and weights of others are not part"
-        " of it; each docstring says what is needed.",
+        "This page is for readers who want to make a number on these pages again. Every number is in a record in"
+        " `results/`, with the command, the commit, the machine and the versions. The commands run in a checkout of the"
+        " repository. Data and weights of others are not part of it; each docstring says what is needed.",
     ]
     for path in sorted((DOCS.parent / "benchmarks").glob("*.py")):
         source = path.read_text()
