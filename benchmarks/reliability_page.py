@@ -5,78 +5,82 @@ from typing import Any
 
 __all__ = ["page"]
 
-_HEAD = """# What it promises of itself
+_HEAD = """# What howsparse promises of itself
 
-Each promise has a test, which `make test` runs, and where a number says more than a test, a check:
-`python -m benchmarks.reliability` and `make fuzz`. A check tries more than the test does. Its last figures are in
-`results/reliability.jsonl`, and are shown here.
+This page lists what the package promises about its files, its answers and its commands, and how each promise is
+checked. It is for readers who want to rely on the package. `make test` runs the test of every promise. Some promises
+also have a longer check, which tries many more cases: `python -m benchmarks.reliability`, `make fuzz` and `python -m
+benchmarks.kills`. The last column has the last figures of this check, from `results/reliability.jsonl`: how many cases
+were tried, and how many of them went wrong. "By its test" means that there is no longer check.
 
 """
 
 # promise, test, check
 _PROMISES = (
     (
-        "Kept and saved files carry a digest of their content; one that was damaged is refused in one line, or made"
-        " again with a warning",
+        "Every file that the package writes for later holds a digest (SHA-256) of its content. A damaged file is"
+        " refused in one line, or made again with a warning",
         "`tests/test_store.py`, `tests/training/test_loop.py`, `tests/limit/test_result.py`",
         "flipped bit",
     ),
-    ("A file that was cut short gives no traceback", "`tests/test_store.py`, `tests/training/test_loop.py`", "cut"),
+    ("A file whose end is missing gives no traceback", "`tests/test_store.py`, `tests/training/test_loop.py`", "cut"),
     (
-        "Kept work carries what it is; a file that was copied over another one is not used",
+        "Every file of kept work says which work it holds. If a file is copied over another one, it is not used",
         "`tests/test_store.py`, `tests/linalg/test_remembered.py`, `tests/training/test_loop.py`",
         "copied over another",
     ),
     (
-        "All answers are about one set of weights: those that are prunable and not frozen, or those that are named",
+        "All answers are about the same set of weights: the prunable weights that are not frozen, or the ones that the"
+        " caller names",
         "`tests/limit/test_frozen.py`",
         "frozen",
     ),
     (
-        "An l1 term has its strength under a `GradScaler`, also with a fused optimizer; infinite and NaN strengths are"
-        " refused; a copied optimizer has no term",
+        "An l1 term keeps its strength under a `GradScaler`, also with a fused optimizer. Infinite and NaN strengths"
+        " are refused. The copy of an optimizer has no l1 term",
         "`tests/training/test_l1.py`",
         None,
     ),
-    ("The ends of a bracket are in order", "`tests/limit/test_existence.py`", "brackets"),
+    ("The lower end of a bracket is never above its upper end", "`tests/limit/test_existence.py`", "brackets"),
     (
-        "A table holds runs of one problem, one recipe, one data set and one kind of limit, each run once",
+        "A table shows only runs with the same problem, recipe, data set and kind of limit, and each run once",
         "`tests/experiments/test_compare.py`, `tests/experiments/test_sweep.py`",
         None,
     ),
-    ("`--images` that cannot be kept is refused", "`tests/cli/test_cli_networks.py`", None),
+    ("`--images` is refused if the batches cannot be cut to this number", "`tests/cli/test_cli_networks.py`", None),
     ("Complex and quantised weights are refused", "`tests/test_loading.py`, `tests/risk/test_empirical.py`", None),
     (
-        "An example whose labels do not count (-100) is in no loss, and in no number of examples",
+        "An example whose labels are all ignored (-100) counts neither in a loss nor in a number of examples",
         "`tests/risk/test_empirical.py`, `tests/training/test_loop.py`, `tests/training/test_data_parallel.py`",
         None,
     ),
     (
-        "Threads that share a model wait for each other: each gets the answer of one thread",
+        "Threads that share a model wait for each other: each gets the answer that it would get alone",
         "`tests/risk/test_alone.py`",
         "threads",
     ),
     (
-        "Every input of a command, a file or a function ends in an answer or in a refusal of one line: no traceback, no"
-        " hang, no code run from data, no file lost. An exception that a network of your own raises is passed on",
+        "Every input of a command, a file or a function gives an answer or is refused in one line. There is no"
+        " traceback and no endless run, no code from data is run, and no file is lost. An exception that your own"
+        " network raises is passed on",
         "`tests/test_fuzz.py`; all kinds by `make fuzz`",
         ", fuzzed",
     ),
     (
-        "`train` that was killed gives the same bits when it is typed again, and leaves no process, no shared memory,"
-        " no temporary file and no record twice",
+        "If `train` is killed and the same command is given again, the result has the same bits. No process, no shared"
+        " memory, no temporary file and no second record is left",
         "`tests/experiments/test_sweep.py`, `tests/cli/test_cli_run.py`; by `python -m benchmarks.kills`",
         ", killed",
     ),
     (
-        "Weights of half precision, no curvature, one weight, equal weights, only negative curvature, one class and few"
-        " examples get a right answer or a refusal",
+        "Unusual cases get a right answer or a refusal: weights of half precision, no curvature, a single weight, equal"
+        " weights, only negative curvature, a single class, few examples",
         "`tests/limit/test_edges.py`",
         None,
     ),
     (
-        "Importing the package and answering about local files asks no network, and the import brings no package that"
-        " takes long",
+        "Importing the package and answering about local files needs no internet. The import loads no package that"
+        " takes long to load",
         "`tests/test_imports.py`",
         None,
     ),
@@ -87,7 +91,7 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
     """The text of docs/reliability.md from all recorded lines."""
     last = {line["check"]: line for line in lines}
     rows = [f"| {promise} | {test} | {_figures(last, check)} |" for promise, test, check in _PROMISES]
-    table = "\n".join(["| promise | test | tried, and went wrong |", "|---|---|---|", *rows])
+    table = "\n".join(["| promise | test | tried, went wrong |", "|---|---|---|", *rows])
     return f"{_HEAD}{table}\n\n{_kept(last)}{_digest(last)}"
 
 
@@ -109,13 +113,13 @@ def _kept(last: Mapping[str, Mapping[str, Any]]) -> str:
         f" | {last[name].get('no effect', 0)} | {last[name]['wrong']} |"
         for name in kinds
     ]
-    head = (
-        "| file, damage | tried | refused | made again | says nothing | used or traceback |\n|---|---|---|---|---|---|"
-    )
+    head = "| file, damage | tried | refused | made again | no effect | used or traceback |\n|---|---|---|---|---|---|"
     text = (
-        "What became of damaged files. A file that the program made for itself is made again; one that a user named is"
-        " refused. Some bits say nothing, such as those of the spaces that fill up a header. Another answer without a"
-        " word, a traceback, or a message of several lines would count as wrong.\n\n"
+        "Each row is a kind of file and a kind of damage, with the number of files that were damaged in this way"
+        " (*tried*). A file that the program keeps for itself is *made again*. A file that a user names is *refused*."
+        " *No effect*: the damaged bit has no meaning, such as a bit of the spaces that fill up a header. The last"
+        " column counts what went wrong: the damaged file was used, or there was a traceback or a message of several"
+        " lines.\n\n"
     )
     return f"## Kept files\n\n{text}{head}\n" + "\n".join(rows) + "\n\n"
 
@@ -126,7 +130,7 @@ def _digest(last: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     line = last["digest"]
     return (
-        f"The digest (SHA-256) of a product of {line['gigabytes']:g} GB: writing takes {line['write']:.2f} seconds of"
-        f" the processor with it and {line['write_without']:.2f} without it; reading and checking takes"
+        f"What the digest costs for a file of {line['gigabytes']:g} GB: writing takes {line['write']:.2f} seconds of"
+        f" processor time with the digest, and {line['write_without']:.2f} without it. Reading and checking takes"
         f" {line['read']:.2f}.\n"
     )

@@ -217,13 +217,13 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--repair", "auto", "--order", "nonsense"), "--order 'nonsense' is not known"),
     (("--repair", "auto", "--sparsity", "limit"), "--sparsity limit is for pruning without --repair"),
     (("--repair", "auto", "--sparsity", "1.5"), "outside [0, 1)"),
-    (("--repair", "auto", "--sparsity", "0.5", "--max-drop", "1"), "leave one of them out"),
-    (("--repair", "auto", "--sparsity", "0.5", "--confidence", "0.9"), "a certificate is for --max-drop"),
-    (("--repair", "auto", "--certificate", "c.safetensors"), "--certificate has its own mask"),
+    (("--repair", "auto", "--sparsity", "0.5", "--max-drop", "1"), "leave out --max-drop, or --sparsity"),
+    (("--repair", "auto", "--sparsity", "0.5", "--confidence", "0.9"), "--sparsity has no goal to certify"),
+    (("--repair", "auto", "--certificate", "c.safetensors"), "--certificate is for the weights without repair"),
     (("--held-out", "held.npz"), "are for --repair"),
     (("--confidence", "0.9", "--max-drop", "1"), "are for --repair"),
     (("--repair", "auto", "--max-drop", "200"), "--max-drop 200 is not in [0, 100)"),
-    (("--repair", "auto", "--max-drop", "0", "--confidence", "0.9"), "give a --max-drop above 0"),
+    (("--repair", "auto", "--max-drop", "0", "--confidence", "0.9"), "--max-drop 0 cannot be certified"),
     (("--repair", "auto", "--confidence", "2"), "confidence 2 is outside (0.5, 1)"),
     (("--repair", "auto", "--confidence", "0"), "confidence 0 is outside (0.5, 1)"),
     (("--repair", "auto", "--tolerance", "0.1", "--confidence", "0.9"), "--tolerance needs --loss-bound"),
@@ -231,7 +231,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--repair", "auto", "--held-out", "absent.npz"), "no data file at absent.npz"),
     (("--repair", "auto", "--confidence", "0.99"), "250 held-out examples are too few"),
     (("--repair", "auto", "--loss", "repairnets:loss_alone"), "the loss cannot tell which predictions are correct"),
-    (("--repair", "auto", "--max-drop", "1", "--tolerance", "0.1"), "give one of"),
+    (("--repair", "auto", "--max-drop", "1", "--tolerance", "0.1"), "give exactly one"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Workers that end with the process that started them, however that ends."""
+"""Workers that end soon after the process that started them, even if that process was killed."""
 
 import functools
 import os
@@ -12,9 +12,9 @@ _EVERY = 0.5  # seconds
 
 @functools.cache
 def end_with(parent: int) -> None:
-    """End this process soon after its parent has ended, also if that was killed. A second call does nothing.
+    """End this process soon after its parent has ended, even if the parent was killed. A second call does nothing.
 
-    A worker of joblib notices only between two jobs, or after minutes, that nobody waits for it any more.
+    Without this, a worker of joblib goes on until its job ends or until some minutes have passed.
 
     Args:
         parent: process id of the process that started this one.
