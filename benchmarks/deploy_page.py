@@ -63,8 +63,8 @@ float64 by at most {error:.0e}.
 records are in the file too.
 
 Times are lower quartiles of a call, since other work on the machine only makes calls slower; threads: {threads}. Those
-of torch are in the faster of its two layouts. The number after a time says how many times faster than the dense network in the
-same program it is.
+of torch are in the faster of its two layouts. The number after a time says how many times faster than the dense network
+in the same program it is.
 """
 
 

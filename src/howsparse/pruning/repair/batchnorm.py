@@ -155,5 +155,5 @@ def _keep_outputs(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     assert layer.running_mean is not None
     assert layer.running_var is not None
     before = (layer.running_var.double() + layer.eps).sqrt()
-    layer.bias += layer.weight * (mean - layer.running_mean) / before
-    layer.weight *= (variance + layer.eps).sqrt() / before
+    layer.bias.add_(layer.weight * (mean - layer.running_mean) / before)
+    layer.weight.mul_((variance + layer.eps).sqrt() / before)
