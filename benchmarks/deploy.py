@@ -4,9 +4,10 @@
         [--page docs/deploy.md]
 
 Three networks: FC5 at 98 % (--weights: after 30 epochs with l1 1e-4; else it is trained here), AlexNet's linear part at
-98 %, and a pretrained ResNet20, pruned by structured l1 and by Torch-Pruning. All ways to run a network take turns in
-one process, so that a slow phase of the machine affects all of them. Ratios are of medians. With --prepare, networks
-are trained and kept, and nothing is timed. The page shows the last record of each network and batch size.
+98 %, and a pretrained ResNet20 that loses channels by `channel_mask` and by Torch-Pruning. All ways to run a network
+take turns in one process, so that a slow phase of the machine affects all of them. Ratios are of medians. With
+--prepare, networks are trained and kept, and nothing is timed. The page shows the last record of each network and batch
+size.
 """
 
 import argparse
@@ -16,36 +17,40 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import howsparse
 from benchmarks.commands import own_command
 from benchmarks.deploy_networks import (
+    TRAINING,
     Sources,
     accuracy,
     alexnet_linear,
     dense_resnet20,
     pruned_fc5,
-    structured,
     torch_pruned,
+    with_any_width,
+    without_channels,
 )
 from benchmarks.deploy_page import page
-from howsparse.deploy import SparseLinear, bytes_of
-from howsparse.deploy.compact import compacted
+from howsparse.deploy import Compacted, SparseLinear, bytes_of, compacted
 from howsparse.deploy.kernels import KERNELS, csr_of
 from howsparse.files import write_whole
 from howsparse.matmul import fast_matmul
 from howsparse.records import Measurement, append_record, provenance, read_lines
+from howsparse.tasks.data import Images
 
 BATCHES = (1, 32)
 SPARSITY = 0.98
-RATIOS = (0.5,)
+SAVED, RATIOS = (0.4, 0.5), (0.3, 0.5)  # how much channel_mask and Torch-Pruning remove
+ANY_WIDTH = f"channel_mask, {SAVED[-1]:g} saved with multiple 1, not trained"
 Way = Callable[[], Any]
 
 
@@ -118,35 +123,51 @@ def unstructured(model: nn.Module, x: Tensor) -> dict[str, Any]:
     }
 
 
-def resnet20(sources: Sources, batch: int) -> dict[str, Any]:
-    """A convolutional network with dead channels, and one that Torch-Pruning pruned."""
+@cache
+def resnets(sources: Sources) -> tuple[dict[str, nn.Module], dict[str, Compacted], Images]:
+    """ResNet20 and what is left of it by Torch-Pruning; the same by `channel_mask`; and the test images."""
     dense, _, test = dense_resnet20(sources)
+    x = test.normalised(test.pixels[:1])
+    ours = {f"channel_mask, {saved:g} saved": without_channels(sources, saved, x) for saved in SAVED}
+    theirs = {f"Torch-Pruning, ratio {ratio:g}": torch_pruned(sources, ratio, x) for ratio in RATIOS}
+    return {"dense": dense.eval()} | theirs, ours, test
+
+
+def resnet20(sources: Sources, batch: int) -> dict[str, Any]:
+    """A convolutional network with fewer channels, by `channel_mask` and by Torch-Pruning, trained equally long."""
+    networks, ours, test = resnets(sources)
     x = test.normalised(test.pixels[:batch])
-    dense.eval()
-    model = structured(sources)
-    smaller = compacted(model, x)
-    networks = {"dense, torch": dense, "structured l1, with its zeros": model}
-    networks["structured l1, compacted"] = smaller.model
-    for ratio in RATIOS:
-        networks[f"Torch-Pruning, ratio {ratio:g}"] = torch_pruned(sources, ratio, x)
-    ways: dict[str, Way] = {name: partial(each, x) for name, each in networks.items()}
-    for name in list(ways):
-        ways[f"{name}, channels last"] = partial(
-            copy.deepcopy(networks[name]).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+    networks = networks | {name: smaller.model for name, smaller in ours.items()}
+    timed = networks | {ANY_WIDTH: with_any_width(sources, SAVED[-1], x[:1])}
+    ways: dict[str, Way] = {f"torch, {name}": partial(each, x) for name, each in timed.items()}
+    for name, each in timed.items():
+        ways[f"torch, channels last, {name}"] = partial(
+            copy.deepcopy(each).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             x.to(memory_format=torch.channels_last),
         )
-    with torch.inference_mode():
-        exact, found = model(x), smaller.model(x)
-    ways |= onnx_ways({"dense": dense, "compacted": smaller.model}, x)
+    ways |= onnx_ways(timed, x)
     return {
         "ways": ways,
-        "errors": {"structured l1, compacted": float((found - exact).abs().max() / exact.abs().max())},
-        "compaction": smaller.sentence,
-        "compaction_error": smaller.difference,
+        "errors": {name: errors(_ways_of(name, ways), each, x) for name, each in timed.items()},
+        "training": TRAINING,
+        "compaction": {name: smaller.sentence for name, smaller in ours.items()},
+        "compaction_error": max(smaller.difference for smaller in ours.values()),
         "accuracy": {name: accuracy(each, test) for name, each in networks.items()} if batch == BATCHES[0] else {},
-        "parameters": {name: sum(p.numel() for p in each.parameters()) for name, each in networks.items()},
-        "bytes": {name: bytes_of(each) for name, each in networks.items()},
+        "parameters": {name: sum(p.numel() for p in each.parameters()) for name, each in timed.items()},
+        "multiplications": {name: multiplications(each, x[:1]) for name, each in timed.items()},
+        "bytes": {name: bytes_of(each) for name, each in timed.items()},
     }
+
+
+def _ways_of(network: str, ways: dict[str, Way]) -> dict[str, Way]:
+    return {name: way for name, way in ways.items() if name.endswith(f", {network}")}
+
+
+def multiplications(model: nn.Module, x: Tensor) -> int:
+    """Multiplications of linear layers and convolutions."""
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        model(x)
+    return int(counted.get_total_flops()) // 2
 
 
 NETWORKS = {"FC5": fc5, "AlexNet, linear part": alexnet, "ResNet20": resnet20}

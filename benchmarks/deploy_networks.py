@@ -4,8 +4,9 @@ import copy
 import math
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -15,17 +16,28 @@ from torch import Tensor, nn
 import howsparse
 from benchmarks.real_networks_cases import ResNet, cifar10
 from benchmarks.real_networks_cases import Sources as Files
+from howsparse.deploy import Compacted, compacted
 from howsparse.loading import load_weights
-from howsparse.tasks.data import Images, ShuffledBatches
+from howsparse.tasks.data import Batches, Images, ShuffledBatches
 from howsparse.tasks.networks import alexnet, fc5
 from howsparse.training.loop import Epoch, fit
 
-__all__ = ["Sources", "accuracy", "alexnet_linear", "dense_resnet20", "pruned_fc5", "structured", "torch_pruned"]
+__all__ = [
+    "TRAINING",
+    "Sources",
+    "accuracy",
+    "alexnet_linear",
+    "dense_resnet20",
+    "pruned_fc5",
+    "torch_pruned",
+    "without_channels",
+]
 
-IMAGES, EPOCHS, BATCH = 15_000, 5, 128  # of the training of pruned ResNet20s
+STEPS, EPOCHS, BATCH = 120, 6, 128  # of the training of smaller ResNet20s; an epoch is a third of the images
 LEARNING_RATE = 0.01
-L1_EPOCHS, STRENGTH = 2, 0.025  # of the l1 term on scales and shifts of the BatchNorms inside blocks
-SHARE = 0.5  # of the channels inside blocks that are removed
+CALIBRATION = 1_000  # training images of the repair
+MULTIPLE = 8  # of channels, for both ways to make ResNet20 smaller
+TRAINING = {"epochs": EPOCHS, "images": STEPS * BATCH, "learning_rate": LEARNING_RATE, "calibration": CALIBRATION}
 
 
 @dataclass(frozen=True)
@@ -86,47 +98,35 @@ def _files(sources: Sources) -> Files:
 _images = cache(cifar10)
 
 
-def structured(sources: Sources) -> nn.Module:
-    """ResNet20, trained with l1 on the scales and shifts of the BatchNorms inside blocks for the first epochs.
-
-    Then the channels with the smallest scales are set to zero, and stay zero until the end.
-    """
+def without_channels(sources: Sources, saved: float, example: Tensor) -> Compacted:
+    """ResNet20 without channels inside blocks: cut, refitted by least squares, compacted, and then trained."""
     model, train, _ = dense_resnet20(sources)
-
-    def made(model: nn.Module) -> None:
-        norms = [layer for name, layer in model.named_modules() if name.startswith("layer") and name.endswith(".bn1")]
-        scales = [norm.get_parameter("weight") for norm in norms]
-        shifts = [norm.get_parameter("bias") for norm in norms]
-        optimizer = _optimizer(model)
-        term = howsparse.attach_l1(optimizer, [*scales, *shifts], STRENGTH, proximal=True)
-
-        def before(epoch: int) -> None:
-            if epoch == L1_EPOCHS:
-                term.remove()
-                kept = _largest(scales, 1 - SHARE)
-                held = [*zip(scales, kept, strict=True), *zip(shifts, kept, strict=True)]
-                _hold(held)
-                optimizer.register_step_post_hook(lambda *_: _hold(held))
-
-        _fit(model, optimizer, train, before)
-
-    return _kept(model, sources.folder / "resnet20-structured.safetensors", made)
+    calibration = Batches(train.first(CALIBRATION), 250)
+    mask = _channels(model, example, saved, calibration, MULTIPLE)
+    file = sources.folder / f"resnet20-channels-{saved:g}.safetensors"
+    if file.exists():
+        mask.apply_(model)
+    else:
+        howsparse.repair_layers(model, mask, calibration)
+        howsparse.settle_batchnorm(model, calibration)
+    smaller = compacted(model, example)
+    return replace(smaller, model=_kept(smaller.model, file, lambda made: _fit(made, train)))
 
 
-def _largest(scales: list[nn.Parameter], share: float) -> list[Tensor]:
-    """Which scales are among the largest of all layers."""
-    sizes = torch.cat([scale.detach().abs() for scale in scales])
-    least = sizes.sort(descending=True).values[round(share * len(sizes)) - 1]
-    return [scale.detach().abs() >= least for scale in scales]
+def with_any_width(sources: Sources, saved: float, example: Tensor) -> nn.Module:
+    """The same with any number of channels. It is not trained: only its time counts."""
+    model, train, _ = dense_resnet20(sources)
+    _channels(model, example, saved, Batches(train.first(CALIBRATION), 250), 1).apply_(model)
+    return compacted(model, example).model.eval()
 
 
-def _hold(held: list[tuple[nn.Parameter, Tensor]]) -> None:
-    for parameter, kept in held:
-        parameter.data.mul_(kept)
+def _channels(model: nn.Module, example: Tensor, saved: float, calibration: Batches, multiple: int) -> howsparse.Mask:
+    order = howsparse.rank(model, "wanda", calibration)
+    return howsparse.channel_mask(model, example, saved, order, multiple=multiple)
 
 
 def torch_pruned(sources: Sources, ratio: float, example: Tensor) -> nn.Module:
-    """ResNet20, pruned by Torch-Pruning inside blocks at once, then trained as long as `structured`."""
+    """ResNet20 without channels inside blocks that Torch-Pruning chose, trained as long as `without_channels`."""
     import torch_pruning
 
     model, train, _ = dense_resnet20(sources)
@@ -134,11 +134,11 @@ def torch_pruned(sources: Sources, ratio: float, example: Tensor) -> nn.Module:
     others = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer not in inner]
     pruner = torch_pruning.pruner.MagnitudePruner(
         model, example, torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=ratio, ignored_layers=others, global_pruning=True,
+        pruning_ratio=ratio, ignored_layers=others, global_pruning=True, round_to=MULTIPLE,
     )  # fmt: skip
     pruner.step()
     file = sources.folder / f"resnet20-torch-pruning-{ratio:g}.safetensors"
-    return _kept(model, file, lambda made: _fit(made, _optimizer(made), train))
+    return _kept(model, file, lambda made: _fit(made, train))
 
 
 def accuracy(model: nn.Module, images: Images, size: int = 500) -> float:
@@ -152,21 +152,13 @@ def accuracy(model: nn.Module, images: Images, size: int = 500) -> float:
     return right / len(images)
 
 
-def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9)
-
-
-def _fit(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train: Images,
-    before: Callable[[int], None] = lambda epoch: None,
-) -> None:
-    """Train with a cosine schedule to zero. Convolutions are faster with channels last."""
-    shuffled = ShuffledBatches(train.first(IMAGES), BATCH, augment=True)
+def _fit(model: nn.Module, train: Images) -> None:
+    """Train with SGD and a cosine schedule to zero. Convolutions are faster with channels last."""
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9)
+    shuffled = ShuffledBatches(train, BATCH, augment=True)
 
     def batches(epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
-        return shuffled(0, epoch)
+        return islice(shuffled(0, epoch), STEPS)
 
     def cosine(epoch: int) -> float:
         return (1 + math.cos(math.pi * epoch / EPOCHS)) / 2
@@ -176,7 +168,7 @@ def _fit(
     def told(done: Epoch) -> None:
         print(done, file=sys.stderr)
 
-    fit(model, optimizer, batches, EPOCHS, factor=cosine, before_epoch=before, on_epoch=told)
+    fit(model, optimizer, batches, EPOCHS, factor=cosine, on_epoch=told)
 
 
 def _kept(model: nn.Module, file: Path, train: Callable[[nn.Module], None]) -> nn.Module:

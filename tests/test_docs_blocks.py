@@ -26,7 +26,7 @@ RUN_BY = {
     "docs/problem.md": ("tests/test_docs.py", 6),
     "docs/training.md": ("tests/integrations/test_training_page.py", 2),
     "docs/report.md": ("tests/report/test_page.py", 2),
-    "docs/deploy.md": ("tests/deploy/test_speed_page.py", 1),
+    "docs/deploy.md": ("tests/deploy/test_speed_page.py", 2),
     "docs/deploy-files.md": ("tests/deploy/test_deploy_page.py", 2),
     "docs/howto/huggingface.md": ("tests/test_docs_howto.py", 1),
     "docs/howto/gpus.md": ("tests/test_docs_howto.py", 1),

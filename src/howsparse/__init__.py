@@ -5,6 +5,7 @@ from howsparse.deploy import (
     Benched,
     DeployedNetwork,
     bench,
+    channel_mask,
     compact,
     export_onnx,
     load_deployed,
@@ -40,6 +41,7 @@ from howsparse.pruning.repair import (
     repair_layers,
     repair_path,
     repair_rounds,
+    settle_batchnorm,
 )
 from howsparse.risk.batches import SamePasses
 from howsparse.risk.losses import CrossEntropy, cross_entropy
@@ -79,6 +81,7 @@ __all__ = [
     "audit",
     "bench",
     "certify",
+    "channel_mask",
     "compact",
     "compare_repairs",
     "cross_entropy",
@@ -111,6 +114,7 @@ __all__ = [
     "repair_path",
     "repair_rounds",
     "save_deployed",
+    "settle_batchnorm",
     "sparsify",
 ]
 

@@ -357,7 +357,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("measure", *NET, "--max-drop", "nan"), "--max-drop nan is not in [0, 100)"),
     (("measure", *NET, "--tolerance", "abc"), "--tolerance 'abc' is neither a loss nor a share of the loss; give"),
     (("measure", *NET, "--tolerance", "-5%"), "negative"),
-    (("measure", *NET, "--tolerance", "0.1", "--max-drop", "1"), "give one of"),
+    (("measure", *NET, "--tolerance", "0.1", "--max-drop", "1"), "give exactly one"),
     (("measure", *NET, "--order", "nonsense"), "--order 'nonsense' is not known; use one of magnitude,"),
     (("measure", *NET, "--metric", "nonsense"), "metric 'nonsense' is not known"),
     (("measure", *NET, "--metric", "tinynets:nonsense"), "module 'tinynets' has no 'nonsense'"),

@@ -218,8 +218,8 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--repair", "auto", "--sparsity", "limit"), "--sparsity limit is for pruning without --repair"),
     (("--repair", "auto", "--sparsity", "1.5"), "outside [0, 1)"),
     (("--repair", "auto", "--sparsity", "0.5", "--max-drop", "1"), "leave out --max-drop, or --sparsity"),
-    (("--repair", "auto", "--sparsity", "0.5", "--confidence", "0.9"), "a certificate is for --max-drop"),
-    (("--repair", "auto", "--certificate", "c.safetensors"), "--certificate has its own mask"),
+    (("--repair", "auto", "--sparsity", "0.5", "--confidence", "0.9"), "--sparsity has no goal to certify"),
+    (("--repair", "auto", "--certificate", "c.safetensors"), "--certificate is for the weights without repair"),
     (("--held-out", "held.npz"), "are for --repair"),
     (("--confidence", "0.9", "--max-drop", "1"), "are for --repair"),
     (("--repair", "auto", "--max-drop", "200"), "--max-drop 200 is not in [0, 100)"),
@@ -231,7 +231,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--repair", "auto", "--held-out", "absent.npz"), "no data file at absent.npz"),
     (("--repair", "auto", "--confidence", "0.99"), "250 held-out examples are too few"),
     (("--repair", "auto", "--loss", "repairnets:loss_alone"), "the loss cannot tell which predictions are correct"),
-    (("--repair", "auto", "--max-drop", "1", "--tolerance", "0.1"), "give one of"),
+    (("--repair", "auto", "--max-drop", "1", "--tolerance", "0.1"), "give exactly one"),
 ]  # fmt: skip
 
 

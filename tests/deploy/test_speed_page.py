@@ -23,7 +23,7 @@ def test_the_page_is_made_of_the_records() -> None:
 
 
 def test_the_code_of_the_page_runs(one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    code, fewer = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     first = nn.Linear(8, 16)
     model = nn.Sequential(first, nn.ReLU(), nn.Linear(16, 3)).eval()
     with torch.no_grad():
@@ -38,3 +38,12 @@ def test_the_code_of_the_page_runs(one_thread: None, capsys: pytest.CaptureFixtu
     torch.testing.assert_close(faster(example), model(example))
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in model.parameters())
     assert "batch" in capsys.readouterr().out
+    names |= _convnet()
+    exec(fewer, names)
+    assert [layer.out_channels for layer in names["network"] if isinstance(layer, nn.Conv2d)] == [8]
+
+
+def _convnet() -> dict[str, Any]:
+    network = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    images = torch.randn(20, 1, 4, 4)
+    return {"network": network, "images": images, "batches": [(images, torch.zeros(20, dtype=torch.long))]}

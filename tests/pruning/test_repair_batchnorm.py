@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from howsparse import InputError
-from howsparse.pruning.repair import repair_batchnorm
+from howsparse.pruning.repair import repair_batchnorm, settle_batchnorm
 from networks_for_tests import convnet_case
 
 
@@ -76,3 +76,35 @@ def test_wrong_input_is_refused() -> None:
         repair_batchnorm(nn.Sequential(nn.Linear(2, 2), norm, nn.Linear(2, 2), norm), labelled(torch.randn(5, 2), 5))
     with pytest.raises(InputError, match="only one value"):
         repair_batchnorm(norm, labelled(torch.randn(1, 2), 1))
+
+
+def test_settling_keeps_outputs_and_takes_the_statistics() -> None:
+    """Afterwards the network in training mode, with all examples in one batch, is the one in evaluation mode."""
+    model, x = case()
+    model[3].p = 0.0
+    for at in (1, 6):
+        for tensor in (model[at].weight, model[at].bias, model[at].running_mean, model[at].running_var):
+            tensor.data.copy_(torch.rand(len(tensor), generator=torch.Generator().manual_seed(at)) + 0.5)
+    with torch.no_grad():
+        before = copy.deepcopy(model).eval()(x)
+        settle_batchnorm(model, labelled(x, 10))
+        assert torch.allclose(copy.deepcopy(model).eval()(x), before, atol=1e-12)
+        for at, inputs in ((1, model[0](x)), (6, model[:6].eval()(x))):
+            assert torch.allclose(model[at].running_mean, inputs.transpose(0, 1).flatten(1).mean(1), atol=1e-12)
+            assert torch.allclose(model[at].running_var, inputs.transpose(0, 1).flatten(1).var(1), atol=1e-12)
+        for norm in (model[1], model[6]):  # a batch is divided by its biased variance
+            n = 23 * 4 if norm is model[1] else 23
+            norm.weight *= ((norm.running_var * (n - 1) / n + norm.eps) / (norm.running_var + norm.eps)).sqrt()
+        assert torch.allclose(model.train()(x), before, atol=1e-12)
+
+
+def test_settling_refuses_a_layer_without_scale_and_changes_nothing() -> None:
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False))
+    with pytest.raises(InputError, match="BatchNorm '1' has no scale and shift"):
+        settle_batchnorm(model, labelled(x, 5))
+    with pytest.raises(InputError, match="called several times"):
+        settle_batchnorm(nn.Sequential(model[0], nn.Linear(2, 2), model[0]), labelled(x, 5))
+    state = model.state_dict()
+    assert state["0.running_mean"].tolist() == [0.0, 0.0]
+    assert state["0.weight"].tolist() == [1.0, 1.0]

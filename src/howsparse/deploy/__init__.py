@@ -1,6 +1,7 @@
 """Smaller and faster networks: what a mask brings on this machine, compaction, sparse execution, and files."""
 
 from howsparse.deploy.bench import Benched, bench
+from howsparse.deploy.channel_mask import channel_mask
 from howsparse.deploy.compact import Compacted, compact, compacted
 from howsparse.deploy.deployed import DeployedNetwork, load_deployed, save_deployed
 from howsparse.deploy.onnx import Exported, export_onnx
@@ -20,6 +21,7 @@ __all__ = [
     "SparseLinear",
     "bench",
     "bytes_of",
+    "channel_mask",
     "compact",
     "compacted",
     "export_onnx",

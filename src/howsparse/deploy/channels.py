@@ -4,7 +4,7 @@ import copy
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from howsparse.deploy.constants import LAYERS
 from howsparse.deploy.timing import called
 from howsparse.errors import InputError
 
-__all__ = ["Removal", "dead_channels", "remove"]
+__all__ = ["ChannelGroup", "Member", "Removal", "dead_channels", "inner_groups", "remove"]
 
 # torch's functions that make each channel of their output from the same channel of their inputs, by their gradient
 _CHANNELWISE = (
@@ -52,6 +52,38 @@ class Removal:
     channels: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Member:
+    """Channels of one module that belong to channels of a layer.
+
+    Attributes:
+        node: the module's node in the dependency graph.
+        makes: whether these channels are outputs of the module; else they are inputs.
+        channels: numbers of the channels in the module.
+        roots: for each of them, the number of the layer's channel.
+    """
+
+    node: Any
+    makes: bool
+    channels: list[int]
+    roots: list[int]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that go or stay together: outputs of a layer, with all that belongs to them.
+
+    Attributes:
+        layer: name of the layer.
+        width: number of its outputs.
+        members: channels of modules and functions that belong to them, the layer's own included.
+    """
+
+    layer: str
+    width: int
+    members: list[Member]
+
+
 def dead_channels(model: nn.Module, example: Any) -> list[Removal]:
     """Channels that no layer reads.
 
@@ -68,23 +100,45 @@ def dead_channels(model: nn.Module, example: Any) -> list[Removal]:
     model = copy.deepcopy(model)  # its weights are set to zero
     graph, ends = _graph(model, example)
     _drop_unscaled(graph)
-    names = {module: name for name, module in model.named_modules()}
-    alone = _called_once(model, example) - _sharing(model)
-    done: set[nn.Module] = set()
     found = []
-    for layer in [module for module in graph.module2node if isinstance(module, LAYERS)]:
-        if layer in done or not all(_is_known(node, alone) for node in _reached(graph, layer)):
-            continue
-        group = _group(graph, layer, range(len(layer.weight)))
-        members = [_Member(item.dep.target, item.dep.handler, item.idxs, item.root_idxs) for item in group.items]
-        done |= {member.node.module for member in members if graph.is_out_channel_pruning_fn(member.handler)}
-        dead = _unread(graph, members, len(layer.weight), ends)
+    for group in _groups(model, graph, example):
+        dead = _unread(group, ends)
         if bool(dead.all()):
             dead[0] = False  # a layer keeps at least one channel
         if bool(dead.any()):
-            found.append(Removal(names[layer], tuple(dead.nonzero().flatten().tolist())))
-            _silence(graph, members, dead)
+            found.append(Removal(group.layer, tuple(dead.nonzero().flatten().tolist())))
+            _silence(group, dead)
     return found
+
+
+def inner_groups(model: nn.Module, example: Any) -> list[ChannelGroup]:
+    """The groups of channels of a network that can be removed, from the output to the input; not its outputs.
+
+    Args:
+        model: a network in evaluation mode.
+        example: an input.
+
+    Raises:
+        InputError: torch-pruning is not installed.
+    """
+    graph, ends = _graph(model, example)
+    return [group for group in _groups(model, graph, example) if not any(_ends(each, ends) for each in group.members)]
+
+
+def _groups(model: nn.Module, graph: Any, example: Any) -> Iterator[ChannelGroup]:
+    names = {module: name for name, module in model.named_modules()}
+    alone = _called_once(model, example) - _sharing(model)
+    done: set[nn.Module] = set()
+    for layer in [module for module in graph.module2node if isinstance(module, LAYERS)]:
+        reached = _reached(graph, layer)
+        if layer in done or not all(_is_known(node, alone) and not _adds_channels(node, layer) for node in reached):
+            continue
+        members = [
+            Member(item.dep.target, graph.is_out_channel_pruning_fn(item.dep.handler), item.idxs, item.root_idxs)
+            for item in _group(graph, layer, range(len(layer.weight))).items
+        ]
+        done |= {member.node.module for member in members if member.makes}
+        yield ChannelGroup(names[layer], len(layer.weight), members)
 
 
 def remove(model: nn.Module, removals: list[Removal], example: Any) -> None:
@@ -101,39 +155,28 @@ def remove(model: nn.Module, removals: list[Removal], example: Any) -> None:
         group.prune(record_history=False)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """Channels of one module that belong to channels of a layer.
-
-    Attributes:
-        node: the module's node in the dependency graph.
-        handler: the function of Torch-Pruning that removes the channels.
-        channels: numbers of the channels in the module.
-        roots: for each of them, the number of the layer's channel.
-    """
-
-    node: Any
-    handler: Any
-    channels: list[int]
-    roots: list[int]
-
-
 def _group(graph: Any, layer: nn.Module, channels: Iterable[int]) -> Any:
     """All that belongs to outputs of a layer."""
     return graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, list(channels))
 
 
-def _unread(graph: Any, members: list[_Member], width: int, ends: set[Any]) -> Tensor:
+def _unread(group: ChannelGroup, ends: set[Any]) -> Tensor:
     """Which channels no layer reads, and that are no output: shape (width,)."""
-    unread = torch.ones(width, dtype=torch.bool)
-    for member in members:
+    unread = torch.ones(group.width, dtype=torch.bool)
+    for member in group.members:
         module, roots = member.node.module, torch.tensor(member.roots)
-        if _is_plain(module) and not graph.is_out_channel_pruning_fn(member.handler):
+        if _is_plain(module) and not member.makes:
             read = (module.weight.detach() != 0).transpose(0, 1).flatten(1).any(1)
             unread[roots[read[torch.tensor(member.channels)]]] = False
-        elif member.node.grad_fn in ends or not member.node.outputs:
+        elif _ends(member, ends):
             unread[roots] = False
     return unread
+
+
+def _ends(member: Member, ends: set[Any]) -> bool:
+    """Whether channels are outputs of the network."""
+    reads = _is_plain(member.node.module) and not member.makes
+    return not reads and (member.node.grad_fn in ends or not member.node.outputs)
 
 
 def _reached(graph: Any, layer: nn.Module) -> set[Any]:
@@ -157,6 +200,12 @@ def _is_known(node: Any, alone: set[nn.Module]) -> bool:
     return (_is_plain(node.module) and node.module in alone) or _keeps_apart(node, alone)
 
 
+def _adds_channels(node: Any, layer: nn.Module) -> bool:
+    """Whether a function pads channels, as shortcuts in CIFAR's ResNets do. Channels after it have other numbers."""
+    spatial = layer.get_parameter("weight").ndim - 2
+    return any(getattr(node.grad_fn, "_saved_pad", ())[2 * spatial :])
+
+
 def _keeps_apart(node: Any, alone: set[nn.Module]) -> bool:
     """Whether a module or function makes each channel of its output from the same channel of its input."""
     if isinstance(node.module, _BatchNorm | _InstanceNorm | nn.PReLU):
@@ -177,10 +226,10 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _silence(graph: Any, members: list[_Member], dead: Tensor) -> None:
+def _silence(group: ChannelGroup, dead: Tensor) -> None:
     """Set the weights that make dead channels to zero."""
-    for member in members:
-        if isinstance(member.node.module, LAYERS) and graph.is_out_channel_pruning_fn(member.handler):
+    for member in group.members:
+        if isinstance(member.node.module, LAYERS) and member.makes:
             gone = torch.tensor(member.channels)[dead[torch.tensor(member.roots)]]
             member.node.module.weight[gone] = 0
 

@@ -209,7 +209,7 @@ def _magnitudes_section(limit: PruningLimit) -> str:
         rank = max(round(place * count), 1)
         rows.append([_percent(place), f"{sizes[rank - 1]:.3g}", f"{limit.magnitudes.radius(1 - rank / count):.3g}"])
     zero = int(np.searchsorted(sizes, 0.0, side="right"))
-    words = "The smallest weights go first. The curve is the size of the largest weight that is gone at each sparsity."
+    words = "The smallest weights go first. The curve shows the size of the largest removed weight at each sparsity."
     if zero:
         words += f" {zero:,} weights are exactly zero."
     return _chart_section(
@@ -219,8 +219,8 @@ def _magnitudes_section(limit: PruningLimit) -> str:
 
 def _layers_section(limit: PruningLimit) -> str:
     words = (
-        f"What removing the smallest {_percent(limit.predicted)} of all weights takes from each layer, and by how much"
-        " each layer is predicted to raise the loss. This does not move with the slider."
+        f"The part of each layer that goes if the smallest {_percent(limit.predicted)} of all weights are removed, and"
+        " the predicted rise of the loss from each layer. The slider does not change this."
     )
     if len(limit.layers) > 16:
         words += f" The chart has the 16 layers of {len(limit.layers)} that change the loss most."

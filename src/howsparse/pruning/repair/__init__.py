@@ -5,10 +5,11 @@
 - `repair_path`: the same through several sparsities, with one network for each.
 - `repair_globally`: all kept weights together, by Gauss-Newton steps towards the dense network's outputs.
 - `repair_batchnorm`: new statistics of BatchNorm's inputs; alone, not after the others.
+- `settle_batchnorm`: the same after the others, before training: outputs stay.
 - `prune_and_repair`: any of these by its name in `REPAIRS`, with one signature.
 """
 
-from howsparse.pruning.repair.batchnorm import repair_batchnorm
+from howsparse.pruning.repair.batchnorm import repair_batchnorm, settle_batchnorm
 from howsparse.pruning.repair.gauss_newton import repair_globally
 from howsparse.pruning.repair.least_squares import Inputs, repair_layers
 from howsparse.pruning.repair.objectives import Objective
@@ -29,5 +30,6 @@ __all__ = [
     "repair_path",
     "repair_rounds",
     "round_sparsities",
+    "settle_batchnorm",
     "start_of",
 ]

@@ -91,7 +91,8 @@ def repair_layers(
 
     A few hundred to a few thousand examples are enough. All batches stay in memory, each with the tensors that its
     forward pass needs at one layer; pass few large batches rather than many small ones. Do not call `repair_batchnorm`
-    afterwards, because the repaired layers are fitted to the old statistics of BatchNorm.
+    afterwards, because the repaired layers are fitted to the old statistics of BatchNorm. Call `settle_batchnorm`
+    before you train on.
 
     Args:
         model: any module; it is changed in place.
