@@ -3,11 +3,11 @@
     python -m benchmarks.deploy --data FOLDER_OR_HUB_NAME --nets FOLDER [--weights FILE] [--record results/deploy.jsonl]
         [--page docs/deploy.md]
 
-Three networks: FC5 at 98 % (--weights: after 30 epochs with l1 1e-4; else it is trained here), AlexNet's linear part at
-98 %, and a pretrained ResNet20 that loses channels by `channel_mask` and by Torch-Pruning. All ways to run a network
-take turns in one process, so that a slow phase of the machine affects all of them. Ratios are of medians. With
---prepare, networks are trained and kept, and nothing is timed. The page shows the last record of each network and batch
-size.
+Four networks: FC5 at 98 % (--weights: after 30 epochs with l1 1e-4; else it is trained here), AlexNet's linear part at
+98 %, a pretrained ResNet20 that loses channels by `channel_mask` and by Torch-Pruning, and a VGG16 with a quarter of the
+channels, trained with l1, that loses weights or channels and is not trained after that. All ways to run a network take
+turns in one process, so that a slow phase of the machine affects all of them. Ratios are of medians. With --prepare,
+networks are trained and kept, and nothing is timed. The page shows the last record of each network and batch size.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from benchmarks.deploy_networks import (
     alexnet_linear,
     dense_resnet20,
     pruned_fc5,
+    small_vgg16,
     torch_pruned,
     with_any_width,
     without_channels,
@@ -170,7 +171,32 @@ def multiplications(model: nn.Module, x: Tensor) -> int:
     return int(counted.get_total_flops()) // 2
 
 
-NETWORKS = {"FC5": fc5, "AlexNet, linear part": alexnet, "ResNet20": resnet20}
+vgg16_networks = cache(small_vgg16)
+
+
+def vgg16(sources: Sources, batch: int) -> dict[str, Any]:
+    """A convolutional network that was trained with l1 and has lost weights, or channels, without training."""
+    dense, smaller, test = vgg16_networks(sources)
+    x = test.normalised(test.pixels[:batch])
+    networks = {"dense": dense} | {name: each.model for name, each in smaller.items()}
+    ways: dict[str, Way] = {}
+    for name, each in networks.items():
+        ways[f"{name}, torch"] = partial(each, x)
+        last = copy.deepcopy(each).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ways[f"{name}, torch, channels last"] = partial(last, x.to(memory_format=torch.channels_last))
+    ways |= onnx_ways(networks, x)
+    return {
+        "ways": ways,
+        "errors": {name: errors({name: partial(each, x)}, each, x)[name] for name, each in networks.items()},
+        "compaction": "; ".join(f"{name}: {each.sentence}" for name, each in smaller.items()),
+        "compaction_error": max(each.difference for each in smaller.values()),
+        "accuracy": {name: accuracy(each, test) for name, each in networks.items()} if batch == BATCHES[0] else {},
+        "parameters": {name: sum(p.numel() for p in each.parameters()) for name, each in networks.items()},
+        "bytes": {name: bytes_of(each) for name, each in networks.items()},
+    }
+
+
+NETWORKS = {"FC5": fc5, "AlexNet, linear part": alexnet, "ResNet20": resnet20, "VGG16, a quarter": vgg16}
 
 
 def kept_by(model: nn.Module) -> howsparse.Mask:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import howsparse
+from benchmarks.problems import test_images, train_images
 from benchmarks.real_networks_cases import ResNet, cifar10
 from benchmarks.real_networks_cases import Sources as Files
 from howsparse.deploy import Compacted, compacted
@@ -72,6 +73,33 @@ def _train_fc5(model: nn.Module, data: str) -> None:
     problem = howsparse.load_task("fc5-cifar10", data, epochs=30, l1=1e-4)
     trained = howsparse.methods.dense(problem, 0.0, seed=0).model
     model.load_state_dict(trained.state_dict())
+
+
+def small_vgg16(sources: Sources) -> tuple[nn.Module, dict[str, Compacted], Images]:
+    """VGG16 with a quarter of the channels, trained with l1; what is left of it, and the test images.
+
+    92 % of its weights are removed, or channels that save 30 % of the multiplications. The layers are then refitted.
+    Nothing is trained after that.
+    """
+    problem = howsparse.load_task("vgg16-quarter-cifar10", sources.data)
+
+    def train(made: nn.Module) -> None:
+        made.load_state_dict(howsparse.methods.load_method("one_shot")(problem, 0.0, 0).model.state_dict())
+
+    dense = _kept(problem.initial(0), sources.folder / "vgg16-quarter.safetensors", train)
+    test = test_images(problem)
+    x = test.normalised(test.pixels[:1])
+    calibration = Batches(train_images(problem).first(2 * CALIBRATION), 250)
+    masks = {
+        "weights": howsparse.magnitude_mask(dense, 0.92),
+        "channels": howsparse.channel_mask(dense, x, 0.3, multiple=MULTIPLE // 2),
+    }
+    smaller = {}
+    for name, mask in masks.items():
+        pruned = copy.deepcopy(dense)
+        howsparse.repair_layers(pruned, mask, calibration)
+        smaller[f"{name} removed"] = compacted(pruned.eval(), x)
+    return dense, smaller, test
 
 
 def alexnet_linear(sparsity: float) -> nn.Module:
