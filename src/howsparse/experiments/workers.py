@@ -14,7 +14,8 @@ _EVERY = 0.5  # seconds
 def end_with(parent: int) -> None:
     """End this process soon after its parent has ended, also if that was killed. A second call does nothing.
 
-    A worker of joblib notices only between two jobs, or after minutes, that nobody waits for it any more.
+    A worker of joblib notices only between two jobs, or after minutes, that nobody waits for it any more. It calls this
+    when it starts, before it waits for its first job: its parent may be killed before there is one.
 
     Args:
         parent: process id of the process that started this one.
