@@ -175,6 +175,8 @@ def test_files_are_merged_by_hash(tmp_path: Path) -> None:
         ('{"at": ', "is not a record"),
         ("[1]", "it is no JSON object"),
         ('{"kind": "method"}', "it lacks"),
+        ('{"kind": "run", "hash": {}, "schema_version": 1}', "its hash is no text"),
+        ('{"kind": "test", "hash": null, "schema_version": 1}', "its hash is no text"),
         ('{"kind": "test", "schema_version": 99}', "schema version 99 is newer"),
         ('{"kind": "test", "schema_version": 1}', "field 'made': Field required"),
     ],
