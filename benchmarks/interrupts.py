@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 import howsparse
 from benchmarks.commands import own_command
 from howsparse.limit.certify import certify_sequence
-from howsparse.limit.held_out import check_held_out
+from howsparse.limit.held_out import HeldOut, check_held_out
 from howsparse.limit.sequence import Question
 from howsparse.records import Measurement, append_record, provenance
 from howsparse.risk.guard import guarded
@@ -57,20 +58,32 @@ def data(examples: int = 20) -> list[tuple[Tensor, Tensor]]:
     return [(images, (images.sum((1, 2, 3)) > 0).long())]
 
 
+def held_out(model: nn.Module) -> HeldOut:
+    """The check of held-out data, the first step of `certify`."""
+    return check_held_out(model, data(60), Question(max_drop=0.5), chosen_on=data())
+
+
 @guarded
 def certified(model: nn.Module) -> object:
     """A certificate of one mask, by the two steps of `certify`."""
-    held = check_held_out(model, data(60), Question(max_drop=0.5), chosen_on=data())
+    held = held_out(model)
     return certify_sequence(model, held, [howsparse.magnitude_mask(model, 0.1)], order="magnitude")
+
+
+def _ticking() -> Callable[[], float]:
+    """A clock that gives the same times in every run, so that every run executes the same lines."""
+    return map(float, count()).__next__
 
 
 WORK: dict[str, Work] = {
     "measure": lambda model: howsparse.measure(model, data(), tolerance=0.1, scan=[0.5], precision=0.4),
+    "check_held_out": held_out,
     "certify": certified,
     "rank": lambda model: howsparse.rank(model, "wanda", data()),
     "prune_and_repair": lambda model: howsparse.prune_and_repair(model, 0.5, data(), repair="layers"),
     "audit": lambda model: howsparse.audit(model, howsparse.magnitude_mask(model, 0.5), data(), points=1),
     "recoverable": lambda model: howsparse.recoverable(model, data(), tolerance=0.1),
+    "limit_cost": lambda model: howsparse.limit_cost(model, data(), clock=_ticking()),
     "pruning_limit": lambda model: howsparse.pruning_limit(model, data(), tolerance=0.1, max_products=32),
 }
 
