@@ -1,6 +1,6 @@
 """Ctrl-C at every line of the package: is the model afterwards as it was, and are torch's settings?
 
-    python -m benchmarks.interrupts [--stride 1] [--record results/interrupts.jsonl]
+    python -m benchmarks.interrupts [--stride 1] [--record results/reliability.jsonl]
 
 Each function is run on a tiny network once for the first and once for the last execution of each line of the package
 that it reaches, with a KeyboardInterrupt at that line. One core needs about ten minutes.
@@ -35,15 +35,15 @@ Line = tuple[str, int]  # file and number
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stride", type=int, default=1, help="of the lines, one in so many")
-    parser.add_argument("--record", type=Path, default=Path("results/interrupts.jsonl"))
+    parser.add_argument("--record", type=Path, default=Path("results/reliability.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name, work in WORK.items():
         tried, changed = interrupted(work, options.stride)
         print(f"{name}: {tried} interruptions, {len(changed)} changed something {changed[:5]}", file=sys.stderr)
-        found = {"function": name, "stride": options.stride, "interruptions": tried, "changed": len(changed)}
+        found = {"check": f"{name}, interrupted", "tried": tried, "wrong": len(changed), "stride": options.stride}
         made = provenance(own_command("benchmarks.interrupts"))
-        append_record(Measurement(kind="interrupts", made=made, **found), options.record)
+        append_record(Measurement(kind="reliability", made=made, **found), options.record)
 
 
 def network() -> nn.Module:

@@ -1,17 +1,30 @@
-"""The page of promises: each with the test that holds it, and the last figures of its check."""
+"""The page of promises: each with the test that holds it, and the last figures of its check.
+
+    python -m benchmarks.reliability_page
+
+writes docs/reliability.md from results/reliability.jsonl.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from howsparse.files import write_whole
+from howsparse.records import read_lines
 
 __all__ = ["page"]
 
 _HEAD = """# What it promises of itself
 
-Each promise has a test, which `make test` runs, and where a number says more than a test, a check:
-`python -m benchmarks.reliability` and `make fuzz`. A check tries more than the test does. Its last figures are in
-`results/reliability.jsonl`, and are shown here.
+`make test` runs the test of each promise. Where a number says more than a test, a check tries more than the test does:
+the command is beside its last figures, which are in `results/reliability.jsonl`.
 
 """
+_DAMAGES = ("flipped bit", "cut", "copied over another")
+_COMMANDS = {  # of a check, by the end of its name
+    ", fuzzed": "make fuzz",
+    ", killed": "python -m benchmarks.kills",
+    ", interrupted": "python -m benchmarks.interrupts",
+}
 
 # promise, test, check
 _PROMISES = (
@@ -59,14 +72,32 @@ _PROMISES = (
     (
         "Every input of a command, a file or a function ends in an answer or in a refusal of one line: no traceback, no"
         " hang, no code run from data, no file lost. An exception that a network of your own raises is passed on",
-        "`tests/test_fuzz.py`; all kinds by `make fuzz`",
+        "`tests/test_fuzz.py`",
         ", fuzzed",
     ),
     (
-        "`train` that was killed gives the same bits when it is typed again, and leaves no process, no shared memory,"
+        "A command that was killed gives the same bits when it is typed again, and leaves no process, no shared memory,"
         " no temporary file and no record twice",
-        "`tests/experiments/test_sweep.py`, `tests/cli/test_cli_run.py`; by `python -m benchmarks.kills`",
+        "`tests/test_files.py`, `tests/experiments/test_sweep.py`, `tests/cli/test_cli_run.py`",
         ", killed",
+    ),
+    (
+        "Ctrl-C at any line leaves the model (numbers, modes, hooks, gradients, buffers) and torch's settings as they"
+        " were",
+        "`tests/limit/test_interrupts.py`",
+        ", interrupted",
+    ),
+    ("1,000 products leave nothing in memory", "`tests/risk/test_no_growth.py`", "products"),
+    (
+        "Importing the package takes at most 0.3 seconds beyond torch, brings no package that takes long, and asks no"
+        " network; nor does an answer about local files",
+        "`tests/test_imports.py`",
+        "import",
+    ),
+    (
+        "A batch that does not fit into the memory of a GPU is halved, with the same result",
+        "`tests/risk/test_micro_batches.py`",
+        None,
     ),
     (
         "Weights of half precision, no curvature, one weight, equal weights, only negative curvature, one class and few"
@@ -75,9 +106,37 @@ _PROMISES = (
         None,
     ),
     (
-        "Importing the package and answering about local files asks no network, and the import brings no package that"
-        " takes long",
-        "`tests/test_imports.py`",
+        "Only regular files are written: no device, pipe, socket, folder, or link to nothing, also with `--force`; a"
+        " file that two options name is refused before any work, also through links",
+        "`tests/cli/test_paths.py`",
+        None,
+    ),
+    (
+        "A file of records is never something else, and is checked before any work; an unfinished last line is not an"
+        " error, and does not swallow the next record",
+        "`tests/cli/test_paths.py`, `tests/cli/test_cli_refusals.py`",
+        None,
+    ),
+    (
+        "The workers of a sweep end within a second of the process that started them, however it ends, also before"
+        " their first job",
+        "`tests/cli/test_cli_refusals.py`, `tests/experiments/test_sweep.py`",
+        None,
+    ),
+    (
+        "Damaged files of data, weights, sweeps and records, and labels, types and shapes that do not fit the network,"
+        " are refused in one line before any work",
+        "`tests/cli/test_cli_refusals.py`, `tests/tasks/test_data.py`",
+        None,
+    ),
+    (
+        "Numbers of seeds, epochs and rounds that would never end are refused",
+        "`tests/cli/test_cli_refusals.py`",
+        None,
+    ),
+    (
+        "A full disk is said in one line, and leaves no part of a file; a closed stdout does not stop the work",
+        "`tests/cli/test_cli_refusals.py`",
         None,
     ),
 )
@@ -87,21 +146,66 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
     """The text of docs/reliability.md from all recorded lines."""
     last = {line["check"]: line for line in lines}
     rows = [f"| {promise} | {test} | {_figures(last, check)} |" for promise, test, check in _PROMISES]
-    table = "\n".join(["| promise | test | tried, and went wrong |", "|---|---|---|", *rows])
-    return f"{_HEAD}{table}\n\n{_kept(last)}{_digest(last)}"
+    table = "\n".join(["| promise | test | check | tried | wrong |", "|---|---|---|---|---|", *rows])
+    return f"{_HEAD}{table}\n\n{_costs(last)}{_suites(last)}{_kept(last)}{_parts(last)}"
 
 
 def _figures(last: Mapping[str, Mapping[str, Any]], check: str | None) -> str:
-    """How many were tried, and how many went wrong, over all kinds of the check."""
+    """The command of a check, how many were tried, and how many went wrong, over all its kinds."""
     found = [line for name, line in last.items() if check is not None and name.endswith(check)]
-    if not found:
-        return "by its test"
-    return f"{sum(line['tried'] for line in found):,}, {sum(line['wrong'] for line in found):,}"
+    if check is None or not found:
+        return "`make test` | | "
+    word = f'"{check}"' if " " in check else check
+    command = _COMMANDS.get(check, f"python -m benchmarks.reliability {word}")
+    tried, wrong = (sum(line[field] for line in found) for field in ("tried", "wrong"))
+    return f"`{command}` | {tried:,} | {wrong:,}"
+
+
+def _parts(last: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of all inputs, kills and interruptions, by kind."""
+    names = [name for name in last if name.endswith(tuple(_COMMANDS))]
+    if not names:
+        return ""
+    rows = [f"| {name} | {last[name]['tried']:,} | {last[name]['wrong']:,} |" for name in names]
+    head = "| what | tried | wrong |\n|---|---|---|"
+    return f"## Inputs, kills and interruptions\n\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def _suites(last: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of the versions of Python and torch with which the tests were run."""
+    names = [name for name in last if name.startswith("suite, ")]
+    if not names:
+        return ""
+    rows = [
+        f"| {name.removeprefix('suite, ')} | {last[name]['tried'] - last[name]['wrong']:,} | {last[name]['wrong']}"
+        f" | {last[name]['skipped']} |"
+        for name in names
+    ]
+    text = "All tests, by `python -m benchmarks.compatibility` with the interpreter of each environment."
+    head = "| versions | passed | failed | skipped |\n|---|---|---|---|"
+    return f"## Python and torch\n\n{text}\n\n{head}\n" + "\n".join(rows) + "\n\n"
+
+
+def _costs(last: Mapping[str, Mapping[str, Any]]) -> str:
+    """What importing, the digest and products cost."""
+    said = [_digest(last)]
+    if "import" in last:
+        line = last["import"]
+        said.append(
+            f"After `import torch`, `import howsparse` takes {1000 * line['seconds']:.1f} ms of the processor"
+            f" (median of {line['tried']} new processes; at most {1000 * line['most']:.1f} ms). It imports a name when that is first asked"
+            f" for; all public names take {line['names']:.2f} seconds (at most {line['names_most']:.2f})."
+        )
+    if "products" in last:
+        line = last["products"]
+        said.append(f"1,000 products leave at most {line['bytes']:,} bytes and {line['objects']} objects of Python.")
+    said = [each for each in said if each]
+    return "## Costs\n\n" + "\n\n".join(said) + "\n\n" if said else ""
 
 
 def _kept(last: Mapping[str, Mapping[str, Any]]) -> str:
     """A table of what became of damaged files, by kind."""
-    kinds = [name for name in last if ", " in name and not name.endswith((", fuzzed", ", killed"))]
+    kinds = [name for name in last if name.endswith(_DAMAGES)]
     if not kinds:
         return ""
     rows = [
@@ -128,5 +232,10 @@ def _digest(last: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"The digest (SHA-256) of a product of {line['gigabytes']:g} GB: writing takes {line['write']:.2f} seconds of"
         f" the processor with it and {line['write_without']:.2f} without it; reading and checking takes"
-        f" {line['read']:.2f}.\n"
+        f" {line['read']:.2f}."
     )
+
+
+if __name__ == "__main__":
+    text = page(read_lines("results/reliability.jsonl"))
+    write_whole("docs/reliability.md", lambda file: file.write_text(text, encoding="utf-8"))
