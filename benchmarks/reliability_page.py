@@ -192,9 +192,9 @@ def _costs(last: Mapping[str, Mapping[str, Any]]) -> str:
     if "import" in last:
         line = last["import"]
         said.append(
-            f"After `import torch`, `import howsparse` takes {1000 * line['seconds']:.1f} ms of the processor"
-            f" (median of {line['tried']} new processes; at most {1000 * line['most']:.1f} ms). It imports a name when that is first asked"
-            f" for; all public names take {line['names']:.2f} seconds (at most {line['names_most']:.2f})."
+            f"After `import torch`, `import howsparse` takes {1000 * line['seconds']:.1f} ms of the processor (median"
+            f" of {line['tried']} new processes; at most {1000 * line['most']:.1f} ms). It imports a name when that is"
+            f" first asked for; all public names take {line['names']:.2f} seconds (at most {line['names_most']:.2f})."
         )
     if "products" in last:
         line = last["products"]
