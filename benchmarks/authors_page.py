@@ -14,24 +14,26 @@ PAPER = paper_tasks()["fc5-cifar10"].limit
 
 INTRODUCTION = """# What the authors' code computes
 
-The published code of the paper's authors differs from the paper's text. This page computes the prediction for FC5,
-1 - T, in their way: one choice at a time, and all together. The network is trained as in the paper, seed 0. The paper
-prints {paper}, the mean and the deviation over five trainings.
+The published code of the paper's authors differs from the paper's text in several choices. This page computes the limit
+of FC5, 1 - T, with each of these choices alone and with all together. It is for readers who want to reproduce the
+paper's numbers. The network is trained as in the paper, with seed 0. The paper prints {paper}, the mean and the
+deviation over five trainings.
 
-- *text*: the paper's text done exactly. The interval is the bracket of `pruning_limit`, from {steps} steps of Lanczos.
-- *Gauss*: 128 steps of Lanczos from one Rademacher probe, Gauss rule. All rows below use it. The first number is from
-  the probe of *text*, which leaves out the rows that are exactly zero; others are from probes on all rows.
-- *rounded*: R² is rounded to an integer before use. (R itself, for comparison.)
-- *smeared*: each eigenvalue becomes a Gaussian kernel, which is read at 100,000 bins. The code's kernels are much
-  narrower than the distance of the bins, so several widths were tried, each with 20 small shifts of the bins.
+- *text*: exactly what the paper's text says. The interval is the bracket of `pruning_limit`, from {steps} Lanczos
+  steps.
+- *Gauss*: 128 Lanczos steps from one Rademacher probe, and the Gauss rule. All rows below use it. The first number is
+  from the probe of *text*, which leaves out the rows that are exactly zero; the others are from probes on all rows.
+- *rounded*: R² is rounded to an integer before use. (A row with R rounded is there for comparison.)
+- *smeared*: each eigenvalue becomes a Gaussian kernel, which is evaluated at 100,000 bins. The kernels in the code are
+  much narrower than the distance between the bins, so several widths were tried, each with 20 small shifts of the bins.
 - *augmented*: the batches of the Hessian, and those of the tolerance, are shuffled and randomly augmented. The Hessian
-  is then another one in each step of Lanczos.
-- *zero rows*: the share z of zero rows, from 100 sampled rows, is added to the spectrum, which has these zeros already.
-  T becomes (1 - z) T. For fully connected networks the authors do not use it.
+  then differs from one Lanczos step to the next.
+- *zero rows*: the share z of zero rows is estimated from 100 sampled rows and added to the spectrum, although the
+  spectrum has these zeros already. T becomes (1 - z) T. The authors do not do this for fully connected networks.
 
-The Hessian is over {images:,} training images, not all 50,000, so the level differs from that of [fc5.md](fc5.md),
-where all images are used. What counts here is by how much each choice moves the answer. Where a row has several
-numbers, they are those of several probes.
+The Hessian is over {images:,} training images, not all 50,000, so the numbers differ from those of [fc5.md](fc5.md),
+where all images are used. The last column shows by how many points each choice moves the answer. If a row has several
+numbers, they are from several probes.
 
 Made by `python -m benchmarks.authors`; the records with command, commit, machine, notes and all Lanczos coefficients
 are in `results/authors.jsonl`.
@@ -70,7 +72,19 @@ def page(lines: Iterable[Line]) -> str:
         *([] if augmented else smeared_rows("all but the augmented Hessian", plain, "all", base)),
         f"| the paper | {PAPER} |  |",
     ]
-    return "\n".join([said, *table, "", *notes(parts), "", *conclusion(text, plain, augmented), ""])
+    return "\n".join(
+        [
+            said,
+            *table,
+            "",
+            "Numbers that belong to the rows:",
+            "",
+            *notes(parts),
+            "",
+            *conclusion(text, plain, augmented),
+            "",
+        ]
+    )
 
 
 def row(what: str, values: list[float], base: list[float]) -> str:
@@ -105,16 +119,20 @@ def notes(parts: dict[str, Line]) -> list[str]:
     if "tolerance" in parts:
         line = parts["tolerance"]
         values = ", ".join(f"{value:.4f}" for value in line["augmented"])
-        said.append(f"- Tolerance: {line['tolerance']:.4f} over plain images; over augmented passes {values}.")
+        said.append(
+            f"- The tolerance is {line['tolerance']:.4f} over plain images, and over augmented passes {values}."
+        )
     if "rows" in parts:
-        said.append(f"- Sampled rows with a norm below 1e-7: {100 * parts['rows']['zero_share']:.0f} of 100.")
+        said.append(f"- Of 100 sampled rows, {100 * parts['rows']['zero_share']:.0f} have a norm below 1e-7.")
     if "text" in parts:
         text = parts["text"]
         by_steps = ", ".join(f"{percent(value)} at {steps}" for steps, value in text["by_steps"].items())
         share = text["zero_rows"] / text["num_weights"] if "num_weights" in text else None
         exactly = f" ({100 * share:.0f} %)" if share is not None else ""
         said.append(f"- {text['zero_rows']:,} rows are exactly zero{exactly}; R is {text['radius']:.2f} at the limit.")
-        said.append(f"- Gauss after other numbers of steps, exact zeros taken out first: {by_steps}.")
+        said.append(
+            f"- The Gauss rule with other numbers of steps, without the rows that are exactly zero: {by_steps}."
+        )
     return said
 
 
@@ -148,7 +166,7 @@ def conclusion(text: Line | None, plain: list[Line], augmented: list[Line]) -> l
         near = [steps[count] for count in ("127", "128", "129") if count in steps]
         swing = 100 * (max(near) - min(near))
         said.append(
-            f"One step more or less moves the Gauss rule by up to {swing:.2f} points; smaller moves say nothing."
+            f"One step more or less moves the Gauss rule by up to {swing:.2f} points, so smaller moves have no meaning."
         )
     return ["Which of them gives the paper's number?", "", *(f"- {each}" for each in said)]
 

@@ -87,12 +87,15 @@ def first_met(values: Array, d: Array, tolerance: float, rng: np.random.Generato
 
 INTRODUCTION = """# The true cone and Eq. 16
 
-Made by `python -m benchmarks.cones`; the records are in `results/cones.jsonl`. The sublevel set is an ellipsoid in 300
-dimensions, seen from a point outside it. *Cone* is the statistical dimension of the cone over it: the mean of
-$\\lVert\\Pi_C(g)\\rVert^2$ over normal vectors, with its standard error (`geometry.cone_dimension`). *Drawn* is 300
-less the mean number of dimensions at which random nested subspaces begin to meet the set, plus one half: by the conic
-Crofton formula this is the cone's dimension too. *Eq. 16* is the paper's proxy (`geometry.statistical_dimension`).
-[The theory](theory.md) says what follows.
+This page compares the paper's Eq. 16 with the exact dimension of the cone that it stands for. It is for readers of [the
+theory](theory.md), which says what follows. Made by `python -m benchmarks.cones`; the records are in
+`results/cones.jsonl`. The sublevel set is an ellipsoid in 300 dimensions, seen from a point outside it.
+
+- *cone*: the statistical dimension of the cone over the ellipsoid. It is the mean of $\\lVert\\Pi_C(g)\\rVert^2$ over
+  normal vectors $g$, with its standard error (`geometry.cone_dimension`).
+- *drawn*: 300 less the mean number of dimensions at which random nested subspaces begin to meet the set, plus one half.
+  By the conic Crofton formula, this is also the dimension of the cone.
+- *Eq. 16*: the paper's approximation (`geometry.statistical_dimension`).
 """
 
 
@@ -113,8 +116,9 @@ def page(records: Records) -> str:
         "",
         "## Ellipsoids",
         "",
-        "Eigenvalues from $10^{-4}$ to 100, log-spaced. The removed weights lie in the steepest eigenvectors, in those",
-        "of curvature about 0.1, or in all.",
+        "The eigenvalues are log-spaced from $10^{-4}$ to 100, and μ is the scale. The removed weights lie in the 15",
+        "eigenvectors of the largest eigenvalues, in the 15 eigenvectors of eigenvalues near 0.1, or in all",
+        "eigenvectors.",
         "",
         "| eigenvectors | μ | cone | drawn | Eq. 16 |",
         "|---|---|---|---|---|",

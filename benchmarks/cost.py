@@ -172,15 +172,18 @@ def page(lines: list[dict[str, Any]]) -> str:
     last = lines[-1]["made"]
     text = f"""# The cost of a limit, said in advance
 
-`howsparse limit` says what a limit takes at most before it computes the first product, and so does
-`howsparse.limit_cost(model, batches, options=...)`. If it does not fit into the free memory, the command refuses it
-and names batches that fit. The limits of control groups, such as those of containers and batch jobs, count.
+Before `howsparse limit` computes the first product, it says how much time and memory the limit takes at most.
+`howsparse.limit_cost(model, batches, options=...)` says the same. If the limit does not fit into the free memory, the
+command refuses it and names a batch size that fits. The memory limits of containers and batch jobs (control groups) are
+respected. This page is for readers who want to know how right these estimates are.
 
 Made by `{last["command"]}` on this processor: {last["machine"]["processor"]}; the records are in `results/cost.jsonl`.
-Each network is a process of its own. Time is the processor's on one thread, so that other processes do not count.
-Memory is the largest resident set above that before the estimate. The products that a limit takes depend on the
-spectrum, which nobody knows in advance. So the estimate is compared at the products that were taken, and *estimated* is
-its ratio to what was taken; *at most* is what is said in advance.
+Each network runs in its own process. Time is processor time on one thread, so other processes do not count. Memory is
+the largest resident set, less its size before the estimate.
+
+The number of products depends on the spectrum, which is not known in advance. So the estimate that is said in advance
+is for the largest number of products: it stands in brackets, as *at most*. To check the estimate, it is also computed
+for the number of products that the limit took. *Estimated* is this number divided by what was used, so 1.00 is exact.
 
 | network | weights | examples | products (at most) | seconds (at most) | estimated | MiB (at most) | estimated |
 |---|---|---|---|---|---|---|---|

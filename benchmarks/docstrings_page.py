@@ -9,9 +9,9 @@ Line = dict[str, Any]
 
 INTRODUCTION = """# What the docstrings say
 
-The reference lists functions, classes and their public methods. This page counts how many of their docstrings are
-complete, at the first and at the last commit that was counted. A cell such as "10 of 12" means that 12 docstrings need
-this part, and that 10 of them have it.
+This page counts how many docstrings of the reference are complete, at the first and at the last commit that was
+counted. It is for people who change the package. The reference lists functions, classes and their public methods. A
+cell such as "10 of 12" means that 12 docstrings need this part, and that 10 of them have it.
 
 - *Args*: every parameter has an entry. For a class, these are the parameters of its constructor, or its fields.
 - *Returns*: a section says what is returned. Needed by functions and methods that return something; a property needs

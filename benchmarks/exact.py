@@ -96,9 +96,14 @@ def table(records: list[dict[str, float]]) -> str:
     rows = [
         "# Against the exact spectrum",
         "",
-        "Made by `python -m benchmarks.exact`; `results/exact.jsonl` has one line for each network. The networks have",
-        "the sizes 64-64-32-10 and are trained on digits. howsparse takes at most 128 products in float32; the exact",
-        "value comes from the eigenvalues of the dense Hessian in float64.",
+        "This page compares the limit and its bracket with the exact value, on networks that are small enough to",
+        "compute it. It is for readers who want to know how right the limit is. Made by `python -m benchmarks.exact`;",
+        "`results/exact.jsonl` has one line for each network. The networks have the sizes 64-64-32-10 and are trained",
+        "on digits. howsparse takes at most 128 products in float32; the exact value comes from the eigenvalues of",
+        "the dense Hessian in float64. Each row is a strength of the l1 term, with several networks. All numbers",
+        "except the counts are fractions of the weights. *Exact 1 - T* is the exact limit, and *error of the limit*",
+        "is the distance of the bracket's middle from it. The last columns compare the prediction with the measured",
+        "sparsity, and give the largest number of products.",
         "",
         "| l1 | networks | exact 1 - T, mean | exact in bracket | bracket width, mean (widest) |"
         " error of the limit, mean (worst) | predicted - measured, mean (worst) | products, most |",

@@ -14,17 +14,19 @@ PAPER = paper_tasks()["fc5-cifar10"].bounds
 
 INTRODUCTION = """# Table 1: the distance of the two bounds
 
-The paper's Table 1 gives the difference of its bounds, (1 - T) - (1 - U), in points of sparsity: {paper} for FC5. This
-page computes it with more products than a limit spends, and by two readings of Eq. 19:
+The paper's Table 1 gives the difference of its two bounds, (1 - T) - (1 - U), in points of sparsity: {paper} for FC5.
+This page computes it again, with more products than a limit spends. It is for readers who want to know why the number
+here differs from the paper's. Eq. 19 can be read in two ways, and both are computed:
 
-- **block**: U(p) - p at p = T, from the spectrum of the Hessian's block of removed weights. This is what the text says.
-- **tail**: the same sum over the smallest eigenvalues of the whole Hessian, as many as there are removed weights. T's
-  products give it without a further one.
+- **block**: U(p) - p at p = T, from the spectrum of the block of the Hessian that belongs to the removed weights
+  (`geometry.existence_density`). This is what the text says.
+- **tail**: the same sum over the smallest eigenvalues of the whole Hessian, as many as there are removed weights
+  (`paper.existence.tail_density`). It needs no products beyond those for T.
 
-All numbers are points of sparsity. An interval is what the moments of the products leave open, for the probe that was
-drawn; the chance of the probe is not in it (for FC5, five probes show it). "Gauss, 128 steps"
-is how the paper computes spectra. "exact" comes from dense Hessians in float64. On digits, both sums are taken at the
-middle of T's bracket.
+All numbers are points of sparsity. An *interval* holds all values that are possible with these products, for the probe
+that was drawn. It does not cover the chance of the probe (for FC5, five probes show it). "Gauss, 128 steps" is how the
+paper computes spectra. "Exact" values come from dense Hessians in float64. On digits, both sums are taken at the middle
+of T's bracket.
 
 Made by `python -m benchmarks.existence`; the records with command, commit, machine and notes are in
 `results/existence.jsonl`, that of FC5's training in `results/train_table1.jsonl`.
@@ -63,18 +65,18 @@ def fc5(parts: dict[str, Line]) -> str:
         [
             "## FC5",
             "",
-            f"Trained as in the paper, seed 0. The Hessian is over {whole['images']:,} training images; the tolerance,"
-            f" {whole['tolerance']:.4f}, is that of all. {whole['zero_rows']:,} of {whole['num_weights']:,} rows are"
-            f" exactly zero. 1 - T is in {points(last['limit_low'])} to {points(last['limit_high'])} after"
-            f" {last['steps']} steps. The block is that of p = {points(whole['density'])} %, the middle of T's bracket"
-            f" after {whole['steps']} steps; a larger p makes U(p) - p smaller. The tail's interval is for T anywhere"
-            " in its bracket.",
+            f"FC5 was trained as in the paper, with seed 0. The Hessian is over {whole['images']:,} training images,"
+            f" and the tolerance, {whole['tolerance']:.4f}, is that of all training images. {whole['zero_rows']:,} of"
+            f" {whole['num_weights']:,} rows are exactly zero. After {last['steps']} steps, 1 - T is between"
+            f" {points(last['limit_low'])} and {points(last['limit_high'])}. The block is computed at p ="
+            f" {points(whole['density'])} %, the middle of T's bracket after {whole['steps']} steps. A larger p makes"
+            " U(p) - p smaller. The tail's interval covers every T in its bracket.",
             "",
             "| reading | steps | interval | Gauss, 128 steps | paper |",
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"With T and the tail both from one Gauss rule, at the limit of that rule, the tail is {by_steps} steps.",
+            f"If T and the tail both come from the same Gauss rule, the tail is {by_steps} steps.",
             "",
             *smears(parts),
             *conclusion(parts),
@@ -106,8 +108,9 @@ def smears(parts: dict[str, Line]) -> list[str]:
         ends = f"{points(min(values))} to {points(max(values))}"
         said.append(f"{float(kernel):g} bins wide, {points(float(np.mean(values)))} ({ends})")
     return [
-        "The authors' code has no U, but it smears the spectrum ([authors.md](authors.md)). The tail of the smeared"
-        f" Gauss rule of 128 steps, mean and range over small shifts of the bins, by the kernel: {'; '.join(said)}.",
+        "The authors' code does not compute U, but it smears the spectrum ([authors.md](authors.md)). The tail of the"
+        " smeared Gauss rule of 128 steps depends on the kernel; these are the mean and the range over small shifts of"
+        f" the bins: {'; '.join(said)}.",
         "",
     ]
 
@@ -154,7 +157,7 @@ def dimensions(parts: dict[str, Line]) -> list[str]:
     if not found:
         return []
     return [
-        "U(p) = p to within one dimension asks that D (U(p) - p) is at most 1. For larger densities than T it is:",
+        "U(p) = p holds to within one dimension if D (U(p) - p) is at most 1. At densities larger than T it is:",
         "",
         "| density p | D (U(p) - p) |",
         "|---|---|",
@@ -195,17 +198,19 @@ def exact(networks: dict[str, dict[str, Line]]) -> str:
         [
             "## Digits, where the spectra are exact",
             "",
-            "Networks of sizes 64-64-32-10. The probe's chance is larger in small networks: the exact value may lie"
-            " outside of an interval, which is for the probe that was drawn.",
+            "The networks have the sizes 64-64-32-10. In small networks the chance of the probe matters more. So an"
+            " exact value can lie outside an interval, which is for the probe that was drawn. The last column has the"
+            " exact values of both readings, divided by T.",
             "",
             *head,
             *lines,
             "",
             "### U(p) = p on these networks",
             "",
-            "The sparsity down from which U(p) = p holds exactly, and to within one dimension, by bisection with exact"
-            " spectra of the blocks. Dead units make roots below p = 1: the smallest weights are theirs, up to the"
-            " first weight of a living unit.",
+            "The paper asks for U(p) = p. The table has the largest sparsity at which this holds exactly, and the"
+            " largest at which it holds to within one dimension, by bisection with exact spectra of the blocks. There"
+            " are solutions below p = 1 because of dead units: the smallest weights belong to them, up to the first"
+            " weight of a unit that is not dead.",
             "",
             "| network | rows that are exactly zero, share | sparsity, U(p) = p | to within one dimension | 1 - T |",
             "|---|---|---|---|---|",

@@ -14,24 +14,31 @@ Records = list[dict[str, Any]]
 
 INTRODUCTION = """# Growth
 
-Made by `python -m benchmarks.growth`, `benchmarks.vectors` and `benchmarks.scaling`; the records are in
-`results/growth.jsonl`. The networks have two hidden layers, the images are random, and a limit takes at most 48
-products in float32. Each case runs in its own process; peak memory is that of the whole process with the model."""
+This page shows how the time and memory of a limit grow with the number of weights, images and processes. It is for
+readers with large networks. Made by `python -m benchmarks.growth`, `benchmarks.vectors` and `benchmarks.scaling`; the
+records are in `results/growth.jsonl`. The networks have two hidden layers, the images are random, and a limit takes at
+most 48 products in float32. Each case runs in its own process. Peak memory is that of the whole process with the
+model."""
 
 VECTORS = """## Vectors
 
-What a Lanczos step costs beside its product, by `python -m benchmarks.vectors`, with one thread. *Before*, every step
-made its vector orthogonal to the whole basis. *After*, it does so only where the measured loss of orthogonality asks
-for it, two vectors at a time ([theory.md](theory.md), "Rounding"). All are means over the ten steps that end at the one
-named. A basis in bfloat16 has larger rounding and loses its orthogonality sooner. There, little or nothing is gained
-after some tens of steps. The machine was busy with other work."""
+A Lanczos step takes a product and some work on vectors. This table has the time of both, by `python -m
+benchmarks.vectors`, with one thread. *Before*: every step made its vector orthogonal to the whole basis. *After*: a
+step does this only when the measured loss of orthogonality requires it, for two vectors at a time
+([theory.md](theory.md), "Rounding"). All numbers are means over the ten steps that end at *step*. *Factor* is the time
+of the vectors before, divided by the time after. *Basis read* is how much of the stored basis a step reads. The last
+columns are the share of the vectors in the time of a step. A basis in bfloat16 has larger rounding errors and loses its
+orthogonality sooner. So little or nothing is gained there after some tens of steps. The machine was busy with other
+work."""
 
 SCALING = """## Several processes
 
-One limit over processes of one thread each on one machine, by `python -m benchmarks.scaling`. They share its memory and
-its caches. Each process has its part of the images, and holds all weights and all Lanczos vectors. With every product
-they sum one vector of the length of the weights. *Efficiency* is the time of one process over that of several, divided
-by their number where the images are the same (strong), and not divided where every process has as many (weak)."""
+One limit is computed by one or two processes of one thread each on one machine, by `python -m benchmarks.scaling`. The
+processes share its memory and its caches. Each process has its part of the images, and holds all weights and all
+Lanczos vectors. With every product they sum one vector of the length of the weights. *Efficiency, strong* compares runs
+with the same number of images in all: the time of one process, divided by the time of several and by their number.
+*Weak* compares runs with the same number of images for each process: the time of one process, divided by the time of
+several. 1 is perfect."""
 
 # Assumptions of the model below; nothing of this was measured here.
 DEVICES, WEIGHTS, STEPS = 64, 10**11, 100
@@ -134,29 +141,29 @@ def large(records: Records) -> str:
     times = per_weight * WEIGHTS / usable
     return f"""## {DEVICES} devices and {WEIGHTS:.0e} weights, on paper
 
-Nothing here was run. One number is measured: on FC5, Lanczos with a basis in bfloat16 read {share:.2f} k² basis
-vectors in k = {steps} steps (a full orthogonalisation reads k²). Assumed are {gb(DEVICE_BYTES)} a device, of which
-nine tenths can be used,
-{MEMORY_BANDWIDTH / 1e12:.0f} TB/s to its memory, {gb(LINK_BANDWIDTH)}/s to other devices and
-{gb(HOST_BANDWIDTH)}/s to the host; {STEPS} steps; float32 vectors and a bfloat16 basis. The arithmetic of the product
+This section is an estimate, and nothing of it was run. It asks what a limit of a very large network would need. One
+number is measured: on FC5, Lanczos with a basis in bfloat16 read {share:.2f} k² basis vectors in k = {steps} steps (a
+full orthogonalisation reads k²). These numbers are assumed: {gb(DEVICE_BYTES)} of memory for each device, of which nine
+tenths can be used, {MEMORY_BANDWIDTH / 1e12:.0f} TB/s to this memory, {gb(LINK_BANDWIDTH)}/s to other devices and
+{gb(HOST_BANDWIDTH)}/s to the host, {STEPS} steps, float32 vectors and a bfloat16 basis. The arithmetic of the product
 and the graphs of its images are left out.
 
 **As it is now**, every process holds all weights, {HELD} vectors and the basis:
 
-| | a device |
+| | for each device |
 |---|---|
 | weights | {gb(whole)} |
 | {HELD} vectors | {gb(HELD * whole)} |
 | basis | {gb(HALF * WEIGHTS * STEPS)} |
 | sent in a step, to sum a product (ring) | {gb(2 * sent)}, {2 * sent / LINK_BANDWIDTH:.0f} s |
 
-That is {times:,.0f} times what a device can hold. What fits is {usable / per_weight:.1e} weights.
+That is {times:,.0f} times more than a device can hold. A device can hold {usable / per_weight:.1e} weights in this way.
 
-**What would have to be sharded**: weights, vectors and basis, so that a device has {own:.1e} numbers of each vector;
-and the graphs of a product with the weights. Lanczos itself stays as it is: its inner products become sums of a few
-numbers over all devices, {2 * STEPS} at most where orthogonality is restored.
+**What would have to be divided among the devices**: weights, vectors and basis, so that a device has {own:.1e} numbers
+of each vector, and the graphs of a product. Lanczos itself stays as it is: its inner products become sums of a few
+numbers over all devices, at most {2 * STEPS} in a step that restores orthogonality.
 
-| | a device |
+| | for each device |
 |---|---|
 | weights and {HELD} vectors | {gb(held)} |
 | basis | {gb(basis)} |
@@ -167,9 +174,10 @@ numbers over all devices, {2 * STEPS} at most where orthogonality is restored.
 | {PASSES} reads and writes of vectors in a step | {gb(passes)}, {passes / MEMORY_BANDWIDTH:.2f} s |
 
 Beside weights and vectors, a device has room for {max(0, (usable - held) / (HALF * own)):.0f} basis vectors. So
-{DEVICES} such devices cannot keep those of {STEPS} steps: that takes {times:,.0f} devices, or {gb(basis)} of the
-host's memory a device. With the latter a step takes {step:.0f} s and the product's arithmetic, and {STEPS} steps
-{STEPS * step / 60:.0f} minutes. Most of it is the links. None of this sharding exists here.
+{DEVICES} such devices cannot keep the basis of {STEPS} steps. This takes {times:,.0f} devices, or {gb(basis)} of the
+host's memory for each device. With the host's memory, a step takes {step:.0f} s and the arithmetic of the product, and
+{STEPS} steps take {STEPS * step / 60:.0f} minutes, most of it for sending vectors between devices. howsparse cannot
+divide a network in this way.
 """
 
 

@@ -31,17 +31,19 @@ Result = tuple[list[IterationStep], float | None]
 
 INTRODUCTION = """# The limit along iterative pruning
 
-Made by `python -m benchmarks.iteration`; the commands are in the records, `results/iteration.jsonl`. Both columns are
-shares of the weights that are left before a step. *Must stay* is the share that the limit says must be kept: T at its
-fixed point, with its bracket. *Stays* is the share that the method keeps in this step.
+This page computes the limit again and again while a method prunes a network in steps, as in the paper's Figure 4. It is
+for readers who prune in rounds. Made by `python -m benchmarks.iteration`; the commands are in the records,
+`results/iteration.jsonl`. Each row is a step. *Density* is the share of all weights that are left before it. The other
+columns are shares of these weights: *must stay* is the share that must be kept by the limit (T at its fixed point, with
+its bracket), and *stays* is the share that the method keeps in this step.
 
-- **Why magnitude pruning takes rounds** (the paper's Figure 4, top). The share that must stay rises from round to
-  round, at least until few weights are left: a network that was pruned and trained again can lose a smaller part of
-  its weights. No round's limit reaches the final density at once. But the first rounds could remove much more than 20
-  %; `limit_guided` does this.
+- **Why magnitude pruning takes several rounds** (Figure 4, top). The share that must stay rises from round to round, at
+  least until few weights are left: after each round of pruning and training, the network can lose a smaller part of its
+  weights. In no round does the limit allow the final density at once. But the first rounds could remove much more than
+  20 %, and the method `limit_guided` does this.
 - **What l2 does to Rare Gems** (Figure 4, bottom). On the digits MLP, at densities above 0.2, a smaller share of the
-  active weights must stay with l2 than without it. The final network is better with l2. A single freeze keeps more
-  weights than must stay, with l2 and without."""
+  active weights must stay with l2 than without it. The final network is better with l2. In each step (a freeze), the
+  method keeps more weights than must stay, with l2 and without it."""
 
 
 def main() -> None:

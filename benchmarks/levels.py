@@ -14,6 +14,7 @@ takes only the first examples of the training data, as a population of its own.
 """
 
 import argparse
+import textwrap
 import time
 from functools import partial
 from pathlib import Path
@@ -164,12 +165,18 @@ def page(records: list[dict[str, Any]]) -> str:
     lines = [
         "# Limits over many examples",
         "",
-        "Made by `python -m benchmarks.levels`; the records are in `results/levels.jsonl`. Half-widths are those of",
-        "quadrature, probe and data. *Seconds*: the whole limit, and its bracket alone. *Authors* are their 128",
-        "products over all examples, with the same matrix kernels. *Reference* is the limit from products over all",
-        "examples. *Samples* are examples x Lanczos steps.",
+        "This page is about limits of networks with very many examples. `howsparse limit --sample N` computes them",
+        "from nested samples: many products over few examples, and few products over many",
+        "([how](theory.md#the-bracket)). Made by `python -m benchmarks.levels`; the records are in",
+        "`results/levels.jsonl`.",
         "",
         *[line for r in records if r["kind"] == "levels_small" for line in (_small(r), "")],
+        "In the table, *half-widths* are the parts of the bracket for quadrature, probe and data. *Reference* is the",
+        "limit from products over all examples, and *inside* says whether the bracket holds it; both are empty if it",
+        "was not computed. *Seconds* has the time of the whole limit and of its bracket alone. *Authors* has the",
+        "seconds of the 128 products over all examples that the paper's authors take, with the same matrix kernels.",
+        "*Samples* lists examples x Lanczos steps.",
+        "",
         "| network | examples | bracket | half-widths | reference | inside | seconds | authors | samples |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -179,14 +186,16 @@ def page(records: list[dict[str, Any]]) -> str:
 def _small(r: dict[str, Any]) -> str:
     parts = ("quadrature", "probe", "data")
     shares = [case["data"] / total for case in r["cases"] if (total := sum(case[part] for part in parts)) > 0]
-    return (
-        f"Of {r['networks']} random small networks ({r['examples']:,} digits, samples of 32 or 64), the bracket held\n"
-        f"the exact limit over all images in {r['held']}. The mean half-width was {r['half_width']:.3f}; the\n"
-        f"data have {100 * median(shares):.0f} % of it in the median. The middle was off by {r['error']:.3f}\n"
-        f"(root mean square), and that of the bracket over the base alone by {r['error_of_base']:.3f}. A part of\n"
-        f"{r['needed_of_fitted']:.2f} of the estimated error was enough for 95 % of one half of the networks,\n"
-        f"{r['needed_of_others']:.2f} for the others."
+    text = (
+        f"On {r['networks']} random small networks ({r['examples']:,} digits, samples of 32 or 64), the bracket held"
+        f" the exact limit over all images {r['held']} times. The mean half-width was {r['half_width']:.3f}, and in"
+        f" the median {100 * median(shares):.0f} % of it came from the data. The root mean square error of the middle"
+        f" was {r['error']:.3f}. For the bracket from the second smallest sample alone it was"
+        f" {r['error_of_base']:.3f}. The estimated error of the data is larger than it had to be:"
+        f" {r['needed_of_fitted']:.2f} of it would have been enough for 95 % of one half of the networks, and"
+        f" {r['needed_of_others']:.2f} for 95 % of the other half."
     )
+    return textwrap.fill(text, 118)
 
 
 def _row(r: dict[str, Any]) -> str:

@@ -8,35 +8,37 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from howsparse.experiments.compare import Row, rows
+from howsparse.experiments.summary import Row, rows
 from howsparse.files import write_whole
 from howsparse.paper.numbers import paper_tasks
 from howsparse.records import AnswerRecord, CaseRecord, read_records
 
 INTRODUCTION = """# Pruning methods, side by side
 
-Made by `python -m benchmarks.methods` from `results/methods.jsonl`. The numbers are test accuracies in per cent, as
-mean and standard deviation over the seeds. Where a sparsity is given as a word ("limit"), it is computed for each seed
-from the network that the task trains densely with l1.
+This page compares methods that train and prune a network. It is for readers who can train their network again. Made by
+`python -m benchmarks.methods` from `results/methods.jsonl`. Each row is a method, and each column a sparsity. The
+numbers are test accuracies in per cent, as mean and standard deviation over the seeds. If the sparsity is the word
+"limit", it is computed for each seed from the network that the task trains densely with l1. *Trainings* and *epochs in
+all* are the most that the method takes for one sparsity.
 
-- **One-shot pruning after l1 training (the paper's GOP), at the limit that it computes, is about as good as the
-  iterative methods, and needs one training where they need many.** On the digits MLP it has the highest accuracy of
-  all methods that prune. Beyond its limit it loses accuracy abruptly; methods that train after pruning lose accuracy
-  slowly. It is better than the dense network on the convnet and worse on the MLP. The test set has 360 images, so that
-  one image is 0.28 points.
-- **`limit_guided` has the lottery ticket's accuracy after about half as many trainings**: on the convnet at every
-  sparsity, on the MLP up to 95 %. At 98 % on the MLP its accuracy is lower.
-- **FC5 with short trainings does not give the paper's order.** Methods that train the sparse network are better than
-  the dense network, which has not finished learning after so few epochs. GOP is worse than they are. The l1 term moves
-  a weight by learning rate times strength in each step, so that a short training needs a large strength to reach this
-  sparsity, and a large strength costs accuracy. With the paper's 200 epochs, GOP keeps almost all of its dense
-  accuracy up to this sparsity ([fc5.md](fc5.md)). The lottery ticket's accuracy in the paper is low; here, with
-  rewinding to the initialisation, it is not.
+- **One-shot pruning after training with l1 (the paper's GOP) is about as good as the iterative methods at the limit
+  that it computes, and needs one training instead of many.** On the digits MLP it has the highest accuracy of all
+  methods that prune. Above its limit it loses accuracy abruptly, while methods that train after pruning lose it slowly.
+  It is better than the dense network on the convnet and worse on the MLP. The test set has 360 images, so one image is
+  0.28 points.
+- **`limit_guided` reaches the accuracy of the lottery ticket with about half as many trainings**: on the convnet at
+  every sparsity, on the MLP up to 95 %. At 98 % on the MLP its accuracy is lower.
+- **With short trainings, FC5 does not give the paper's ranking.** Methods that train the sparse network are better than
+  the dense network, which has not finished learning after so few epochs, and GOP is worse than these methods. The l1
+  term moves a weight by learning rate times strength in each step. So a short training needs a large strength to reach
+  this sparsity, and a large strength costs accuracy. With the paper's 200 epochs, GOP keeps almost all of its dense
+  accuracy up to this sparsity ([fc5.md](fc5.md)). The lottery ticket's accuracy is low in the paper. Here, with
+  rewinding to the initialisation, it is not low.
 - **Rare Gems needs its l2 penalty** at high sparsity, as the paper says ([iteration.md](iteration.md)). The penalty
-  acts in every step. The digits take about 2,400 steps where the published settings take 70,000, so the strength is
-  0.001 there.
-- **`surgeon` does not train after pruning**, and the others do, or train with l1 before. So it is behind most of them
-  here. What it does for networks that cannot be trained again is in [repair.md](repair.md).
+  acts in every step. The digits take about 2,400 steps, and the published settings 70,000, so the strength is larger
+  here: 0.001.
+- **`surgeon` does not train after pruning.** The other methods do, or train with l1 before. So most of them are better
+  here. [repair.md](repair.md) shows what `surgeon`'s repairs do for networks that cannot be trained again.
 """
 
 

@@ -9,17 +9,24 @@ Records = list[dict[str, Any]]
 
 INTRODUCTION = """# Negative curvature, simulated
 
-Made by `python -m benchmarks.negative_curvature`; the records are in `results/negative_curvature.jsonl`. The quadratic
-model $\\tfrac12 x'Hx$ has 300 eigenvalues: positive ones from $10^{-4}$ to 10, negative ones from $-10^{-3}$ to a
-strongest one. $R = 1$ and $\\mu = 0.01$. Random nested subspaces go through the pruned point, which is at distance $R$
-from the trained weights. On each, the model is minimised within a ball of radius $\\rho$ around the trained weights,
-exactly, by an eigen-decomposition. *Drawn* is the mean number of dimensions at which the least loss comes within the
-tolerance, with the deviation of a single draw. [The theory](theory.md) derives the formulas:
+This page compares the formulas for negative curvature with simulated subspaces. It is for readers of [the
+theory](theory.md#the-limit), which derives the formulas. Made by `python -m benchmarks.negative_curvature`; the records
+are in `results/negative_curvature.jsonl`. The quadratic model $\\tfrac12 x'Hx$ has 300 eigenvalues: positive ones from
+$10^{-4}$ to 10, and negative ones from $-10^{-3}$ to a strongest one. $R = 1$ and $\\mu = 0.01$. Random nested
+subspaces go through the pruned point, which is at distance $R$ from the trained weights. On each subspace, the model is
+minimised exactly, by an eigen-decomposition, within a ball of radius $\\rho$ around the trained weights.
 
-- *directed*: where `geometry.trust_region_loss`, which has the direction of the removed weights, meets the tolerance;
-- *steep*: `geometry.trust_region_density`, for removed weights in directions of much curvature;
-- *raised*: the same with the maximum over $\\tau \\ge -\\lambda_{\\min}$ only, which is the bound of the convex hull;
-- *wall* and *unbounded*: Eq. 18 with $|\\lambda|$ and with $\\lambda_+$.
+A row of the tables is a setting: the share of *negative eigenvalues*, the *strongest* of them, and the radius of the
+*ball*. The other columns are numbers of dimensions at which the least loss comes within the tolerance:
+
+- *drawn*: in the simulation, as the mean with the deviation of a single draw;
+- *directed*: by `geometry.trust_region_loss`, which takes the direction of the removed weights into account;
+- *steep*: by `geometry.trust_region_density`, for removed weights in directions of large curvature;
+- *raised*: by the same formula with the maximum over $\\tau \\ge -\\lambda_{\\min}$ only, which is the bound of the
+  convex hull;
+- *wall* and *unbounded*: by Eq. 18 with $|\\lambda|$ and with $\\lambda_+$.
+
+What the tables show:
 """
 
 
@@ -55,10 +62,10 @@ def findings(main: Records) -> list[str]:
         f"*Steep* is within {most_off(steep, 'trust_region_density'):.1f} dimensions of the drawn mean where the"
         f" removed weights lie in steep directions. In a random direction it is up to"
         f" {max(r['trust_region_density'] - r['drawn'] for r in generic):.0f}"
-        f" too high, because steep directions are the worst.",
+        f" too high, because steep directions are the worst case.",
         f"*Raised* is up to {max(r['drawn'] - r['raised_hessian'] for r in steep):.0f} dimensions too low in steep"
         f" directions, and up to {max(r['raised_hessian'] - r['drawn'] for r in generic):.0f} too high in a random one."
-        " It is not in the package.",
+        " The package does not use it.",
     )
     return ["\n".join(textwrap.fill(each, 118, initial_indent="- ", subsequent_indent="  ") for each in found), ""]
 
@@ -91,10 +98,10 @@ def sizes(records: Records) -> list[str]:
         (r for r in records if wanted.items() <= r["setting"].items()), key=lambda r: int(r["setting"]["size"])
     )
     lines = [
-        "10 % negative eigenvalues, the strongest -0.1, a ball of 10 R, steep directions. The formula is a limit for",
-        "many dimensions.",
+        "The formula holds in the limit of many dimensions. This table has 10 % negative eigenvalues, of which the",
+        "strongest is -0.1, a ball of radius 10 R, and steep directions. The numbers are densities.",
         "",
-        "| dimensions | drawn, as a density | directed |",
+        "| dimensions | drawn | directed |",
         "|---|---|---|",
     ]
     for r in found:

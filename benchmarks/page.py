@@ -182,8 +182,8 @@ def page(line: dict[str, Any]) -> str:
 
 PAGE = """# A page with all answers
 
-`howsparse report` writes one HTML file with all answers for a network. You can send it, open it from a disk, read it on
-a phone, and print it. It loads nothing from anywhere.
+`howsparse report` writes one HTML file with all answers for a network, for readers who look before they read. You can
+send it, open it from a disk, read it on a phone, and print it. It loads nothing from the internet.
 
 ![The page: the answer in a sentence, curves of accuracy and loss, a slider](report-light.png)
 
@@ -193,13 +193,13 @@ a phone, and print it. It loads nothing from anywhere.
 howsparse report mypackage.nets:resnet --weights net.safetensors --data batches.npz --max-drop 1
 ```
 
-Network, weights and data are named as for `howsparse measure` ([The network you have](measure.md)). The page is
-`report.html`, or what `--output` names. `--max-drop` says how many points of accuracy may be lost when the page opens;
-`--tolerance` says it as a rise of the loss. With `--held-out held-out.npz` a sparsity is certified too. The options of
-`howsparse limit` are those of the limit, and `--keep FOLDER` keeps its products, so that a command that was stopped
-goes on.
+Network, weights and data are named as for `howsparse measure` ([Measure and certify a network](measure.md)). The page
+is `report.html`, or the file that `--output` names. `--max-drop` says how many points of accuracy may be lost when the
+page opens; `--tolerance` says instead how much the loss may rise. With `--held-out held-out.npz` a sparsity is
+certified too. The options of the limit are those of `howsparse limit`. `--keep FOLDER` keeps its products, so that a
+command that was stopped goes on where it was.
 
-From Python, a limit writes its page. What was measured and certified is shown if you give it:
+In Python, a limit writes its page. Give it what you measured and certified, and the page shows that too:
 
 ```python
 import howsparse
@@ -209,7 +209,7 @@ measured = howsparse.measure(model, test, max_drop=0.01)
 limit.report("report.html", title="My network", measured=measured)
 ```
 
-For a picture in a notebook or a paper, `limit.plot()` and `measured.plot()` draw with matplotlib and return its axes:
+For a picture in a notebook or a paper, `limit.plot()` and `measured.plot()` draw with matplotlib and return the axes:
 
 ```python
 axes = limit.plot()
@@ -223,14 +223,14 @@ measured.plot()
 - **Two curves against sparsity**: the accuracy, and the rise of the loss. Points are networks that were pruned and
   evaluated. The dashed line is predicted without evaluating any. Below the curves are the answers on the same axis:
   measured, certified, predicted, recoverable, and the limit in its bracket.
-- **A slider for what may be lost**, in points of accuracy or in loss. It moves measured, predicted and the limit. The
-  other answers are shown where they hold: recoverable and the upper bound for the rise of the loss for which they were
-  computed, the certificate for the drop that was tested.
-- **The spectrum** of the curvature on logarithmic axes, both sides of 0, with the scale of the limit.
+- **A slider for what may be lost**, in points of accuracy or in loss. It moves three answers: measured, predicted and
+  the limit. The others stay where they were computed: recoverable and the upper bound belong to one rise of the loss,
+  and the certificate to the drop that was tested.
+- **The spectrum** of the curvature on logarithmic axes, on both sides of 0, with the scale of the limit.
 - **Magnitudes, layers, and where the width of the bracket comes from.**
-- **How it was computed**: settings, products, seconds, versions, seed, and the command that makes the page again. No
-  folder of your machine is in it, only names of files.
-- What was not computed is left out. A line says which command adds it.
+- **How it was computed**: settings, products, seconds, versions, seed, and the command that makes the page again. The
+  page has names of files, but no folder of your machine.
+- An answer that was not computed is left out, and a line says which command adds it.
 
 Each chart has its numbers in a table below it.
 
@@ -238,27 +238,27 @@ Each chart has its numbers in a table below it.
 
 ## Points of accuracy and loss
 
-The limit and the prediction are about the loss. A drop of the accuracy is translated by what was measured: the page
-takes the largest measured sparsity at which the accuracy drops by at most so much, and looks up the rise of the
-training loss there. The slider says this rise. If the loss does not rise there, the prediction and the limit have
-nothing to say, and the page says so. `howsparse report --max-drop` computes the limit for this rise, so all answers are
-about the same when the page opens.
+The limit and the prediction are about the loss. The page translates a drop of the accuracy into a rise of the loss by
+what was measured: it takes the largest measured sparsity at which the accuracy drops by at most this much, and looks up
+the rise of the training loss there. The slider shows this rise. If the loss does not rise there, there is no prediction
+and no limit, and the page says so. `howsparse report --max-drop` computes the limit for this rise. So all answers are
+about the same loss when the page opens.
 
 ## How right the numbers are
 
-The page solves the limit's equation again for every place of the slider. The upper end of the bracket belongs to
-another quadrature rule at every scale, so the page has two tables in place of the rules: the needed density against the
-scale, and the squared norm of the removed weights against sparsity (`howsparse.report.live`).
+The page solves the limit's equation again for every position of the slider. The upper end of the bracket needs another
+quadrature rule at every scale. So the page holds two tables instead of the rules: the density that is needed for each
+scale, and the squared norm of the removed weights for each sparsity (`howsparse.report.live`).
 
-`{command}` makes the page of the digits network, moves the slider in a headless Chromium by the
-keyboard, and compares what the page shows with `PruningLimit.at` and the measured curves. At {places} places of the
-slider, the largest difference is {off:.1g}, as a fraction of the weights. The file has {size} kB. The charts stand and
-the slider moves {ready:.1f} seconds after the page is asked for. {axe}, which looks for what keeps people from
-reading a page, {said}. The record is in `results/page.jsonl`.
+`{command}` makes the page of the digits network, opens it in a headless Chromium, moves the slider by
+the keyboard, and compares what the page shows with `PruningLimit.at` and the measured curves. At {places} positions of
+the slider, the largest difference is {off:.1g}, as a fraction of the weights. The file has {size} kB. The charts are
+drawn and the slider works {ready:.1f} seconds after the page is opened. {axe}, which checks whether people with
+disabilities can read a page, {said}. The record is in `results/page.jsonl`.
 
 ## In a terminal
 
-The commands print the same answers. These pictures are of a terminal of 80 columns.
+The commands print the same answers. These pictures show a terminal of 80 columns.
 
 ![howsparse measure](terminal-measure.svg)
 

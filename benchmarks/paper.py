@@ -6,8 +6,10 @@ python -m benchmarks.paper [--results results] [--docs docs] [--readme README.md
 import argparse
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.paper_differences import differences
 from howsparse.files import write_whole
 from howsparse.paper.figures import FIGURES, paper_figure, runs_figure
 from howsparse.paper.numbers import paper_tasks
@@ -18,25 +20,55 @@ from howsparse.report.plots import save_figure
 
 INTRODUCTION = """# The paper's experiments
 
-Made by `python -m benchmarks.paper` from `results/runs.jsonl` (Figure 4: from `results/iteration.jsonl`). `howsparse
-table` and `howsparse figure` show the same. The records hold the settings, seed, commit, machine and command of every
-run. The paper's numbers stand in brackets. If a run has other epochs or another number of images than the paper's, its
-row says so and has no numbers of the paper. Such a run is not averaged with runs that are like the paper's, and it is
-not in their figures.
+This page has the tables and figures of the paper, computed again with this package. It is for readers who know the
+paper and want to compare. Made by `python -m benchmarks.paper` from `results/runs.jsonl` (Figure 4: from
+`results/iteration.jsonl`). `howsparse table` and `howsparse figure` show the same. The records hold the settings, seed,
+commit, machine and command of every run.
 
-These numbers differ from the paper's for the following reasons:
+All numbers are in per cent or in points, and the paper's numbers stand in brackets. A number with ± is the mean over
+the seeds, with their standard deviation. A "-" stands where nothing was run. If a run has other epochs or another
+number of images than the paper's, its row says so and shows no numbers of the paper. Such a run is not averaged with
+runs that are like the paper's, and it is not in their figures.
 
-- **Table 1.** U needs the spectrum of the block of removed weights. A limit spends only a sixteenth of its products on
-  this block, so the difference of the bounds is known only as an interval, over the seeds that have one. "T itself" is
-  no result of these products: no difference can exceed T. "unknown" stands where the limit is not resolved. The paper
+Most of these other runs are *rehearsals*: runs on 256 images. A rehearsal shows that all steps of a task work:
+training, limit, measured curves and pruning. Its numbers cannot be compared with the paper's. The rehearsals for
+CIFAR-10 use its first 256 images. Those for CIFAR-100 and TinyImageNet use scikit-learn's digits, as
+`python -m benchmarks.standin` writes them.
+
+- **Table 1** compares the two bounds of the paper. 1 - T is the *limit*: at a higher sparsity, random subspaces of the
+  weights do not keep the loss. 1 - U is a sparsity that can be reached, by the paper's other theorem. The table has the
+  distance between the two. U needs the spectrum of the block of removed weights. A limit spends only one sixteenth of
+  its products on this block, so the distance is known only as an interval, over the seeds for which it could be
+  computed. *Upper end* says where the upper end of this interval comes from. "T itself, which always holds" stands for
+  a simple fact: the distance cannot be larger than T. "unknown" says that the limit's bracket is too wide. The paper
   gives no interval. [table-1.md](table-1.md) has more products, exact spectra, and another reading of the paper.
-- **Table 3.** "dense" is a network without l1, as in the paper. The accuracy of one_shot's network before pruning is
-  in its record.
+- **Table 2** compares the limit with magnitude pruning. *Limit* and *bracket* are the middle and the ends of the proven
+  bracket. *Measured by accuracy* is the largest sparsity at which the network keeps its test accuracy when its smallest
+  weights are removed. *Predicted* is what the local quadratic model of the loss says, and *measured by loss* is the
+  measurement that it predicts: the largest sparsity at which the training loss stays within the tolerance.
+- **Table 3** has the test accuracies of pruning methods at the limit's sparsity. *Dense* is a network without l1, as in
+  the paper. The accuracy of one_shot's network before pruning is in its record. The other methods prune to the limit
+  that one_shot's runs found, within 0.1 points. An option that differs from the paper's stands beside the number:
+  with `fraction=0.5`, a round of the lottery ticket removes half of the weights, and in the paper one fifth. *Random*
+  stands for random masks, which are not in the paper."""
 
-A rehearsal is a run on 256 images. It shows that all steps of a task work: training, limit, measured curves and
-pruning. Its numbers cannot be compared with the paper's. The rehearsals for CIFAR-10 use its first 256 images.
-CIFAR-100 and TinyImageNet were not available; scikit-learn's digits replace them, as `python -m benchmarks.standin`
-writes them."""
+BESIDE = """## Tasks beside the paper's
+
+- `vgg16-quarter-cifar10` and `resnet18-quarter-cifar100` are networks of the paper with a quarter of its channels and
+  fewer epochs, so that a machine without a GPU can train them. Everything else is the paper's recipe.
+- A name with `@authors` is the paper's task, trained as the code of its authors does: the schedule of the learning rate
+  takes a step in each iteration, and the l1 term covers all parameters.
+
+The paper has no numbers for them. All numbers are per cent, and the limit is shown with its bracket. *One-shot* is the
+test accuracy of the network that was pruned to the limit without retraining.
+"""
+
+DIFFERENCES = """## Where our numbers differ from the paper's
+
+*Agree* says whether our number and the paper's differ by at most two standard deviations of each, and if not, why. A
+number from one seed has no deviation. For the limit and for the difference of the bounds, the bracket counts instead.
+"open" means that we do not know the reason.
+"""
 
 HEADS = {
     1: "Table 1: the difference between the two bounds",
@@ -60,7 +92,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     options = parser.parse_args()
     paths = [options.results / "runs.jsonl", options.results / "iteration.jsonl"]
-    records = read_records(CaseRecord, ("run",), *paths)
+    records = read_records(CaseRecord, ("run", "method"), *paths)
     tables = {number: markdown_table(paper_table(number, table(number, records))) for number in HEADS}
     for number, text in tables.items():
         write(options.results / f"table-{number}.md", text + "\n")
@@ -74,14 +106,46 @@ def main() -> None:
         shutil.copy(options.results / f"{name}.png", options.docs / f"{name}.png")
     parts = [INTRODUCTION]
     parts += [f"## {head}\n\n{tables[number]}" for number, head in HEADS.items()]
+    every = [row for number in HEADS for row in table(number, records)]
+    parts += [f"{DIFFERENCES}\n{differences(every)}"]
     parts += [f"## {caption}\n\n![{caption}](figure-{name}.png)" for name, caption in CAPTIONS.items()]
+    beside = [run for run in records if run.kind == "run" and run.key.problem not in paper_tasks()]
+    if beside:
+        parts += [BESIDE + "\n" + table_beside(beside)]
     commands = [run.made.command for runs in settings(records).values() for run in runs]
+    commands += [run.made.command for run in records if run.kind == "method" or run in beside]
     parts += ["## Commands\n\n```\n" + "\n".join(commands) + "\n```"]
     write(options.docs / "paper.md", "\n\n".join(parts) + "\n")
     like_paper = [row for row in table(2, records) if row.setting.as_paper]
     write(options.readme, with_table(options.readme.read_text(), markdown_table(paper_table(2, like_paper))))
     tasks = {setting.task for setting in settings(records)}
     print(f"{len(records)} records of {len(tasks)} of {len(paper_tasks())} tasks")
+
+
+def table_beside(runs: Sequence[CaseRecord]) -> str:
+    """A row for each run of a task that is not the paper's."""
+    heads = ["task", "training", "seed", "dense accuracy", "limit", "predicted"]
+    heads += ["measured by loss", "measured by accuracy", "one-shot"]
+    rows = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for run in runs:
+        found = run.study
+        assert found is not None
+        answer = found.answer
+        middle = "not resolved" if answer.limit is None else f"{100 * answer.limit:.2f}"
+        cells = [
+            run.key.problem,
+            f"{run.settings['epochs']} epochs, {run.train_examples:,} images",
+            str(run.key.seed),
+            percent(found.dense_accuracy),
+            f"{middle}, {percent(answer.limit_low)} to {percent(answer.limit_high)}",
+            *map(percent, (answer.predicted, found.measured, found.measured_by_accuracy, run.accuracy)),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def with_table(page: str, text: str) -> str:

@@ -107,11 +107,17 @@ def table(records: list[Record]) -> str:
     lines = [
         "# Which curvature predicts best?",
         "",
-        "Made by `python -m benchmarks.predictors`; `results/predictors.jsonl` has one line for each network, and",
-        "FC5's numbers are in `results/limit.jsonl`. The numbers are sparsities, as means over the seeds. *Measured*",
-        "is the sparsity up to which the training loss stays within its tolerance. *Limit* is 1 - T with three",
-        "readings of the curvature. *Predicted* is the sparsity up to which the local model g'd + ½d'Hd stays within",
-        "the tolerance.",
+        "This page compares predictions and limits with measured sparsities, for several kinds of training. It is for",
+        "readers who want to know which number is close to the truth. Made by `python -m benchmarks.predictors`;",
+        "`results/predictors.jsonl` has one line for each network, and FC5's numbers are in `results/limit.jsonl`. All",
+        "numbers are sparsities, as fractions and as means over the seeds.",
+        "",
+        "- *measured*: the largest sparsity at which the training loss stays within its tolerance, when the smallest",
+        "  weights are removed.",
+        "- *limit*: 1 - T, with the absolute eigenvalues of the Hessian H, with its positive eigenvalues only",
+        "  (clipped), or with the Gauss-Newton matrix (GGN).",
+        "- *predicted*: the largest sparsity at which the local model g'd + ½d'Hd stays within the tolerance, with the",
+        "  Hessian or with the GGN.",
         *head,
         "|---" * (4 + len(PREDICTORS)) + "|",
     ]
@@ -123,7 +129,7 @@ def table(records: list[Record]) -> str:
         lines.append(f"| {task} | {how} | {len(cases)} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
     lines += [
         "",
-        "Error against the measured sparsity, over the networks:",
+        "The next table has the distance from the measured sparsity, as mean and worst case over the networks:",
         "",
         "| prediction | all: mean, worst | with l1 of 3e-4 and more (FC5: 5e-5): mean, worst |",
         "|---|---|---|",

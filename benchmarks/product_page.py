@@ -41,12 +41,15 @@ def fully_connected(result: dict[str, Any]) -> str:
     processor = result["made"]["machine"]["processor"]
     rows = [f"| {name} | {ratio:.2f} | {show(errors.get(name))} |" for name, ratio in ratios.items()]
     text = f"""
-Made by `python -m benchmarks.product` on {result["images"]:,} images, with {result["threads"]} threads on an
-{processor} processor; the record is in `results/product.jsonl`. FC5 at initialisation, float32. *Gradients*: the time
-of a product divided by the time of a gradient of the same batches. The gradient uses oneDNN's matrix products, which
-howsparse takes where they do not round (`howsparse/matmul.py`); torch's default are MKL's, marked "MKL". The error is
-relative to the same product in float64. Errors much above 1e-6 come from one unit that, on one image, rounding puts on
-the other side of its ReLU.
+A curvature product multiplies the Hessian or the Gauss-Newton matrix by a vector. This page compares ways to compute
+it, in howsparse, in torch and in other tools. It is for readers who choose a tool for curvature.
+
+Made by `python -m benchmarks.product` on {result["images"]:,} images, with {result["threads"]} threads on this
+processor: {processor}; the record is in `results/product.jsonl`. The network is FC5 at initialisation, in float32.
+*Gradients* is the time of a product, divided by the time of a gradient of the same batches. The gradient uses the
+matrix products of oneDNN, which howsparse uses if they do not round (`howsparse/matmul.py`). Rows with "MKL" use
+torch's default. The *relative error* compares with the same product in float64. Errors much above 1e-6 come from a
+single unit: on one image, rounding puts its input on the other side of the ReLU.
 
 | way | gradients | relative error |
 |---|---|---|
@@ -58,10 +61,11 @@ INTRODUCTION = """
 ## Convolutional networks
 
 torch differentiates the gradient of a convolution by convolutions whose kernels are as large as the images. howsparse
-takes the same derivatives by the three operations of a gradient (`howsparse/risk/derivatives.py`), makes each
-normalisation a part of the convolution before it, and stores images with their channels last. With all graphs stored, a
-Hessian product then takes the convolutions of 2 gradients, and a Gauss-Newton product those of 4/3. Where memory holds
-only a part of the graphs, the others are built again, without the values that no derivative reads: 8/3 and 5/3.
+computes the same derivatives by the three operations of a gradient (`howsparse/risk/derivatives.py`), merges each
+normalisation into the convolution before it, and stores images with their channels last. If all graphs are stored, a
+Hessian product then needs as many convolutions as 2 gradients, and a Gauss-Newton product as many as 4/3 of a gradient.
+If memory holds only a part of the graphs, the others are built again, without values that no derivative needs. The
+numbers are then 8/3 and 5/3 for these graphs.
 """
 
 
@@ -77,10 +81,10 @@ def convolutional(result: dict[str, Any]) -> str:
 ### {NAMES[result["network"]]}
 
 Made by `{result["made"]["command"]}`: {result["images"]} images in batches of {result["batch"]}, with
-{result["threads"]} threads on an {result["made"]["machine"]["processor"]} processor, whose load was {result["load"][0]}
-at the start. *Gradients*: the time divided by that of torch's gradient. *Own gradients*: divided by that of the
-gradient with howsparse's derivatives, in the same memory format. *Graph*: megabytes of one image's stored graph. The
-difference is relative to the product with torch's derivatives.
+{result["threads"]} threads on this processor: {result["made"]["machine"]["processor"]}. Its load at the start was
+{result["load"][0]}. *Gradients* is the time divided by that of torch's gradient. *Own gradients* is the time divided by
+that of the gradient with howsparse's derivatives, in the same memory format. *Graph* is the size of one image's stored
+graph, in megabytes. *Difference* is the relative difference from the product with torch's derivatives.
 
 | way | gradients | own gradients | graph | difference |
 |---|---|---|---|---|
@@ -98,8 +102,8 @@ def less_memory(network: str, gradients: dict[str, float]) -> str:
         gradients[f"Hessian, howsparse{part}"] for part in ("", ", a third of the memory", ", no memory")
     )
     text = (
-        f"\nWith a third of the memory, a Hessian product takes {third:.2f} gradients, with all {whole:.2f}. No way"
-        f" to\ncompute graphs again can win more than the difference, {1 - whole / third:.0%}."
+        f"\nA Hessian product takes {third:.2f} gradients with a third of the memory, and {whole:.2f} with all of it."
+        f" So a better way to\nbuild graphs again can save at most {1 - whole / third:.0%}."
     )
     if network != "resnet20":
         return text + "\n"
@@ -109,10 +113,10 @@ def less_memory(network: str, gradients: dict[str, float]) -> str:
         left -= min(left, share)
     expected = whole + again * (nothing - whole)
     return (
-        f"{text} Groups of layers are not stored, because the\narithmetic allows little. The last layers take the least"
-        f" memory for their operations, so a third of it holds the graphs\nof {1 - again:.0%} of the operations, of all"
-        " images. The others are built again for each product. At best, that takes\n"
-        f"{expected:.2f} gradients, {1 - expected / third:.0%} less than now.\n"
+        f"{text} One such way is to store the graphs of some layers for all\nimages. The last layers take the least"
+        f" memory for their operations, so a third of the memory holds {1 - again:.0%} of the\noperations. The others"
+        f" are built again for each product. At best, this takes {expected:.2f} gradients, which is"
+        f" {1 - expected / third:.0%} less than\nnow. This is so little that howsparse does not do it.\n"
     )
 
 

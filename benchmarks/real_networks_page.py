@@ -16,26 +16,31 @@ NAMES = {
     "gpt2-shakespeare": "GPT-2 shape, characters of Shakespeare",
     "vit-cifar10": "ViT, CIFAR-10",
 }
-INTRODUCTION = """# Real networks
+INTRODUCTION = """# Networks not trained for pruning
 
-Networks that were not trained for pruning: no l1 term, ordinary training. The first four were trained by others; the
-ViT and the model of GPT-2's shape were trained by the benchmark itself for some minutes. Nothing is retrained after
-pruning, and BatchNorm is not re-estimated.
+This page shows all answers for six networks that were trained in the usual way, without an l1 term. It is for readers
+who want to know what to expect of a network of their own. The first four were trained by others. The benchmark itself
+trained the ViT and the model of GPT-2's shape for some minutes. Nothing is retrained after pruning, and the statistics
+of BatchNorm stay as they were.
 
 Made by `python -m benchmarks.real_networks`; the records with command, commit and machine are in
 `results/real_networks.jsonl`. The weights and the data are not part of the repository; the benchmark's docstring says
-what it reads. All percentages are shares of the prunable weights that are removed, unless they are accuracies. The
+what it reads. All percentages are shares of the prunable weights that are removed, except for the accuracies. The
 seconds are those of one thread, on two cores that did other work at the same time.
 """
 WORDS = """
-- *Measured*: the accuracy drops by at most one point on the data that choose, by global magnitude and by the order
-  that is best there.
-- *Certified*: with 95 % confidence, the accuracy on the population drops by at most one point; by held-out examples
-  that chose nothing, for the best order.
-- *Predicted* and *measured by loss*: the loss on the calibration data rises by at most the default tolerance, by
-  magnitude. The prediction evaluates no mask; FAILED: its mask raises the loss by more than two tolerances.
-- *Limit*: its bracket from few products over few examples. It is not resolved if the bracket is wider than ten points.
-- *Baseline*: the effective number of weights, which sees no data, and the accuracy at this sparsity.
+- *Measured*: the largest sparsity at which the accuracy on the test data drops by at most one point. The first column
+  is for the order magnitude, and the second for the order that is best on these data.
+- *Certified*: the largest sparsity for which a drop of at most one point on the population was proved with 95 %
+  confidence, for the best order, by held-out examples that were used for nothing else.
+- *Predicted* and *measured by loss*: the largest sparsity at which the loss on the calibration data rises by at most
+  the default tolerance, by magnitude. The prediction evaluates no mask. *FAILED*: the predicted mask raises the loss by
+  more than two tolerances.
+- *Limit*: the bracket of the limit from few products over few examples. It is not resolved if it is wider than ten
+  points.
+- *Baseline*: the sparsity by the effective number of weights, a formula that sees no data, and the accuracy there.
+
+What can be counted over all networks:
 """
 
 
@@ -92,9 +97,9 @@ def network(title: str, each: Studies) -> str:
     if "prediction" in each:
         line = each["prediction"]
         lines.append(
-            f"- Prediction: {percent(line['predicted'])} for a tolerance of {line['tolerance']:.3g},"
-            f" by {line['products']} products in {line['predict_seconds']:.0f} s. Its mask raises the loss by"
-            f" {line['rise'] / line['tolerance']:.1f} tolerances. Measured: {percent(line['measured'])}, in"
+            f"- Predicted by loss: {percent(line['predicted'])} for a tolerance of {line['tolerance']:.3g},"
+            f" by {line['products']} products in {line['predict_seconds']:.0f} s. This mask raises the loss by"
+            f" {line['rise'] / line['tolerance']:.1f} tolerances. Measured by loss: {percent(line['measured'])}, in"
             f" {line['measure_seconds']:.0f} s."
         )
     if "limit" in each:
@@ -104,12 +109,13 @@ def network(title: str, each: Studies) -> str:
             f" {bracket(line)}" + (f"; {line['outlook']}" if line["outlook"] else "") + "."
         )
         binding = ", ".join(f"`{layer['name']}` ({percent(layer['sparsity'])} removed)" for layer in line["binding"])
-        lines.append(f"- At the predicted sparsity, these layers cost most: {binding}.")
+        lines.append(f"- At the predicted sparsity, these layers raise the loss most: {binding}.")
     if "audits" in each:
         line = each["audits"]
         lines.append(
-            "- Audit: one layer damaged, all others rounded to 8 bits. The damaged layer was found in"
-            f" {line['found']} of {len(line['trials'])} trials; by the local model alone in {line['found_locally']}."
+            "- Audit: in each trial one layer was damaged, and all others were rounded to 8 bits. The audit found the"
+            f" damaged layer in {line['found']} of {len(line['trials'])} trials, and the local model alone found it in"
+            f" {line['found_locally']}."
         )
     return "\n".join(lines)
 
@@ -136,7 +142,7 @@ def findings(found: dict[str, Studies]) -> str:
     lines = []
     if checked:
         lines.append(
-            f"- {len(held)} of {len(checked)} predictions held when they were checked. Those differ from the measured"
+            f"- {len(held)} of {len(checked)} predictions held when they were checked. These differ from the measured"
             f" sparsity by {100 * sum(errors) / max(len(errors), 1):.1f} points on average, and by"
             f" {100 * max(errors, default=0):.1f} at most."
         )
@@ -153,11 +159,11 @@ def random_gpt2(line: Line) -> str:
     lines = [
         "## GPT-2 small with random weights",
         "",
-        f"{line['weights']:,} weights, 8 sequences of 64 random tokens.",
-        f"Measured in {line['measure_seconds']:.0f} s and audited in {line['audit_seconds']:.0f} s,",
-        f"with at most {line['peak_gib']} GiB of memory.",
-        f"The audit of a magnitude mask of 30 % predicts a change of the loss of {line['predicted_rise']:+.4f};",
-        f"measured is {line['measured_rise']:+.4f}.",
+        f"A network of this size can be measured and audited. It has {line['weights']:,} weights, and the data are 8",
+        f"sequences of 64 random tokens. Measuring took {line['measure_seconds']:.0f} s and the audit"
+        f" {line['audit_seconds']:.0f} s, with at most {line['peak_gib']} GiB of memory.",
+        f"For a magnitude mask that removes 30 %, the audit predicts that the loss changes by"
+        f" {line['predicted_rise']:+.4f}; measured is {line['measured_rise']:+.4f}.",
     ]
     return "\n".join(lines)
 

@@ -79,21 +79,28 @@ def with_directional(line: Line, lines: list[Line]) -> Line:
 def introduction(count: int, directional: int, budgets: list[int]) -> list[str]:
     return f"""# Does retraining recover what is predicted?
 
-Made by `python -m benchmarks.recovery --page` from `results/recovery.jsonl`, which has a line for each of {count}
-networks. All numbers are sparsities of the global magnitude mask at which the *training* loss is at most that of the
-dense network plus the default tolerance. *Measured now* is without retraining. *Retrained* is with the kept weights
-trained again, on the same examples, without l1, with the mask held: {budgets[0]} or {budgets[1]} iterations of L-BFGS
-over all examples for the networks on digits (BatchNorm's statistics stay), as many steps of SGD (batches of 128,
-momentum 0.9, rate 0.01 falling to 0) for FC5 and ResNet20. The largest sparsity is found by bisection. All parameters
-are trained, biases too.
+This page compares predictions with real retraining. It is for readers who think about retraining after pruning and want
+to know how far it will reach. Made by `python -m benchmarks.recovery --page` from `results/recovery.jsonl`, which has a
+line for each of {count} networks.
 
-*Recoverable* is `howsparse.recoverable`: the local model's loss after the kept weights moved at most as far as the
-removed ones did (R). R was fixed after a look at three of these networks (seed 0: digits with l1 0.001 and with
-neither, the convnet with l1 0.0001), before the others were retrained. The other choices of the trust region are in
-the table of errors: a ball of twice the radius, and fixed shifts of mu = 2 tolerance / R² and a tenth of it in place of
-a ball. [theory.md](theory.md) has the formulas. Limits and directional limits are from few products, so some of their
-brackets are wide; the table of errors takes the middle. It leaves out networks whose bracket of *recoverable* is wider
-than {RESOLVED_WIDTH:g}. The directional limit was computed for {directional} networks.
+All numbers are sparsities of the global magnitude mask at which the *training* loss is at most that of the dense
+network plus the default tolerance.
+
+- *measured now*: without retraining.
+- *retrained, {budgets[0]}* and *{budgets[1]}*: the kept weights are trained again, with all biases, on the same
+  examples, without l1 and with the mask held. The networks on digits get this number of iterations of L-BFGS over all
+  examples (the statistics of BatchNorm stay). FC5 and ResNet20 get this number of steps of SGD (batches of 128,
+  momentum 0.9, learning rate from 0.01 to 0). The largest sparsity is found by bisection.
+- *recoverable*: `howsparse.recoverable`, computed without training. It is the loss of the local model after the kept
+  weights have moved at most as far as the removed ones did (R).
+- *predicted now*, *limit* and *directional limit*: see [Theory](theory.md), which has all formulas.
+
+The radius R was fixed after a look at three of these networks (seed 0: digits with l1 0.001 and with neither, the
+convnet with l1 0.0001), before the others were retrained. The table of errors also has other choices: a ball of twice
+the radius, and instead of a ball fixed shifts of mu = 2 tolerance / R² and of a tenth of it. Limits and directional
+limits are from few products, so some of their brackets are wide, and the table of errors takes the middle. It leaves
+out networks whose bracket of *recoverable* is wider than {RESOLVED_WIDTH:g}. The directional limit was computed for
+{directional} networks.
 
 """.splitlines()
 
@@ -114,17 +121,16 @@ def verdict(networks: list[Line], all_networks: list[Line]) -> list[str]:
     sizes = [gaps(name, 1, networks)[0] for name in VARIANTS]
     return f"""## What it shows
 
-- **Recoverable predicts best.** It is within {mean:.1f} points of what {many} iterations reach, on average over the
-  networks; the worst is {worst:+.1f}. The limit's middle is {now[0]:.0f} points off. What is predicted or measured
-  without retraining is {now[1]:.0f} and {now[2]:.0f} points off.
-- **It fails with few iterations.** After {few}, it is {weak[0]:.0f} points off on average for networks with little or
-  no l1, the worst {weak[1]:+.0f}: the way back leads along directions of little curvature, which
-  take many iterations. With l1 of 3e-4 and more it is {strongly[0]:.1f} points off.
-- **The size of the trust region matters little**: the four choices have mean errors of
-  {min(sizes):.1f} to {max(sizes):.1f} points after {many} iterations. R was fixed before,
-  and stays also where another choice is nearer.
-- **The loss itself is not predicted well.** Retraining goes on to fit the examples nearly perfectly, where the local
-  model says that less is gained.
+- **Recoverable predicts best.** On average over the networks, it differs by {mean:.1f} points from what {many}
+  iterations reach; the worst difference is {worst:+.1f} points. The middle of the limit differs by {now[0]:.0f} points.
+  What is predicted or measured without retraining differs by {now[1]:.0f} and {now[2]:.0f} points.
+- **It is wrong for short retraining.** After {few} iterations, it differs by {weak[0]:.0f} points on average for
+  networks with little or no l1, at worst by {weak[1]:+.0f} points. The weights must then move along directions of
+  little curvature, which takes many iterations. With l1 of 3e-4 and more the difference is {strongly[0]:.1f} points.
+- **The size of the trust region matters little**: the four choices have mean errors of {min(sizes):.1f} to
+  {max(sizes):.1f} points after {many} iterations. R was fixed before, and it is kept even if another choice is closer.
+- **The loss itself is not predicted well.** Retraining fits the examples nearly perfectly, and the local model predicts
+  a higher loss.
 {larger(all_networks)}- All of this is about the training loss. It says nothing about unseen data.
 
 """.splitlines()
@@ -134,15 +140,14 @@ def larger(networks: list[Line]) -> str:
     """What there is about the larger networks."""
     text = ""
     for line in (line for line in networks if line["task"] == "fc5-cifar10"):
-        text += f"- On FC5 ({line['examples']:,} images) it says more than {line['budgets'][1]} steps of SGD reach.\n"
-        text += (
-            "  A Gauss-Newton matrix of few images has few directions with curvature, and so few that can do harm.\n"
-        )
+        text += f"- On FC5 ({line['examples']:,} images), *recoverable* is higher than what"
+        text += f" {line['budgets'][1]} steps of SGD reach.\n  A Gauss-Newton matrix of few images has"
+        text += " curvature in few directions, so it predicts too small a loss.\n"
     for line in (line for line in networks if line["task"] == "resnet20"):
         low, high = line["recoverable"]
         text += f"- On ResNet20 ({line['examples']:,} images), {line['recoverable_products']} products give no answer:"
-        text += f" the bracket is {low:.2f} to {high:.2f}.\n  It is not in the table of errors."
-        text += f" {line['budgets'][1]} steps of SGD reach {line['reached'][1]:.2f}, which is below both ends.\n"
+        text += f" the bracket is {low:.2f} to {high:.2f}.\n  So it is not in the table of errors."
+        text += f" {line['budgets'][1]} steps of SGD reach {line['reached'][1]:.2f}, which is below the bracket.\n"
     return text
 
 
@@ -192,8 +197,9 @@ def errors(networks: list[Line]) -> list[str]:
     lines = [
         "## Errors against retraining",
         "",
-        "Mean error and, in brackets, the worst, in points of sparsity; then the mean with its sign (+: more than",
-        "retraining reached). The heads name the training and the budget.",
+        "A cell has the mean size of the error, the worst error in brackets, and the mean error with its sign, in",
+        "points of sparsity. Plus means higher than what retraining reached. The heads of the columns name the",
+        "training of the networks and the number of iterations of retraining.",
         "",
         "| predictor | " + " | ".join(titles) + " |",
         "|---" * (1 + len(titles)) + "|",
@@ -219,8 +225,9 @@ def losses(networks: list[Line]) -> list[str]:
     lines = [
         "## Losses",
         "",
-        "Loss increase in tolerances, medians over the networks: predicted without adapting, predicted after it",
-        "(bounds), and reached by retraining. Minus: below the dense network's loss.",
+        "This table has the rise of the loss, divided by the tolerance, as the median over the networks: predicted",
+        "before the kept weights adapt, predicted after it (lower and upper bound), and reached by retraining. A",
+        "minus means that the loss is below that of the dense network.",
         "",
         "| network | sparsity | predicted now | after adapting | "
         + " | ".join(f"retrained, {b}" for b in budgets)

@@ -13,10 +13,13 @@ from howsparse.records import read_lines
 
 __all__ = ["page"]
 
-_HEAD = """# What it promises of itself
+_HEAD = """# What howsparse promises of itself
 
-`make test` runs the test of each promise. Where a number says more than a test, a check tries more than the test does:
-the command is beside its last figures, which are in `results/reliability.jsonl`.
+This page lists what the package promises about its files, its answers and its commands, and how each promise is
+checked. It is for readers who want to rely on the package. `make test` runs the test of every promise. Some promises
+also have a longer check, which tries many more cases. Its command is in the third column. The last two columns have the
+last figures of this check, from `results/reliability.jsonl`: how many cases were tried, and how many of them went
+wrong.
 
 """
 _DAMAGES = ("flipped bit", "cut", "copied over another")
@@ -29,68 +32,70 @@ _COMMANDS = {  # of a check, by the end of its name
 # promise, test, check
 _PROMISES = (
     (
-        "Kept and saved files carry a digest of their content; one that was damaged is refused in one line, or made"
-        " again with a warning",
+        "Every file that the package writes for later holds a digest (SHA-256) of its content. A damaged file is"
+        " refused in one line, or made again with a warning",
         "`tests/test_store.py`, `tests/training/test_loop.py`, `tests/limit/test_result.py`",
         "flipped bit",
     ),
-    ("A file that was cut short gives no traceback", "`tests/test_store.py`, `tests/training/test_loop.py`", "cut"),
+    ("A file whose end is missing gives no traceback", "`tests/test_store.py`, `tests/training/test_loop.py`", "cut"),
     (
-        "Kept work carries what it is; a file that was copied over another one is not used",
+        "Every file of kept work says which work it holds. If a file is copied over another one, it is not used",
         "`tests/test_store.py`, `tests/linalg/test_remembered.py`, `tests/training/test_loop.py`",
         "copied over another",
     ),
     (
-        "All answers are about one set of weights: those that are prunable and not frozen, or those that are named",
+        "All answers are about the same set of weights: the prunable weights that are not frozen, or the ones that the"
+        " caller names",
         "`tests/limit/test_frozen.py`",
         "frozen",
     ),
     (
-        "An l1 term has its strength under a `GradScaler`, also with a fused optimizer; infinite and NaN strengths are"
-        " refused; a copied optimizer has no term",
+        "An l1 term keeps its strength under a `GradScaler`, also with a fused optimizer. Infinite and NaN strengths"
+        " are refused. The copy of an optimizer has no l1 term",
         "`tests/training/test_l1.py`",
         None,
     ),
-    ("The ends of a bracket are in order", "`tests/limit/test_existence.py`", "brackets"),
+    ("The lower end of a bracket is never above its upper end", "`tests/limit/test_existence.py`", "brackets"),
     (
-        "A table holds runs of one problem, one recipe, one data set and one kind of limit, each run once",
+        "A table shows only runs with the same problem, recipe, data set and kind of limit, and each run once",
         "`tests/experiments/test_compare.py`, `tests/experiments/test_sweep.py`",
         None,
     ),
-    ("`--images` that cannot be kept is refused", "`tests/cli/test_cli_networks.py`", None),
+    ("`--images` is refused if the batches cannot be cut to this number", "`tests/cli/test_cli_networks.py`", None),
     ("Complex and quantised weights are refused", "`tests/test_loading.py`, `tests/risk/test_empirical.py`", None),
     (
-        "An example whose labels do not count (-100) is in no loss, and in no number of examples",
+        "An example whose labels are all ignored (-100) counts neither in a loss nor in a number of examples",
         "`tests/risk/test_empirical.py`, `tests/training/test_loop.py`, `tests/training/test_data_parallel.py`",
         None,
     ),
     (
-        "Threads that share a model wait for each other: each gets the answer of one thread",
+        "Threads that share a model wait for each other: each gets the answer that it would get alone",
         "`tests/risk/test_alone.py`",
         "threads",
     ),
     (
-        "Every input of a command, a file or a function ends in an answer or in a refusal of one line: no traceback, no"
-        " hang, no code run from data, no file lost. An exception that a network of your own raises is passed on",
+        "Every input of a command, a file or a function gives an answer or is refused in one line. There is no"
+        " traceback and no endless run, no code from data is run, and no file is lost. An exception that your own"
+        " network raises is passed on",
         "`tests/test_fuzz.py`",
         ", fuzzed",
     ),
     (
-        "A command that was killed gives the same bits when it is typed again, and leaves no process, no shared memory,"
-        " no temporary file and no record twice",
+        "If a command is killed and given again, the result has the same bits. No process, no shared memory, no"
+        " temporary file and no second record is left",
         "`tests/test_files.py`, `tests/experiments/test_sweep.py`, `tests/cli/test_cli_run.py`",
         ", killed",
     ),
     (
-        "Ctrl-C at any line leaves the model (numbers, modes, hooks, gradients, buffers) and torch's settings as they"
-        " were",
+        "Ctrl-C at any line of the code leaves the model (weights, modes, hooks, gradients, buffers) and torch's"
+        " settings as they were",
         "`tests/limit/test_interrupts.py`",
         ", interrupted",
     ),
-    ("1,000 products leave nothing in memory", "`tests/risk/test_no_growth.py`", "products"),
+    ("After 1,000 products no more memory is in use than before", "`tests/risk/test_no_growth.py`", "products"),
     (
-        "Importing the package takes at most 0.3 seconds beyond torch, brings no package that takes long, and asks no"
-        " network; nor does an answer about local files",
+        "`import howsparse` takes at most 0.3 seconds more than `import torch`. The package loads no package that takes"
+        " long to load before it needs it. Importing it and answering about local files needs no internet",
         "`tests/test_imports.py`",
         "import",
     ),
@@ -100,42 +105,52 @@ _PROMISES = (
         None,
     ),
     (
-        "Weights of half precision, no curvature, one weight, equal weights, only negative curvature, one class and few"
-        " examples get a right answer or a refusal",
+        "Unusual cases get a right answer or a refusal: weights of half precision, no curvature, a single weight, equal"
+        " weights, only negative curvature, a single class, few examples",
         "`tests/limit/test_edges.py`",
         None,
     ),
     (
-        "Only regular files are written: no device, pipe, socket, folder, or link to nothing, also with `--force`; a"
-        " file that two options name is refused before any work, also through links",
+        "Only regular files are written, also with `--force`: never a device, a pipe, a socket, a folder, or a link to"
+        " a file that does not exist",
         "`tests/cli/test_paths.py`",
         None,
     ),
     (
-        "A file of records is never something else, and is checked before any work; an unfinished last line is not an"
-        " error, and does not swallow the next record",
+        "If two options name the same file, also through links, the command is refused before any work",
+        "`tests/cli/test_paths.py`",
+        None,
+    ),
+    (
+        "`--record` takes only a file of records, and this is checked before any work. An unfinished last line of such"
+        " a file is no error, and the next record starts on a new line",
         "`tests/cli/test_paths.py`, `tests/cli/test_cli_refusals.py`",
         None,
     ),
     (
-        "The workers of a sweep end within a second of the process that started them, however it ends, also before"
-        " their first job",
+        "The workers of a sweep end within a second of the process that started them, however it ends",
         "`tests/cli/test_cli_refusals.py`, `tests/experiments/test_sweep.py`",
         None,
     ),
     (
-        "Damaged files of data, weights, sweeps and records, and labels, types and shapes that do not fit the network,"
-        " are refused in one line before any work",
-        "`tests/cli/test_cli_refusals.py`, `tests/tasks/test_data.py`",
-        None,
-    ),
-    (
-        "Numbers of seeds, epochs and rounds that would never end are refused",
+        "If `train` is stopped after it wrote its record and before it wrote the weights, the same command finishes the"
+        " work, and there is one record",
         "`tests/cli/test_cli_refusals.py`",
         None,
     ),
     (
-        "A full disk is said in one line, and leaves no part of a file; a closed stdout does not stop the work",
+        "Damaged files of data, weights, sweeps and records are refused in one line. So are labels, types and shapes"
+        " that do not fit the network, before any work",
+        "`tests/cli/test_cli_refusals.py`, `tests/tasks/test_data.py`",
+        None,
+    ),
+    (
+        "Numbers of seeds, epochs and rounds that are too large to ever finish are refused",
+        "`tests/cli/test_cli_refusals.py`",
+        None,
+    ),
+    (
+        "A full disk is reported in one line, and no part of a file is left. The work goes on if stdout is closed",
         "`tests/cli/test_cli_refusals.py`",
         None,
     ),
@@ -213,13 +228,13 @@ def _kept(last: Mapping[str, Mapping[str, Any]]) -> str:
         f" | {last[name].get('no effect', 0)} | {last[name]['wrong']} |"
         for name in kinds
     ]
-    head = (
-        "| file, damage | tried | refused | made again | says nothing | used or traceback |\n|---|---|---|---|---|---|"
-    )
+    head = "| file, damage | tried | refused | made again | no effect | used or traceback |\n|---|---|---|---|---|---|"
     text = (
-        "What became of damaged files. A file that the program made for itself is made again; one that a user named is"
-        " refused. Some bits say nothing, such as those of the spaces that fill up a header. Another answer without a"
-        " word, a traceback, or a message of several lines would count as wrong.\n\n"
+        "Each row is a kind of file and a kind of damage, with the number of files that were damaged in this way"
+        " (*tried*). A file that the program keeps for itself is *made again*. A file that a user names is *refused*."
+        " *No effect*: the damaged bit has no meaning, such as a bit of the spaces that fill up a header. The last"
+        " column counts what went wrong: the damaged file was used, or there was a traceback or a message of several"
+        " lines.\n\n"
     )
     return f"## Kept files\n\n{text}{head}\n" + "\n".join(rows) + "\n\n"
 
@@ -230,8 +245,8 @@ def _digest(last: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     line = last["digest"]
     return (
-        f"The digest (SHA-256) of a product of {line['gigabytes']:g} GB: writing takes {line['write']:.2f} seconds of"
-        f" the processor with it and {line['write_without']:.2f} without it; reading and checking takes"
+        f"What the digest costs for a file of {line['gigabytes']:g} GB: writing takes {line['write']:.2f} seconds of"
+        f" processor time with the digest, and {line['write_without']:.2f} without it. Reading and checking takes"
         f" {line['read']:.2f}."
     )
 

@@ -10,34 +10,40 @@ Line = dict[str, Any]
 
 INTRODUCTION = """# Repair without training
 
-What a network can do after pruning, and after each repair of `howsparse.pruning.repair`. A repair uses a few hundred
-training examples: no labels and no epochs.
+This page shows the accuracy of networks after pruning, and after each repair of `howsparse.pruning.repair`. It is for
+readers who cannot or do not want to train again. A repair changes the weights that stay, from a few hundred training
+examples, without labels and without epochs.
 
-- *BatchNorm*: the statistics of BatchNorm's inputs are computed anew (`repair_batchnorm`).
-- *layers*: layer by layer, the kept weights are refitted to the dense layer's outputs (`repair_layers`).
-- *rounds*, and a *path* of them: order and repair of the layers in turns, from few removed weights to many
-  (`repair_rounds`, `repair_path`). A path gives a network at each of its sparsities; its seconds are those from the
-  dense network to this sparsity.
-- *global*: all kept weights, biases and norms together, by Gauss-Newton steps towards the features and outputs of the
-  dense network (`repair_globally`).
+- *BatchNorm*: the statistics of the inputs of BatchNorm are computed again (`repair_batchnorm`).
+- *layers*: in one layer after the other, the kept weights are fitted to the outputs of the dense layer
+  (`repair_layers`).
+- *rounds*: weights are removed in several rounds, from few to many, and the layers are repaired after each round
+  (`repair_rounds`). A *path of rounds* gives a network at each of its sparsities (`repair_path`); its seconds are those
+  from the dense network to this sparsity.
+- *global*: all kept weights, biases and norms are fitted together, by Gauss-Newton steps towards the features and
+  outputs of the dense network (`repair_globally`).
 
 What the tables say:
 
-- **A path of rounds is the best repair by forward passes alone.** On ResNet20, six rounds with 500 images were chosen
-  on the first 2,000 test images. The other 8,000 confirm them: they have a table of
-  their own. On two quiet cores the path takes 43 seconds to 90 %.
-- **The global step helps where much was lost**: the Llama, and ResNet20 at 90 %. It costs several times as much as the
-  path. By itself, it is worse than the layers on ResNet20, and better on the Llama.
-- **Its objective matters.** Few examples learn the outputs alone by heart. Features say more about each example: on the
-  Llama they are better than the outputs' squares, the divergence and the labels. So they are the default.
-- **The best order after repair is magnitude**, of those tried (layerwise, ERK, Wanda), but for a few tenths of a point
-  on FC5 at 80 % and 90 %, and for the Llama at 30 %. An order that looks at the inputs repairs badly on ResNet20.
-- **FC5 without l1 is repaired to nearly its dense accuracy at 90 %.** The repair brings it near the network that was
-  trained with l1; at 98 % a gap of some points stays.
-- BatchNorm's statistics help a network right after its mask, and harm a repaired one.
+- **A path of rounds is the best repair that needs no gradients.** On ResNet20, six rounds with 500 images were chosen
+  on the first 2,000 test images. The other 8,000 test images, which have a table of their own, confirm the choice. On
+  two quiet cores the path to 90 % takes 43 seconds.
+- **The global step helps if much was lost**: on the Llama, and on ResNet20 at 90 %. It takes several times as long as
+  the path. Without another repair before it, it is worse than *layers* on ResNet20, and better on the Llama.
+- **The objective of the global step matters.** With few examples, a network that is fitted to outputs alone fits only
+  these examples. Features contain more about each example: on the Llama they are better than the squares of the
+  outputs, the divergence and the labels. So features are the default.
+- **Magnitude is the best order with a repair**, of those tried (layerwise, ERK, Wanda). The exceptions are a few tenths
+  of a point on FC5 at 80 % and 90 %, and the Llama at 30 %. On ResNet20, the order that looks at the inputs (Wanda) is
+  much worse.
+- **At 90 %, a repair brings FC5 without l1 back to nearly its dense accuracy.** It is then close to the network that
+  was trained with l1. At 98 % it stays some points below.
+- Computing the statistics of BatchNorm again helps a network that was only pruned, and harms one that was repaired.
 
-The order is magnitude if no other is named. Made by `python -m benchmarks.repair`; the records with command, commit,
-machine and notes are in `results/repair.jsonl`.
+In the tables, each row is a repair, and each column a sparsity. The numbers are accuracies on test data in per cent, or
+perplexities for the Llama. *Seconds* go from the fastest sparsity to the slowest, and *of the processor* is processor
+time, if it was recorded. The order is magnitude if no other is named. Made by `python -m benchmarks.repair`; the
+records with command, commit, machine and notes are in `results/repair.jsonl`.
 """
 
 
@@ -83,11 +89,11 @@ def _cell(line: Line, text: bool) -> str:
 
 def _caption(lines: list[Line], text: bool) -> str:
     first, skipped = lines[0], lines[0].get("skipped", 0)
-    dense = f"Perplexity; {math.exp(first['dense_loss']):.2f}" if text else f"{100 * first['dense_accuracy']:.2f} %"
+    dense = f"{math.exp(first['dense_loss']):.2f} (perplexity)" if text else f"{100 * first['dense_accuracy']:.2f} %"
     which = f"{first['test_images']:,} {'texts' if text else 'test images'}"
     if skipped:
         which += f" after the first {skipped:,}"
     threads = max(line["threads"] for line in lines)
     notes = "; ".join(dict.fromkeys(line["note"] for line in lines if line["note"]))
-    seconds = f"seconds for one sparsity, with {threads} thread{'s' * (threads > 1)}{f' ({notes})' if notes else ''}"
-    return f"{dense} before pruning, by {which}; {seconds}."
+    seconds = f"Seconds are for one sparsity, with {threads} thread{'s' * (threads > 1)}{f', {notes}' if notes else ''}"
+    return f"Before pruning: {dense} on {which}. {seconds}."

@@ -1,6 +1,7 @@
 """Problems that are no task: dict batches, a loss and a training loop of one's own, from Python and from the shell."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from howsparse.experiments.sweep import load_sweep
 from howsparse.limit.options import LimitOptions
 from howsparse.methods import METHODS, Run, Ticket, load_method, lottery_ticket
 from howsparse.records import settings_hash
-from howsparse.training import attach_mask
+from howsparse.training import Schedule, attach_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -133,6 +134,42 @@ def test_the_library_trains_as_a_loop_by_hand(tmp_path: Path) -> None:
     magnitude_mask(model, 0.5).apply_(model)
     for ours, theirs in zip(ticket.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_library_trains_as_the_authors_code_by_hand() -> None:
+    """Eq. 2 with the term on all parameters, and a warm-up and a cosine that take a step in each iteration."""
+    schedule = Schedule("cosine", warmup_epochs=1, unit="iteration")
+    made = problem(fit=Training(0.1, schedule=schedule, l1_scope="all"))
+    ticket = load_method("one_shot")(made, 0.0, 0, Run())
+    torch.manual_seed(0)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    steps = len(data(0, 300))
+    for i, batch in enumerate(data(0, 300) * 3):
+        optimizer.param_groups[0]["lr"] = 0.1 * ((i + 1) / steps if i < steps else (1 + math.cos(math.pi * i / 3)) / 2)
+        loss = Smoothed()(model, batch) + 1e-3 * sum(w.abs().sum() for w in model.parameters())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for ours, theirs in zip(ticket.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_settings_at_their_defaults_do_not_change_the_key_of_older_records() -> None:
+    fields = Training().settings()
+    assert set(fields) == {"learning_rate", "momentum", "weight_decay", "schedule", "proximal"}
+    assert set(fields["schedule"]) == {"kind", "warmup_epochs", "milestones", "gamma"}
+    changed = Training(l1_scope="all", schedule=Schedule(unit="iteration")).settings()
+    assert (changed["l1_scope"], changed["schedule"]["unit"]) == ("all", "iteration")
+
+
+def test_a_schedule_by_iterations_needs_the_number_of_batches() -> None:
+    def forever(seed: int, epoch: int) -> Any:
+        return data(0, 300)
+
+    made = problem(train=forever, fit=Training(schedule=Schedule(unit="iteration")))
+    with pytest.raises(InputError, match="have no length, which a schedule by iterations needs"):
+        load_method("dense")(made, 0.0, 0, Run())
 
 
 def test_a_shuffling_loader_gives_the_same_bits_and_the_same_study(tmp_path: Path) -> None:

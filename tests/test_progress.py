@@ -64,14 +64,15 @@ def test_the_time_is_said_after_the_second_step(monkeypatch: pytest.MonkeyPatch)
             show("bracket", done, 200)
     assert said == [
         "bracket: 1 of 200",
-        "bracket: 2 of 200; at most 200 products of 3 s: 10 minutes",
-        "bracket: 3 of 200; at most 200 products of 3 s: 10 minutes",
+        "bracket: 2 of 200; at most 200 steps of 3 s: 10 minutes",
+        "bracket: 3 of 200; at most 200 steps of 3 s: 10 minutes",
     ]
 
 
 def test_words_for_times() -> None:
-    assert work_ahead("measuring the loss", 35, 2.0) == "at most 35 evaluations of 2 s: 70 seconds"
-    assert work_ahead("bracket", 100, 0.01) == ""
+    assert work_ahead(35, 2.0) == "at most 35 steps of 2 s: 70 seconds"
+    assert work_ahead(40, 138.4) == "at most 40 steps of 138 s: 1.5 hours"
+    assert work_ahead(100, 0.01) == ""
     assert [duration(t) for t in (0.2, 1.4, 89, 100, 7200)] == [
         "1 second", "1 second", "89 seconds", "2 minutes", "2.0 hours",
     ]  # fmt: skip

@@ -9,7 +9,9 @@
 
 import ast
 import functools
+import importlib
 import re
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from mkdocs.structure.files import File, Files
 
 DOCS = Path(__file__).parents[1]
 SOURCE = DOCS.parent / "src"
+ROOMS = ["howsparse", *(f"howsparse.{room}" for room in ("linalg", "geometry", "training", "risk", "deploy"))]
+ROOMS += ["howsparse.limit.bracket"]  # where a name on a page may be from, if it does not say
 
 _ROLE = re.compile(r":math:`([^`]*)`")
 _DISPLAY = re.compile(r"^( *)\.\. math:: *(.*(?:\n\1 +\S.*)*)", re.MULTILINE)
@@ -93,12 +97,29 @@ def documented() -> frozenset[str]:
 def entry_of(code: str) -> str | None:
     """The full name of what inline code names; None if the reference has no such entry, or if it is a plain word.
 
-    A plain word such as `measure` may be a command, so only names with a dot, an underline or a capital count.
+    A plain word such as `measure` may be a command, so only names with a dot, an underline or a capital count. Methods
+    and properties of a class are shown with it, so they count if the class does.
     """
     if not re.search(r"[._A-Z]", code):
         return None
-    rooms = ("", "howsparse.", "howsparse.linalg.", "howsparse.geometry.", "howsparse.training.", "howsparse.risk.")
-    return next((room + code for room in rooms if room + code in documented()), None)
+    places = ("", *(f"{room}." for room in ROOMS))
+    full = [place + name for name in (code, code.removeprefix("howsparse.")) for place in places]
+    return next((name for name in full if name in documented() or is_member(name)), None)
+
+
+def is_member(full: str) -> bool:
+    """Whether a name is a method or property, with a docstring, of a class that has an entry in the reference.
+
+    >>> is_member("howsparse.linalg.Spectrum.rounding"), is_member("howsparse.linalg.Spectrum.no_such")
+    (True, False)
+    """
+    owner, _, name = full.rpartition(".")
+    if owner not in documented() or name.startswith("_"):
+        return False
+    module, _, holder = owner.rpartition(".")
+    found = vars(getattr(importlib.import_module(module), holder)).get(name)
+    members = (types.FunctionType, property, functools.cached_property, classmethod, staticmethod)
+    return isinstance(found, members) and bool(found.__doc__)
 
 
 def with_links(text: str) -> str:
@@ -142,7 +163,7 @@ def command_page() -> str:
     from howsparse.cli.app import COMMANDS
 
     group = get_command(app)
-    parts = ["# Commands", "The same texts are printed by `howsparse COMMAND --help`."]
+    parts = ["# Commands", "This page lists every command with its options, as `howsparse COMMAND --help` prints them."]
     for name in COMMANDS:
         command = group.commands[name]  # type: ignore[attr-defined]
         given = [(p.name or "").upper() for p in command.params if p.param_type_name == "argument"]
@@ -158,9 +179,9 @@ def benchmark_page() -> str:
     """What each benchmark measures, its commands and its page, from its docstring."""
     parts = [
         "# Commands of the benchmarks",
-        "Every number on these pages is in a record in `results/`, with the command, the commit, the machine and the"
-        " versions. These are the commands, in a checkout of the repository. Data and weights of others are not part"
-        " of it; each docstring says what is needed.",
+        "This page is for readers who want to make a number on these pages again. Every number is in a record in"
+        " `results/`, with the command, the commit, the machine and the versions. The commands run in a checkout of the"
+        " repository. Data and weights of others are not part of it; each docstring says what is needed.",
     ]
     for path in sorted((DOCS.parent / "benchmarks").glob("*.py")):
         source = path.read_text()

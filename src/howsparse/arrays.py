@@ -33,7 +33,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file may raise anything
         kind = "a readable .safetensors file" if path.suffix == ".safetensors" else "an .npz file of plain arrays"
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is not {kind}: {reason}") from error
+        raise InputError(f"{path} is not {kind}: {reason}; restore it or write it again") from error
 
 
 def _finite(arrays: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -81,7 +81,7 @@ def check_lengths(arrays: Mapping[str, Tensor], where: object) -> int:
         raise InputError(f"{where}: {empty} has no examples; store at least one")
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise InputError(f"{where}: {told}; store equal numbers")
+        raise InputError(f"{where} has {told}; store the same number of examples in each array")
     return next(iter(lengths.values()))
 
 

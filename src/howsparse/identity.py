@@ -17,7 +17,7 @@ _KNOWN = ("howsparse", "torch", "builtins")  # packages whose code is identified
 
 
 def architecture(model: nn.Module) -> dict[str, object]:
-    """A network without the values of its parameters: its printed form, and the source of its own classes.
+    """What defines a network apart from the values of its parameters: its printed form, and the source of its classes.
 
     Args:
         model: any module.
@@ -34,9 +34,9 @@ def architecture(model: nn.Module) -> dict[str, object]:
 def describe(thing: object) -> Any:
     """The name and the settings of a function, a class or an object, as JSON values.
 
-    A function or class from outside of this package and torch has a digest of its source in it, a function also the
-    values that it takes from the function around it, and an object its attributes. If one of these changes, the result
-    changes. The functions that a function calls are not looked at.
+    For a function or class that is not of this package or torch, the result has a digest of its source. For a function
+    it also has the values that the function takes from the function around it, and for an object its attributes. If
+    one of these changes, the result changes. Functions that a function calls are not included.
 
     Args:
         thing: anything; one with a method ``settings()`` describes itself by that.
@@ -75,7 +75,7 @@ def _described(thing: Any, around: tuple[int, ...]) -> Any:
 
 
 def _named(thing: Any) -> dict[str, str]:
-    """Module and name of a function or class, with a digest of its source if that is neither ours nor torch's."""
+    """Module and name of a function or class, with a digest of its source unless it is of this package or torch."""
     module = getattr(thing, "__module__", None) or "builtins"
     named = {"name": f"{module}.{thing.__qualname__}"}
     if module.partition(".")[0] in _KNOWN:

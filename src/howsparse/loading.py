@@ -89,21 +89,23 @@ def load_named(spec: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise InputError(f"cannot import '{module_name}' for '{spec}': {error}") from error
+        raise InputError(
+            f"cannot import '{module_name}' for '{spec}': {error}; correct the name or the module"
+        ) from error
     if not hasattr(module, attribute):
         raise InputError(f"module '{module_name}' has no '{attribute}'; correct the name in '{spec}'")
     return getattr(module, attribute)
 
 
 def call_if_function(spec: str, thing: Any) -> Any:
-    """What a named function or class gives when it is called without arguments; anything else as it is.
+    """Call a named function or class without arguments, and return the result; return any other object as it is.
 
     Args:
         spec: the name, for messages.
         thing: what the name stands for.
 
     Raises:
-        InputError: it needs arguments.
+        InputError: the function or class needs arguments.
     """
     if not callable(thing):
         return thing
@@ -132,7 +134,7 @@ def check_weights(model: str, weights: Path | None) -> None:
     """Check that there is a file of weights for a network that ``howsparse train`` trains.
 
     Raises:
-        InputError: none is given, or there is none.
+        InputError: no file is given, or it does not exist.
     """
     if weights is None:
         raise InputError(f"give --weights FILE; `howsparse train {model} --output FILE` makes one")
@@ -158,11 +160,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if missing or unexpected:
         lacks = f"it lacks '{missing[0]}'" if missing else f"it has '{unexpected[0]}', which the model lacks"
         more = len(missing) + len(unexpected) - 1
-        raise InputError(f"{path} is not a state dict of this model: {lacks}{f' (and {more} more)' if more else ''}")
+        also = f" (and {more} more)" if more else ""
+        raise InputError(f"{path} is not a state dict of this model: {lacks}{also}; give this model's weights")
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)} in the file, {tuple(expected[name].shape)} in the model"
-            raise InputError(f"{path} is not a state dict of this model: '{name}' has shape {shapes}")
+            raise InputError(f"{path} is not for this model: '{name}' has shape {shapes}; give this model's weights")
         if not _keeps_value(tensor.dtype, expected[name].dtype):
             raise InputError(
                 f"{path}: '{name}' is {_plain_name(tensor.dtype)} in the file and {_plain_name(expected[name].dtype)}"
@@ -172,7 +175,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _keeps_value(given: torch.dtype, own: torch.dtype) -> bool:
-    """Whether numbers of one type are, up to rounding, numbers of another one: complex and quantised ones are not."""
+    """Whether a conversion between two types keeps numbers up to rounding: not for complex or quantised types."""
     return given == own or (given.is_floating_point == own.is_floating_point and not given.is_complex)
 
 
@@ -192,7 +195,7 @@ def read_change(path: Path, model: nn.Module) -> Mask | dict[str, Tensor]:
 
 
 def _without_prefix(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under the model's names, if these differ by a wrapper's prefix alone."""
+    """The state dict under the model's names, if the names differ only by a wrapper's prefix."""
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in expected):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
@@ -220,7 +223,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged file may raise anything
         reason = (str(error).splitlines() or ["it is damaged or empty"])[0]
-        raise InputError(f"{path} is not a readable weights file: {reason}") from error
+        raise InputError(f"{path} is not a readable weights file: {reason}; save it again") from error
     inner = [state[name] for name in _ENTRIES if name in state] if isinstance(state, dict) else []
     state = inner[0] if len(inner) == 1 and isinstance(inner[0], dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -229,7 +232,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file of another suffix is one of safetensors, such as those that ``--output weights.pt`` writes."""
+    """Whether a file is safetensors in spite of its suffix, as ``--output weights.pt`` writes it."""
     with path.open("rb") as file:
         length, first = int.from_bytes(file.read(8), "little"), file.read(1)
     return first == b"{" and 0 < length <= path.stat().st_size - 8
@@ -277,7 +280,7 @@ def _load_npz(path: Path, batch_size: int) -> tuple[Iterable[Any], Iterable[Any]
         return dict_batches(train, batch_size), dict_batches(test, batch_size)
     for name in ("inputs", "targets"):
         if name not in arrays:
-            raise InputError(f"{path} has no array '{name}'; it has: {', '.join(arrays) or 'none'}")
+            raise InputError(f"{path} has no array '{name}' (it has: {', '.join(arrays) or 'none'}); add it")
     has_test = "test_inputs" in arrays and "test_targets" in arrays
     for prefix in ("", "test_") if has_test else ("",):
         check_lengths({name: arrays[name] for name in (f"{prefix}inputs", f"{prefix}targets")}, path)

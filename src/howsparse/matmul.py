@@ -17,9 +17,9 @@ def fast_matmul(device: torch.device) -> Iterator[None]:
     rounding of the factors to bfloat16 is allowed. Some processors then do round, namely those with tile instructions.
     The first call tests whether this processor rounds. If it does, the context changes nothing.
 
-    The setting applies to the whole process. Other threads then also use oneDNN: their products are as exact, but the
-    last bits differ. The setting is restored at the end of the context, also after an exception. If two threads use the
-    context at the same time, and the first to enter leaves first, the setting may stay on.
+    The setting applies to the whole process. Other threads then also use oneDNN: their products are as exact, but their
+    last bits may differ. The setting is restored at the end of the context, also after an exception. If two threads use
+    the context at the same time, and the first to enter leaves first, the setting may stay on.
 
     Args:
         device: device of the products; the context changes nothing if it is not a CPU.

@@ -27,7 +27,7 @@ def available_memory(device: torch.device, root: Path = Path("/")) -> int:
 
 
 def resident_memory(root: Path = Path("/")) -> int | None:
-    """Number of bytes of this process that are in the machine's memory now; None where the system does not say it.
+    """Number of bytes of this process that are in the machine's memory now; None if the system does not say it.
 
     Args:
         root: folder in which the Linux folder ``proc`` is.

@@ -95,7 +95,7 @@ class OwnBatches:
 
 
 def own_count(count: int) -> int:
-    """How many of ``count`` batches (or examples) this process has, where `OwnBatches` deals them out.
+    """How many of ``count`` batches (or examples) this process has, if they are distributed as by `OwnBatches`.
 
     >>> own_count(3)
     3
@@ -124,7 +124,7 @@ def summed(values: list[float], device: torch.device) -> list[float]:
     """Sum each of a few numbers over all processes.
 
     Args:
-        values: as many in every process.
+        values: the numbers of this process; their number is the same in every process.
         device: a device that the group can send from.
 
     Returns:
@@ -140,7 +140,7 @@ def summed(values: list[float], device: torch.device) -> list[float]:
 
 
 def from_first(compute: Callable[[], Value]) -> Value:
-    """What ``compute`` gives in the first process, in all of them; the others do not call it."""
+    """The result of ``compute`` in the first process, for all processes. Only the first process calls it."""
     if world_size() == 1:
         return compute()
     found: list[Any] = [compute() if is_first() else None]
@@ -153,7 +153,7 @@ def gathered(values: list[Value]) -> list[list[Value]]:
     """Collect the values of all processes.
 
     Args:
-        values: of this process.
+        values: the values of this process.
 
     Returns:
         A list for each process, in the order of their ranks.

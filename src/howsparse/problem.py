@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from howsparse.pruning.masks import Mask
 from howsparse.risk.batches import FirstExamples, SamePasses
 from howsparse.risk.counting import counted_examples
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
+from howsparse.risk.weights import select_weights
 from howsparse.store import digest
 from howsparse.training import Schedule
 
@@ -35,6 +36,7 @@ class Training:
         schedule: the factors of the learning rate in each epoch.
         proximal: form of the l1 term. True: soft-threshold after each step, which gives exact zeros. False: add the
             subgradient to the gradient.
+        l1_scope: parameters with an l1 term: "prunable", the weights that can be pruned; "all", also biases and norms.
 
     >>> sgd = Training(learning_rate=0.1).optimizer(nn.Linear(2, 2))
     >>> sgd.param_groups[0]["momentum"]
@@ -46,14 +48,32 @@ class Training:
     weight_decay: float = 0.0
     schedule: Schedule = field(default=Schedule())
     proximal: bool = False
+    l1_scope: Literal["prunable", "all"] = "prunable"
 
     def settings(self) -> dict[str, Any]:
-        """All fields, for records.
+        """The fields, for records.
 
         Returns:
-            The values of the fields by name.
+            The values of the fields by name. ``l1_scope`` and the schedule's ``unit`` are left out at their defaults,
+            because records that are older than these settings must stay the records of the same training.
         """
-        return asdict(self)
+        fields = asdict(self)
+        if self.l1_scope == "prunable":
+            del fields["l1_scope"]
+        if self.schedule.unit == "epoch":
+            del fields["schedule"]["unit"]
+        return fields
+
+    def penalised(self, model: nn.Module) -> list[nn.Parameter]:
+        """The parameters of ``model`` with an l1 term.
+
+        Args:
+            model: the network to train.
+
+        Returns:
+            The parameters that ``l1_scope`` names.
+        """
+        return list(model.parameters() if self.l1_scope == "all" else select_weights(model, None).values())
 
     def optimizer(self, model: nn.Module) -> torch.optim.SGD:
         """SGD for all parameters of ``model``.
@@ -139,9 +159,9 @@ class Problem:
         if not isinstance(self.fit, Training):
             _check_fit(self.fit)
         if not self.epochs > 0:
-            raise InputError(f"epochs {self.epochs} is not positive: it is the number of epochs of a training")
+            raise InputError(f"epochs {self.epochs} is not positive; give the number of epochs of a training")
         if not 0 <= self.l1 < math.inf:
-            raise InputError(f"l1 {self.l1:g} is not a number of at least 0: it is the strength of the l1 term")
+            raise InputError(f"l1 {self.l1:g} is not a number of at least 0; give the strength of the l1 term")
 
     def initial(self, seed: int = 0) -> nn.Module:
         """The network at its initialisation. The caller's torch random state does not change.
@@ -200,6 +220,21 @@ class Problem:
     def _loader(self) -> Iterable[Any]:
         assert not callable(self.train)
         return self.train
+
+    @property
+    def num_batches(self) -> int:
+        """Number of training batches in one pass.
+
+        Raises:
+            InputError: the training batches have no length.
+        """
+        try:
+            return len(self.train)  # type: ignore[arg-type]
+        except TypeError:
+            raise InputError(
+                f"the training batches of {self.name} have no length, which a schedule by iterations needs;"
+                " give a list, a DataLoader or an object with __len__"
+            ) from None
 
     @cached_property
     def num_examples(self) -> int:

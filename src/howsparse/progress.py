@@ -22,7 +22,7 @@ _shown: list[str] = []  # the stages of the bars on the screen; rich cannot show
 
 
 def is_watched(console: "Console | None" = None) -> bool:
-    """Whether somebody sees stderr now: it is a terminal, or the output of a notebook.
+    """Whether a person can see stderr: whether it is a terminal, or the output of a notebook.
 
     Args:
         console: a console of rich on stderr; by default a new one.
@@ -77,7 +77,7 @@ def stage_bars(
                     shown.update(row, visible=False)
                 rows[stage] = shown.add_task(stage, total=total), now, done
             row, began, first = rows[stage]
-            ahead = work_ahead(stage, total, (now - began) / (done - first)) if done > first else ""
+            ahead = work_ahead(total, (now - began) / (done - first)) if done > first else ""
             on_step(f"{stage}: {done} of {total}" + (f"; {ahead}" if ahead else ""))
             shown.update(row, completed=done, total=total, description=f"{stage}, {ahead}" if ahead else stage)
 
@@ -112,25 +112,24 @@ def reporting(progress: Progress | bool | None) -> Iterator[Progress]:
             _shown.clear()
 
 
-def work_ahead(stage: str, total: int, seconds: float) -> str:
+def work_ahead(total: int, seconds: float) -> str:
     """How long a stage takes at most, in words; empty for a stage of a few seconds.
 
     Args:
-        stage: name of the stage.
         total: largest number of its steps.
         seconds: time of one step.
 
-    >>> work_ahead("bracket", 360, 2.0)
-    'at most 360 products of 2 s: 12 minutes'
+    >>> work_ahead(360, 2.0)
+    'at most 360 steps of 2 s: 12 minutes'
     """
     if total * seconds < _WORTH_SAYING:
         return ""
-    unit = "evaluations" if stage.startswith("measuring") else "products"
-    return f"at most {total} {unit} of {seconds:.2g} s: {duration(total * seconds)}"
+    each = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+    return f"at most {total} steps of {each} s: {duration(total * seconds)}"
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that a person would use.
+    """A time as text, in a suitable unit.
 
     >>> duration(42.0), duration(1200.0), duration(5400.0)
     ('42 seconds', '20 minutes', '1.5 hours')

@@ -10,7 +10,7 @@ _MOST_ROWS = 20
 
 @dataclass(frozen=True)
 class Card:
-    """What a result shows of itself.
+    """The table that a result prints.
 
     Attributes:
         title: one line.

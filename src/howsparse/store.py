@@ -1,9 +1,9 @@
 """`Store`, the only cache of this package: trainings, products, limits and studies, stored in a folder.
 
-A store is a folder of documents (`howsparse.files`). Its key is a digest of everything that decides the value: the
-kind, the version of the format, the inputs and all options. If one of these changes, the value gets a new file. The key
-is in the file's name and in the file, and the file has a digest of its contents: a file that is damaged, or that is a
-copy of another one, is never used. It is made again, with a warning.
+A store is a folder of documents (`howsparse.files`). The key of a document is a digest of everything that decides the
+value: the kind, the version of the format, the inputs and all options. If one of these changes, the value gets a new
+file. The key is in the file's name and in the file, and the file has a digest of its contents. So a damaged file, or a
+copy of another file, is never used: the value is computed again, with a warning.
 """
 
 import hashlib
@@ -182,7 +182,7 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _read(kind: Kind[Value], key: str, file: Path) -> tuple[Value] | None:
-    """The stored value; None if there is none, or, with a warning, if its file is damaged or is that of another one."""
+    """The stored value; None if there is none. A file that is damaged or of another value gives a warning and None."""
     if not file.exists():
         if file.with_suffix("").is_dir():
             warnings.warn(f"{file.with_suffix('')} is of an earlier howsparse, so it is made again", stacklevel=4)

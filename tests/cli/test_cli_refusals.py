@@ -71,8 +71,8 @@ def test_safetensors_of_any_suffix_are_read(tmp_path: Path) -> None:
         ({"inputs": INPUTS > 0, "targets": LABELS}, "does not fit"),
         ({"inputs": INPUTS * 1j, "targets": LABELS}, "does not fit"),
         ({"input_ids": INPUTS, "labels": LABELS}, "does not fit"),
-        ({"inputs": INPUTS[:5], "targets": LABELS}, "store equal numbers"),
-        ({"inputs": INPUTS, "targets": LABELS, "test_inputs": INPUTS, "test_targets": LABELS[:5]}, "store equal"),
+        ({"inputs": INPUTS[:5], "targets": LABELS}, "store the same number"),
+        ({"inputs": INPUTS, "targets": LABELS, "test_inputs": INPUTS, "test_targets": LABELS[:5]}, "store the same"),
         ({"inputs": np.float32(3), "targets": np.int64(0)}, "no examples"),
         ({"inputs": INPUTS * np.inf, "targets": LABELS}, "infinite or not a number"),
         (

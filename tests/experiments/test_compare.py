@@ -8,7 +8,8 @@ import pytest
 
 from howsparse.errors import InputError
 from howsparse.experiments import compare as module
-from howsparse.experiments.compare import Case, cases, compare, rows, run_case, tables
+from howsparse.experiments.compare import Case, cases, compare, run_case
+from howsparse.experiments.summary import rows, tables
 from howsparse.limit.options import LimitOptions
 from howsparse.methods import Run, Sparsity
 from howsparse.records import CaseKey, CaseRecord, provenance, settings_hash

@@ -241,7 +241,7 @@ def test_mistakes_are_found_before_the_first_step(trainer_of: Any) -> None:
         ({"batches": iter(held())}, "can be read only once"),
         ({"batches": held(), "order": "size"}, "order 'size' is not known"),
         ({"batches": held(), "stop_at": 90}, "stop_at=90 is not a sparsity"),
-        ({"batches": held(), "max_drop": 0.1, "tolerance": 0.1}, "give one of max_drop"),
+        ({"batches": held(), "max_drop": 0.1, "tolerance": 0.1}, "2 goals are given; give exactly one"),
     ]
     for options, message in refused:
         with pytest.raises(InputError, match=message):

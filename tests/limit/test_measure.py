@@ -104,7 +104,7 @@ def test_a_metric_of_ones_own() -> None:
         ({"tolerance": -0.1}, r"tolerance -0\.1 is negative"),
         ({"max_drop": 200}, r"max_drop 200 is not below 1; give a fraction"),
         ({"max_drop": float("nan")}, "max_drop nan is not a finite number"),
-        ({"max_drop": 0.01, "tolerance": 0.1}, "give one of max_drop"),
+        ({"max_drop": 0.01, "tolerance": 0.1}, "2 goals are given; give exactly one"),
         ({"max_drop": 0.01, "precision": 0}, "precision 0 is not positive"),
         ({"max_drop": 0.01, "order": "magic"}, "order 'magic' is not known"),
         ({"max_drop": 0.01, "metric": "f1"}, "metric 'f1' is not known"),

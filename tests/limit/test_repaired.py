@@ -439,7 +439,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"repairs": "glue"}, "repair 'glue' is not known; use one of none, batchnorm, layers"),
     ({"repairs": []}, "repair '' is not known"),
     ({"max_drop": 2.0}, "max_drop 2 is not below 1"),
-    ({"max_drop": 0.1, "tolerance": 0.1}, "give one of max_drop"),
+    ({"max_drop": 0.1, "tolerance": 0.1}, "2 goals are given; give exactly one"),
     ({"calibration": []}, "there are no calibration examples"),
     ({"examples": 0}, "examples 0 is not positive"),
     ({"precision": 0.0}, "precision 0 is not positive"),

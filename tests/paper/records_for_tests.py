@@ -93,7 +93,7 @@ def run_record(
         hash=about,
         settings={"epochs": epochs},
         train_examples=images,
-        study=study(limit, (limit - 0.002, None, None) if upper is None else upper),
+        study=study(limit, (limit - 0.002, None, None) if upper is None else upper) if kind == "run" else None,
         **found,
     )
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records_for_tests import run_record
@@ -12,6 +13,7 @@ from howsparse.errors import InputError
 from howsparse.paper.numbers import paper_tasks
 from howsparse.paper.render import markdown_table, paper_table
 from howsparse.paper.tables import BoundsRow, MethodsRow, PredictionRow, Spread, table
+from howsparse.records import CaseRecord
 from howsparse.tasks import load_recipe
 
 
@@ -116,6 +118,28 @@ def test_methods_with_their_options_count_as_the_method() -> None:
     assert row.accuracy["one_shot"] is None
     assert row.accuracy["smart_ratio"] is None
     assert near(row.sparsity, 98.3, 0.0)  # dense is not pruned
+
+
+def test_methods_that_were_run_at_the_sparsity_of_a_row_are_in_it() -> None:
+    def method(name: str, **result: Any) -> CaseRecord:
+        return run_record(kind="method", method=name, **result)
+
+    others = [
+        method("dense", accuracy=0.55, sparsity=0.0),
+        method("lottery_ticket:fraction=0.5", accuracy=0.4, sparsity=0.9835),
+        method("random", accuracy=0.1, sparsity=0.5),  # of another sparsity
+        run_record(kind="method", method="random", accuracy=0.2, epochs=3),  # of another training
+    ]
+    (row,) = table(3, [run_record(accuracy=0.6), *others])
+    assert isinstance(row, MethodsRow)
+    assert near(row.accuracy["one_shot"], 60.0, None)
+    assert near(row.accuracy["dense"], 55.0, None)
+    assert near(row.accuracy["lottery_ticket"], 40.0, None)
+    assert row.accuracy["random"] is None
+    assert row.seeds == 1
+    page = markdown_table(paper_table(3, [row]))
+    assert "40.00 (paper: 38.71 ± 2.25), fraction=0.5" in page
+    assert row.as_json()["options"] == {"lottery_ticket": "fraction=0.5"}
 
 
 def test_runs_of_other_settings_are_rows_of_their_own() -> None:

@@ -190,9 +190,9 @@ def test_the_model_is_unchanged_after_an_error() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "must be at least 1"),
-        ({"products": 0}, "must be at least 1"),
-        ({"curvature_examples": 0}, "must be at least 1"),
+        ({"steps": 0}, "give at least 1 for each"),
+        ({"products": 0}, "give at least 1 for each"),
+        ({"curvature_examples": 0}, "give at least 1 for each"),
         ({"damping": 0.0}, "damping 0 is not above 0"),
         ({"objective": "best"}, "objective 'best' is not known"),
         ({"loss": lambda model, batch: model(batch[0]).mean()}, "needs a loss with output"),

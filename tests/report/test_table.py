@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from howsparse.experiments.compare import Row
+from howsparse.experiments.summary import Row
 from howsparse.limit.assess import Assessment, assess
 from howsparse.limit.measure import Point
 from howsparse.limit.options import LimitOptions

@@ -60,6 +60,15 @@ def test_every_recipe_says_what_its_file_says(name: str) -> None:
     assert 0 < learning_rate_factors(recipe.schedule, recipe.epochs)[0] <= 1
 
 
+def test_the_authors_variant_differs_in_two_settings() -> None:
+    plain, theirs = load_recipe("resnet18-cifar100"), load_recipe("resnet18-cifar100@authors")
+    assert (theirs.l1_scope, theirs.schedule.unit) == ("all", "iteration")
+    same = {"l1_scope": "prunable", "name": plain.name, "schedule": plain.schedule}
+    assert theirs.model_copy(update=same) == plain
+    with pytest.raises(InputError, match="no task is called 'mnist'"):
+        load_recipe("mnist@authors")
+
+
 def test_unknown_task() -> None:
     with pytest.raises(InputError, match=r"no task is called 'mnist'; choose from: .*digits.*fc5-cifar10") as caught:
         load_recipe("mnist")

@@ -4,11 +4,12 @@ import math
 from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from howsparse.training.schedule import Schedule, learning_rate_factors
+from howsparse.training.schedule import Schedule, attach_schedule, iteration_factor, learning_rate_factors
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 3, 5])
@@ -68,3 +69,36 @@ def test_hooks_on_all_optimizers_see_no_steps() -> None:
     finally:
         handle.remove()
     assert steps == []
+
+
+def test_by_iterations_half_a_cosine_takes_as_many_iterations_as_there_are_epochs() -> None:
+    # torch's own scheduler with a step for each iteration, as the code of the paper's authors has it
+    sgd = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=1.0)
+    scheduler, expected = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 20), []
+    for _ in range(100):
+        expected.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        scheduler.step()
+    schedule = Schedule("cosine", unit="iteration")
+    assert [iteration_factor(schedule, 20, 5, i) for i in range(100)] == pytest.approx(expected, abs=1e-12)
+
+
+def test_by_iterations_the_warm_up_takes_its_epochs_and_hides_milestones() -> None:
+    schedule = Schedule("steps", 2, (3, 13), 0.5, unit="iteration")
+    factors = [iteration_factor(schedule, 200, 5, i) for i in range(15)]
+    assert factors == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5])
+
+
+def test_by_iterations_the_rates_do_not_depend_on_where_a_training_continues() -> None:
+    def rates(first: int) -> list[float]:
+        sgd = torch.optim.SGD([torch.zeros((), requires_grad=True)], lr=0.3)
+        before_epoch, found = attach_schedule(sgd, Schedule("cosine", 1, unit="iteration"), 7, 4), []
+        for epoch in range(first, 5):
+            before_epoch(epoch)
+            for _ in range(4):
+                sgd.step()
+                found.append(sgd.param_groups[0]["lr"])
+        return found
+
+    assert rates(2) == rates(0)[8:]
+    assert rates(0)[:4] == pytest.approx([0.075, 0.15, 0.225, 0.3])

@@ -1,4 +1,4 @@
-"""How long a measurement or a limit will take, said before it starts. One batch is timed."""
+"""Estimates of how long a measurement or a limit will take, printed before it starts. One batch is timed."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -57,8 +57,8 @@ def say_cost(subject: Subject, batches: Iterable[Any], orders: Sequence[str], he
 def say_limit(subject: Subject, options: LimitOptions, keep: Path | None) -> None:
     """Print what a limit will take at most, if it is more than ten seconds or a gibibyte.
 
-    Several processes may have different machines, so nothing is estimated for them. Nor is it for a limit that goes on
-    from what is kept: nobody knows yet how much that is.
+    Nothing is estimated for several processes, because their machines may differ. Nothing is estimated for a limit
+    that continues from kept products either, because their number is not known before it starts.
 
     Args:
         subject: the network and its data.
@@ -81,7 +81,7 @@ def say_limit(subject: Subject, options: LimitOptions, keep: Path | None) -> Non
 
 
 def say_repairs(seconds: float, networks: int) -> None:
-    """Print how long the first repairs will take, once one was timed, if it is more than ten seconds.
+    """Print how long the first repairs will take, from the time of one, if it is more than ten seconds.
 
     Args:
         seconds: time of the first repair and its evaluation.
@@ -154,7 +154,7 @@ def _seconds_of_orders(subject: Subject, batch: Any, each: float, orders: Sequen
 
 
 def _seconds_of_one(subject: Subject, batch: Any) -> tuple[float, int]:
-    """Time of one forward pass of one example alone, and its number of outputs; 1 if the loss does not tell."""
+    """Time of one forward pass of one example, and its number of outputs; 1 output if the loss does not say it."""
     one, outputs = move(split_batch(batch, 1)[0], device_of(subject.model)), 1
     with evaluation_mode(subject.model), torch.no_grad():
         for _ in range(2):

@@ -26,14 +26,14 @@ class DeployOptions:
 
     deploy: Path | None = field(
         default=None,
-        metadata={"help": "Also write the network to one small file, for howsparse.load_deployed: values, positions."},
+        metadata={"help": "Also write the network to one small file, which howsparse.load_deployed reads."},
     )
     onnx: Path | None = field(
         default=None, metadata={"help": "Also write the network without dead units as ONNX, checked by onnxruntime."}
     )
 
     def check(self) -> None:
-        """Check before long work that the packages are there.
+        """Check before long work that the packages for the asked files are installed.
 
         Raises:
             ModuleNotFoundError: a package for ONNX is not installed.
@@ -44,7 +44,7 @@ class DeployOptions:
 
 
 def write_onnx(subject: Subject, path: Path, force: bool) -> InputError | None:
-    """Compact the pruned network and export it. What goes wrong is returned, since the other files are written.
+    """Compact the pruned network and export it. An error is returned, not raised, so that the other files are written.
 
     Args:
         subject: the pruned network.
@@ -75,7 +75,7 @@ def measure_gain(
         subject: the pruned network.
         mask: weights that stay.
         output: the file or folder with the weights in full.
-        deploy: path of the deployed file; None writes it to a temporary place, to know its size.
+        deploy: path of the deployed file; None writes a temporary file, only to learn its size.
         evidence: what the network was pruned by.
         force: whether an existing file is replaced.
     """
@@ -89,7 +89,7 @@ def measure_gain(
     try:
         return gain(subject.model, example_of(subject), **sizes, batch=_BATCH)
     except (InputError, RuntimeError, TypeError, ValueError) as error:
-        note(f"what pruning brought is not measured: {str(error).splitlines()[0]}")
+        note(f"the size and the times of the pruned network are not measured: {str(error).splitlines()[0]}")
         return None
 
 

@@ -36,7 +36,7 @@ def bench(
     parts: DataOptions,
     sparsity: Annotated[
         float | None,
-        typer.Option(help="Remove this fraction of the weights first, by magnitude; default: take them as they are."),
+        typer.Option(help="First remove this fraction of the weights, by magnitude; default: remove none."),
     ] = None,
     batches: Annotated[str, typer.Option(help="Batch sizes to time, with commas between them.")] = "1,8,32,128,256",
     as_json: JsonOption = False,

@@ -90,7 +90,7 @@ def certify(
     ] = None,
     confidence: Annotated[float, typer.Option(help="Confidence of the certificate, in (0.5, 1).")] = 0.95,
     loss_bound: Annotated[
-        float | None, typer.Option(help="With --tolerance: the largest loss that one example counts as.")
+        float | None, typer.Option(help="With --tolerance: a larger loss of one example counts as this loss.")
     ] = None,
     order: OrderOption = "magnitude",
     parts: DataOptions,
@@ -100,7 +100,7 @@ def certify(
     record: RecordOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Prove on held-out data how many weights can go: the accuracy on unseen data drops by at most so much."""
+    """Prove on held-out data how many weights can go while the accuracy on unseen data drops by at most --max-drop."""
     from howsparse.report.measured import certificate_table
 
     orders_named(order)

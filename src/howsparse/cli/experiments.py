@@ -118,8 +118,9 @@ def compare(
 
     If a comparison was stopped, run the same command again to continue. Runs in the --record file are not repeated.
     """
-    from howsparse.experiments.compare import cases, rows
+    from howsparse.experiments.compare import cases
     from howsparse.experiments.compare import compare as run_all
+    from howsparse.experiments.summary import rows
     from howsparse.loading import load_problem
     from howsparse.methods import Run
     from howsparse.records import CaseRecord, append_record, read_records
@@ -168,7 +169,8 @@ def sweep(
 
     If a sweep was stopped, run the same command again to continue.
     """
-    from howsparse.experiments.compare import Case, tables
+    from howsparse.experiments.compare import Case
+    from howsparse.experiments.summary import tables
     from howsparse.experiments.sweep import jobs_of, load_sweep, run_jobs
     from howsparse.records import CaseRecord
     from howsparse.report.table import comparison_table
@@ -286,5 +288,8 @@ def sparsity_list(text: str) -> "list[float | str]":
         try:
             found.append(parse_sparsity(part))
         except InputError:
-            raise InputError(f"--sparsities '{part}' is neither a fraction in [0, 1) nor limit, predicted") from None
+            raise InputError(
+                f"--sparsities '{part}' is neither a fraction in [0, 1) nor limit, predicted;"
+                " give for example 0.9,limit"
+            ) from None
     return found

@@ -46,7 +46,7 @@ def measure_subject(
 ) -> "OrderComparison":
     """Measure orders on the subject's test data (or ``batches``), with progress on stderr.
 
-    ``held_out`` are batches to certify on afterwards; they are not read here, but the time that they take is said.
+    ``held_out`` are batches to certify on afterwards. They are not read here; the printed estimate includes their time.
     """
     from howsparse.limit.best import measure_orders
     from howsparse.risk.losses import as_loss
@@ -91,7 +91,7 @@ def orders_named(order: str) -> tuple[str, ...]:
 
 
 def goal_for(subject: Subject, goals: GoalOptions) -> "Goal":
-    """What the pruned network must keep; by default a point of the metric, if the subject's loss has one.
+    """What the pruned network must keep. By default the metric, if there is one, may drop by one point.
 
     Raises:
         InputError: a value is not valid.
@@ -106,20 +106,24 @@ def question_of(subject: Subject, goals: GoalOptions, loss_bound: float | None, 
     """What is to be certified.
 
     Raises:
-        InputError: a value is not valid, or the goal is one that cannot be certified.
+        InputError: a value is not valid, or the goal cannot be certified.
     """
     from howsparse.limit.sequence import Question, check_confidence
 
     check_confidence(confidence)
     goal = goal_for(subject, goals)
     if goal.max_rise is not None:
-        raise InputError("a share of the loss cannot be certified; give --max-drop, or --tolerance as a loss")
+        raise InputError(
+            "--tolerance as a share of the loss cannot be certified; give --max-drop, or --tolerance as a number"
+        )
     if goal.max_drop == 0:
-        raise InputError("no sample can show that nothing is lost; give a --max-drop above 0")
+        raise InputError(
+            "--max-drop 0 cannot be certified, because no sample can show that nothing is lost; give a value above 0"
+        )
     if goal.max_drop is not None and loss_bound is not None:
         raise InputError("--loss-bound is for --tolerance; leave it out, or give --tolerance in place of --max-drop")
     if goal.tolerance is not None and loss_bound is None:
-        raise InputError("--tolerance needs --loss-bound: the largest value that the loss of one example counts as")
+        raise InputError("--tolerance needs --loss-bound; give the loss at which the loss of one example is cut off")
     return Question(goal.max_drop, goal.tolerance, loss_bound, confidence)
 
 
@@ -240,7 +244,7 @@ def write_measurement(path: Path | None, numbers: dict[str, Any]) -> None:
 
 
 def write_training(path: Path | None, result: dict[str, Any]) -> None:
-    """Append a training to a file of records, unless the same command has done so and was stopped afterwards."""
+    """Append a training to a file of records, unless an earlier, stopped call of the same command has appended it."""
     if path is None:
         return
     from howsparse.records import TrainRecord, append_record, provenance, read_records

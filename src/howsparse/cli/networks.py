@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @app.command()
 def demo(
     output: Annotated[
-        Path | None, typer.Option(help="File for the picture; default: howsparse-demo.png or next free name.")
+        Path | None, typer.Option(help="File for the picture; default: howsparse-demo.png, or the next free name.")
     ] = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -121,7 +121,7 @@ def show_answer(answer: "Assessment", after: "Point", as_json: bool, about: dict
 
 
 def warn_of_rank(answer: "Assessment") -> None:
-    """Say that the limit may be lower with more examples, if their number bounds it."""
+    """Warn that the limit may be lower with more examples, if the number of examples bounds the rank."""
     limit = answer.limit
     kept = (1 - limit.errors.low) * limit.num_weights  # the effective dimension is at most this many weights
     if limit.rank_bound is not None and kept > limit.rank_bound / 10:

@@ -61,7 +61,10 @@ KeepOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DirectionalOption = Annotated[
-    bool, typer.Option("--directional", help="Also the limit with the gradient and the direction of what is removed.")
+    bool,
+    typer.Option(
+        "--directional", help="Also compute the limit with the gradient and the direction of the removed weights."
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing output files.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Append the run to this JSON-lines file.")]
@@ -102,7 +105,7 @@ def with_dataclass_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(field: Field[Any], kind: Any) -> inspect.Parameter:
-    """A field as an option. The type of choices is str, because the dataclass checks them with a one-line message."""
+    """A field as an option. A choice has the type str, because the dataclass checks it with a one-line message."""
     assert field.default is not MISSING
     plain = str if get_origin(kind) is Literal else kind
     annotation = Annotated[plain, typer.Option(help=field.metadata["help"])]  # type: ignore[valid-type]

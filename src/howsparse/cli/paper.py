@@ -28,7 +28,7 @@ def paper_table(
     from howsparse.paper.tables import table
     from howsparse.records import CaseRecord, read_records
 
-    rows = table(number, read_records(CaseRecord, ("run",), *record))
+    rows = table(number, read_records(CaseRecord, ("run", "method"), *record))
     if not rows:
         files = ", ".join(map(str, record))
         raise InputError(f"{files}: no run of a paper's task; `howsparse run TASK --record {record[0]}` makes one")

@@ -1,6 +1,6 @@
-"""The paths of a command, checked together before any work: nothing is lost, and no answer is computed in vain.
+"""The paths of a command, checked together before any work, so that a wrong path is found before a long computation.
 
-Every command is checked in the same way, by the names and types of its options, so that no command can forget it.
+Every command is checked in the same way, by the names and types of its options.
 """
 
 import functools
@@ -44,9 +44,9 @@ def check_paths(given: Mapping[str, Any]) -> None:
         given: the values of its options by name.
 
     Raises:
-        InputError: a file to write exists and there is no ``force``; it is no regular file, cannot be written, or has a
-            suffix that pictures cannot have; a file of records holds something else; or an option names the same file
-            as another one that is written.
+        InputError: a file to write exists and ``force`` is not set, is no regular file, cannot be written, or has a
+            suffix that pictures cannot have; a file of records holds something else; or two options name the same
+            file, and one of them is written.
     """
     paths = {name: value for name, value in given.items() if isinstance(value, Path)}
     read = {name: _existing(given.get(name)) for name in _READ} | {
@@ -82,7 +82,7 @@ def _check_name(path: Path) -> None:
 
 
 def _existing(value: object) -> Path | None:
-    """The file or folder that an option names, if it exists; None for something else, such as a data set of the hub."""
+    """The file or folder that an option names, if it exists; None for any other name, such as a data set of the hub."""
     try:
         return Path(value) if isinstance(value, str | Path) and value and Path(value).exists() else None
     except (OSError, ValueError):

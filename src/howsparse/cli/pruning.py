@@ -1,4 +1,4 @@
-"""The command prune: find a mask or a repaired network, write it, and say what it brings on this machine."""
+"""The command prune: find a mask or a repaired network, write it, and print its size and times on this machine."""
 
 import shlex
 from dataclasses import dataclass, replace
@@ -124,10 +124,10 @@ def finish(
     record: Path | None,
     force: bool,
 ) -> None:
-    """Write the files for running the pruned network; say, print and record what it brings.
+    """Write the files for running the pruned network; print and record its size and times.
 
     Raises:
-        InputError: the network cannot be exported to ONNX. All else is done before.
+        InputError: the network cannot be exported to ONNX. All other files are written before.
     """
     mask = as_mask(found.network)
     gained = measure_gain(subject, mask, output, files.deploy, found.evidence, force)
@@ -159,7 +159,9 @@ def check_prune_options(
     if order is not None:
         orders_named(order)
     if max_drop is not None and not isinstance(target, Answer):
-        raise InputError("--sparsity gives the sparsity, --max-drop asks for it to be measured; leave one of them out")
+        raise InputError(
+            "--sparsity and --max-drop do not go together; leave out --max-drop, or --sparsity to measure it"
+        )
     if certificate is not None and (max_drop is not None or order is not None or target != Answer.MEASURED):
         raise InputError("--certificate has its own mask; leave out --sparsity, --max-drop and --order")
     check_repair_options(repairs, target, certificate)
@@ -175,7 +177,7 @@ def by_repair(
     seed: int,
     as_json: bool,
 ) -> Pruned:
-    """The best order and repair, certified if that is possible; print them."""
+    """Find the best order and repair, certify if that is possible, and print the result."""
     held = None if repairs.held_out is None else load_data(repairs.held_out, subject.name, subject.model, parts)[1]
     found = prune_by_repair(subject, target, goals, order, repairs, held, seed)
     numbers = show_repaired(subject, found, as_json)
@@ -184,7 +186,7 @@ def by_repair(
 
 
 def by_certificate(subject: Subject, path: Path, as_json: bool) -> Pruned:
-    """The mask of a certificate; print what it does to the test data."""
+    """The mask of a certificate. Print the loss and the accuracy on the test data under it."""
     proven = read_certificate(path, subject.model)
     numbers = show_mask(subject, proven.mask, proven.order, as_json)
     evidence = {"kind": "certificate", **proven.summary()}
@@ -219,5 +221,7 @@ def parse_target(sparsity: str) -> float | Answer:
     try:
         fraction = float(sparsity)
     except ValueError:
-        raise InputError(f"--sparsity '{sparsity}' is neither a fraction nor {', '.join(Answer)}") from None
+        raise InputError(
+            f"--sparsity '{sparsity}' is neither a fraction nor {', '.join(Answer)}; give for example 0.9"
+        ) from None
     return check_sparsity(fraction)

@@ -35,7 +35,7 @@ class RepairOptions:
 
     repair: str | None = field(
         default=None,
-        metadata={"help": "Refit what stays, without training: layers, rounds, ..., none, or auto for the best."},
+        metadata={"help": "Repair the other weights, without training: layers, rounds, ..., none, or auto to choose."},
     )
     held_out: str | None = field(
         default=None,
@@ -46,7 +46,7 @@ class RepairOptions:
     )
     loss_bound: float | None = field(
         default=None,
-        metadata={"help": "With --repair and --tolerance: the largest loss that one example counts as."},
+        metadata={"help": "With --repair and --tolerance: a larger loss of one example counts as this loss."},
     )
 
     @property
@@ -61,10 +61,10 @@ class Found:
 
     Attributes:
         repaired: the best order and repair, and all that was tried.
-        network: the network to write: the certified one, else the measured one.
+        network: the network to write: the certified one if there is one, else the measured one.
         certificate: the certificate; None if none was made.
         reason: why no certificate was made; None if there is one.
-        choose: the batches that chose.
+        choose: the batches that chose order, repair and sparsity.
         seconds: time of all this, and time of the processor.
     """
 
@@ -95,11 +95,11 @@ def check_repair_options(options: RepairOptions, target: float | Answer, certifi
         return
     repairs_named(options.repair)
     if certificate is not None:
-        raise InputError("--certificate has its own mask, of weights that are not repaired; leave out --repair")
+        raise InputError("--certificate is for the weights without repair; leave out --repair")
     if target in (Answer.PREDICTED, Answer.LIMIT):
         raise InputError(f"--sparsity {target} is for pruning without --repair; give a fraction, or --max-drop")
     if isinstance(target, float) and options.asks:
-        raise InputError("a certificate is for --max-drop or --tolerance; give one of these in place of --sparsity")
+        raise InputError("--sparsity has no goal to certify; give --max-drop or --tolerance instead")
 
 
 def prune_by_repair(
@@ -132,7 +132,7 @@ def prune_by_repair(
     orders = (AUTO_ORDERS if options.repair == "auto" else ("magnitude",)) if order is None else orders_named(order)
     repairs = repairs_named(options.repair)
     if not subject.splits:
-        note("the same examples calibrate and choose, so more may be measured than other data keep; give test data too")
+        note("the same examples calibrate and choose, so the sparsity may be too large; give test data in --data too")
     given: dict[str, Any] = {"calibration": subject.train, "orders": orders, "repairs": repairs, "loss": subject.loss}
     if isinstance(target, float):
         with _watched(len(orders) + len(repairs) - 1) as told:
@@ -157,7 +157,7 @@ def _since(began: tuple[float, float]) -> tuple[float, float]:
 def _data(
     subject: Subject, goals: GoalOptions, options: RepairOptions, held_out: Iterable[Any] | None
 ) -> "tuple[Iterable[Any], HeldOut | None, str | None]":
-    """The data that choose, the held-out data, and why there are none of these."""
+    """The data that choose, the held-out data, and the reason if there are no held-out data."""
     from howsparse.limit.held_out import check_held_out
 
     goal_for(subject, goals)  # its mistakes are errors, with or without a certificate
@@ -192,7 +192,7 @@ def _certified(subject: Subject, found: "Repaired", held: "HeldOut") -> "tuple[C
 
 @contextmanager
 def _watched(networks: int) -> Iterator[dict[str, Any]]:
-    """Options with which the library shows its progress, and says how long networks take once the first was timed."""
+    """Options with which the library shows its progress, and prints how long networks take after the first is timed."""
     last, said = time.perf_counter(), False
 
     def on_point(order: str, repair: str, point: "Point") -> None:

@@ -48,7 +48,7 @@ def report(
     data: DataOption = None,
     output: Annotated[Path, typer.Option(help="The page, an .html file.")] = Path("report.html"),
     max_drop: Annotated[
-        float | None, typer.Option(help="Points of accuracy that may be lost when the page opens; default: 1.")
+        float | None, typer.Option(help="Points of accuracy that may be lost: the start of the slider; default: 1.")
     ] = None,
     held_out: Annotated[
         str | None, typer.Option(help="Held-out data, as for --data; with them, a sparsity is certified.")
@@ -85,8 +85,8 @@ def compute(
 ) -> "tuple[PruningLimit, Measured, Measured]":
     """The limit of a subject, and its measured curves on the test data and on the data of the limit.
 
-    If a drop of the metric is allowed, the limit is for the rise of the loss that was measured at this drop, if there
-    is one. So all answers are about the same when the page opens.
+    If a drop of the metric is allowed, the tolerance of the limit is the rise of the loss that was measured at this
+    drop, if the loss rises. So all answers are about the same goal when the page opens.
     """
     from howsparse.limit.compute import pruning_limit
     from howsparse.limit.goal import Goal

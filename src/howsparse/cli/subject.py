@@ -58,7 +58,8 @@ class GoalOptions:
         default=None, metadata={"help": "Points of accuracy (or --metric) that may be lost; default: 1."}
     )
     tolerance: str | None = field(
-        default=None, metadata={"help": "Instead: allowed rise of the loss: 0.02, or 5% of the loss."}
+        default=None,
+        metadata={"help": "Instead of --max-drop: allowed rise of the loss, such as 0.02, or 5% of the loss."},
     )
     metric: str | None = field(
         default=None, metadata={"help": "accuracy (default), top5, or package.module:function(output, batch)."}
@@ -82,7 +83,7 @@ class GoalOptions:
             value = float(number)
         except ValueError:
             raise InputError(
-                f"--tolerance '{self.tolerance}' is neither a loss, such as 0.02, nor a share, such as 5%"
+                f"--tolerance '{self.tolerance}' is neither a loss nor a share of the loss; give for example 0.02 or 5%"
             ) from None
         share = self.tolerance.strip().endswith("%")
         return goal_of(drop, None if share else value, value / 100 if share else None, has_metric=has_metric)
@@ -201,7 +202,7 @@ def load_subject(model: str, weights: Path | None, data: str | None, options: Da
     elif not isinstance(made, nn.Module):
         raise InputError(f"'{model}' is a {type(made).__name__}; it must be a torch.nn.Module or howsparse.Problem")
     elif data is None:
-        raise InputError("no data; give --data an .npz file of inputs and targets, or package.module:batches")
+        raise InputError("--data is missing; give an .npz file of inputs and targets, or package.module:batches")
     else:
         subject = _of_batches(made, model, *load_data(data, model, made, options), options)
     subject.typed = shlex.quote(model) + typed_options({"weights": weights, "data": data} | vars(options))

@@ -46,7 +46,7 @@ console = Console(stderr=True)
 
 
 class _PatientStream:
-    """A stream on which writing goes on without an error when nobody reads it any more, as after ``| head``."""
+    """A stream that ignores a closed pipe, for example after ``| head``: later output is discarded without an error."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -65,7 +65,7 @@ class _PatientStream:
             self._forget()
 
     def _forget(self) -> None:
-        """Send to nowhere what is left, so that the files that a command still has to write are written."""
+        """Discard all later output, so that the command goes on and writes its files."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -76,7 +76,7 @@ class _PatientStream:
 
 @contextmanager
 def patient_stdout() -> Iterator[None]:
-    """In this context, a closed stdout is no error: the command does the rest of its work."""
+    """In this context, a closed stdout is no error, and the command does the rest of its work."""
     before = sys.stdout
     patient: Any = io.StringIO() if before is None else _PatientStream(before)
     sys.stdout = patient
@@ -192,7 +192,7 @@ def folded(words: str, command: str, width: int) -> str:
 
 
 def show_lines(lines: Iterable[str]) -> None:
-    """Print lines on stdout as they are. A command in one can be pasted, also if the terminal folds it."""
+    """Print lines on stdout as they are. A command in a line can be pasted, even if the terminal wraps it."""
     for line in lines:
         typer.echo(line)
 

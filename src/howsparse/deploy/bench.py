@@ -126,7 +126,7 @@ class Benched(Shown):
 def bench(
     model: nn.Module, example: Any, *, sparsity: float | None = None, batches: Iterable[int] = BATCHES
 ) -> Benched:
-    """Time a network on this machine: dense, compacted and with sparse kernels, each layer and the whole.
+    """Time each layer and the whole network on this machine: dense, compacted, and with sparse kernels.
 
     Args:
         model: a network with zeros in its weights, on a CPU. It is not changed.

@@ -19,7 +19,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class _ZeroTimesAnything(TorchDispatchMode):
-    """Products in which a factor that is zero gives zero, also if the other one is not a number."""
+    """Products that are zero if one factor is zero, even if the other factor is NaN."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -31,8 +31,9 @@ class _ZeroTimesAnything(TorchDispatchMode):
 def inputs_that_vary(model: nn.Module, example: Any) -> dict[str, Tensor]:
     """The input of each linear layer and convolution, with NaN where it depends on the network's input.
 
-    The network is run on NaN. A layer passes NaN on where a weight that is not zero meets it, and a BatchNorm where its
-    scale is not zero. torch's other functions pass NaN on. So what is a number is the same for every input.
+    The network is run on NaN. A layer gives NaN where a nonzero weight multiplies NaN, and a BatchNorm where its scale
+    is not zero. All other functions of torch give NaN for NaN. So every value that is not NaN is the same for every
+    input.
 
     Args:
         model: a network in evaluation mode, in float64.
@@ -65,8 +66,8 @@ def inputs_that_vary(model: nn.Module, example: Any) -> dict[str, Tensor]:
 def fold_constants(layer: Layer, x: Tensor) -> bool:
     """Move what constant inputs contribute to a layer into its bias, and set their weights to zero. This is exact.
 
-    A convolution that pads with zeros does not see a constant at its borders. There, the weights of all constant
-    channels but one are added to those of that one.
+    A convolution that pads with zeros reads zeros, not the constant, at its borders, so a bias cannot replace a
+    constant channel. There, one constant channel stays, and the weights of the others are added to its weights.
 
     Args:
         layer: a linear layer or a convolution of one group.
@@ -112,7 +113,7 @@ def _pads_with_zeros(layer: Layer) -> bool:
 
 @contextmanager
 def _marking(model: nn.Module) -> Iterator[None]:
-    """Layers and norms give NaN exactly where their output depends on an input that is NaN."""
+    """In this context, layers and norms give NaN exactly where their output depends on an input that is NaN."""
     handles = []
     for module in model.modules():
         if isinstance(module, LAYERS):

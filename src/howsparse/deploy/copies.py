@@ -12,7 +12,7 @@ __all__ = ["plain_copy", "replace_module"]
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy in which weights that `torch.nn.utils.prune` masks are ordinary weights with zeros.
+    """A copy in which the weights that `torch.nn.utils.prune` masks are ordinary parameters with zeros.
 
     >>> model = nn.Linear(4, 2)
     >>> _ = torch_prune.l1_unstructured(model, "weight", 0.5)
@@ -37,7 +37,7 @@ def _masked(module: nn.Module) -> list[str]:
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put a module in the place of the submodule of a name.
+    """Replace the submodule with this name by another module.
 
     Args:
         model: a network.

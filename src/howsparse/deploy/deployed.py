@@ -171,7 +171,7 @@ class DeployedNetwork:
         if not self.standalone:
             named = "" if self.network is None else f", such as '{self.network}'"
             raise InputError(
-                f"the file holds a {self.class_name}, which is more than a sequence of known layers;"
+                f"the file holds a {self.class_name}, which cannot be made from known layers alone;"
                 f" pass network=, a module of this class or its name{named}"
             )
         return self.into(build(self.layers)).eval()
@@ -239,17 +239,17 @@ def load_deployed(path: str | Path, network: nn.Module | Callable[[], nn.Module]
 
     Args:
         path: path of the file.
-        network: where to put the network: a module, which is changed in place; a function that makes one; or its name,
-            ``package.module:name``, ``hf:FOLDER`` or a task, of which the code is run. Layers that compaction made
-            smaller become so in it. With None, the network is made from its description, which works for sequences of
-            known layers of torch and for the networks of this package's tasks.
+        network: where to put the network: a module, which is changed in place; a function that makes one; or a name,
+            ``package.module:name``, ``hf:FOLDER`` or a task, whose code is run. Its layers get the sizes of the file,
+            if compaction made them smaller. With None, the network is made from its description. This works for
+            sequences of known layers of torch and for the networks of this package's tasks.
 
     Returns:
         The network with zeros for removed weights, in evaluation mode; a module that was passed keeps its mode.
 
     Raises:
-        InputError: the file does not exist, has other contents or a newer version, or is damaged; or the network does
-            not fit, or is needed and was not given.
+        InputError: the file does not exist, has other contents or a newer version, or is damaged; the network does not
+            fit; or ``network`` is None, and the description is not enough.
 
     >>> load_deployed("no-such-file")
     Traceback (most recent call last):
@@ -267,7 +267,7 @@ def load_deployed(path: str | Path, network: nn.Module | Callable[[], nn.Module]
 
 
 def _unpacked(name: str, stored: Stored, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """One tensor and its mask; what is read is taken out of ``tensors``."""
+    """One tensor and its mask. The stored tensors that are read are removed from ``tensors``."""
     shape = tuple(stored.shape)
     if stored.bits is None:
         tensor = tensors.pop(f"whole:{name}")

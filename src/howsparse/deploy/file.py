@@ -1,7 +1,7 @@
 """The file of a deployed network: safetensors with a JSON header and a checksum of every byte.
 
 The metadata of the safetensors file have one entry, "howsparse": a JSON object that begins with the SHA-256 of the
-whole file, in which these 64 digits count as zeros. So every changed bit is found, in the header as in the tensors.
+whole file, in which these 64 digits count as zeros. So every changed bit is found, in the header and in the tensors.
 """
 
 import hashlib
@@ -135,7 +135,7 @@ def read_deployed(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
 
 
 def wrong(path: str | Path, error: Exception) -> str:
-    """The message for a file whose checksum is right and whose contents are not.
+    """The message for a file with a right checksum and wrong contents.
 
     >>> wrong("net.safetensors", ValueError("2 positions, not 3"))
     'net.safetensors contradicts itself (2 positions, not 3), so another program changed it; copy it again, or ...'

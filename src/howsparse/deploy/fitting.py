@@ -1,4 +1,4 @@
-"""A network's tensors put into a module of the same class, whose layers may have had other sizes."""
+"""Put a network's tensors into a module of the same class, also if its layers have other sizes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,12 @@ __all__ = ["fit", "named_network"]
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor], layers: Mapping[str, Layer]) -> nn.Module:
-    """Put tensors into a network in place. Known layers whose tensors have other shapes get the sizes of ``layers``.
+    """Put tensors into a network in place. If a tensor has another shape, a known layer gets the size from ``layers``.
 
     Args:
         model: a network with the same names; it is not changed if the tensors do not fit.
         state: parameters and buffers by name.
-        layers: layers of the network that the tensors are of, by name.
+        layers: layers of the network that was saved, by name.
 
     Returns:
         ``model`` itself.
@@ -91,7 +91,7 @@ def _check_names(
 
 
 def _can_have(model: nn.Module, name: str, layers: Mapping[str, Layer]) -> bool:
-    """Whether a known layer has no such tensor now, and may get one: a bias that compaction gave it."""
+    """Whether a known layer lacks this tensor and may get it, such as a bias that compaction added."""
     path, _, leaf = name.rpartition(".")
     layer = _layer(model, path, layers)
     return layer is not None and leaf in model.get_submodule(path)._parameters

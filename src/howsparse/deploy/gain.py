@@ -78,7 +78,7 @@ class Gain:
 
     @property
     def after(self) -> Form:
-        """The fastest form, over one example and the batch alike; `before` if none is clearly faster."""
+        """The form with the smallest product of times (one example, batch); `before` if none is clearly faster."""
         best = min(self.forms, key=lambda form: form.one.seconds * form.many.seconds)
         faster = any(getattr(best, at).seconds < _CLEARLY * getattr(self.before, at).seconds for at in ("one", "many"))
         return best if faster else self.before
@@ -147,7 +147,7 @@ def gain(model: nn.Module, example: Any, *, file_before: int, file_after: int, b
 
 
 def _tried(make: Callable[[Sequence[Form], nn.Module, Any], Made], *given: Any) -> Made:
-    """What ``make`` gives; its error in words."""
+    """The result of ``make``, or its error as a sentence."""
     try:
         return make(*given)
     except (InputError, ImportError, RuntimeError, TypeError, ValueError) as error:
@@ -178,7 +178,7 @@ def _sparse(forms: Sequence[Form], model: nn.Module, example: Any) -> Made:
 
 
 def inputs_of(model: nn.Module, loss: Loss, batch: Any) -> Any:
-    """What a loss gives to a network for a batch: a tuple of arguments, or a dict of keyword arguments.
+    """The input that a loss gives to a network for a batch: a tuple of arguments, or a dict of keyword arguments.
 
     Args:
         model: the network; its forward is not run.
@@ -213,7 +213,7 @@ def inputs_of(model: nn.Module, loss: Loss, batch: Any) -> Any:
 
 
 class _Taken(Exception):
-    """The network's input is known; nothing is run."""
+    """Ends the call of the loss when the network's input is known, before the network runs."""
 
 
 def _form(name: str, model: nn.Module, one: Any, many: Any) -> Form:

@@ -16,7 +16,7 @@ _SUM = 0  # torch.embedding_bag's number for sums
 
 @dataclass(frozen=True)
 class Csr:
-    """A weight matrix by its nonzero entries, and a bias.
+    """The nonzero entries of a weight matrix, and a bias.
 
     Attributes:
         rows: where each row begins in ``columns`` and ``values``, and their length: int32.
@@ -89,7 +89,7 @@ def columns_of(x: Tensor) -> Tensor:
 
 
 def fbgemm(matrix: Csr) -> Product:
-    """Weighted sums of rows of the transposed input, as torch takes them of an embedding: parallel and vectorised.
+    """Weighted sums of rows of the transposed input, by torch's function for embeddings: parallel and vectorised.
 
     It also runs under `torch.compile`, on a GPU, and with gradients for the input.
     """
@@ -136,7 +136,7 @@ def scipy(matrix: Csr) -> Product:
 
 
 def by_rows(make: Callable[[Csr], Product]) -> Callable[[Csr], Product]:
-    """A kernel for inputs with an example in each row, of one with an example in each column."""
+    """Convert a kernel for inputs with an example in each column into one for an example in each row."""
 
     def made(matrix: Csr) -> Product:
         product = make(matrix)

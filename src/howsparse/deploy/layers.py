@@ -1,4 +1,4 @@
-"""Networks of known layers: their description as JSON values, and how they are made from it without running code."""
+"""Networks of known layers: their description as JSON values, and networks made from it without running its code."""
 
 import inspect
 import math
@@ -73,7 +73,7 @@ def is_standalone(model: nn.Module, layers: Mapping[str, Layer]) -> bool:
 
 
 def with_tensors(layers: Mapping[str, Layer], state: Mapping[str, Tensor]) -> dict[str, Layer]:
-    """The layers that have parameters or buffers; the others need no description to be filled.
+    """The layers that have parameters or buffers. Only these must be described to load their tensors.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
     >>> list(with_tensors(describe_layers(model, model.state_dict()), model.state_dict()))
@@ -139,8 +139,8 @@ def resize(module: nn.Module, layer: Layer) -> None:
 def put_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put tensors into a network in place: copied where shape and type agree, else as new parameters and buffers.
 
-    Parameters that are one stay one, and keep ``requires_grad`` and their device. Parameters on the device "meta"
-    become one if their tensors are one.
+    Tied parameters stay tied, and parameters keep ``requires_grad`` and their device. Parameters on the device "meta"
+    become tied if ``state`` has the same tensor for them.
 
     Args:
         model: a network, also one on the device "meta".

@@ -1,4 +1,4 @@
-"""`export_onnx`: a network as an ONNX file for batches of any size, checked against torch before it is there."""
+"""`export_onnx`: write a network as an ONNX file for batches of any size, and check it against torch first."""
 
 import io
 import logging
@@ -69,6 +69,12 @@ def export_onnx(
     Raises:
         InputError: the file exists and ``force`` is False, the network cannot be exported, or its outputs differ.
         ModuleNotFoundError: onnx, onnxscript or onnxruntime is not installed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     exported = export_onnx(nn.Linear(3, 2), torch.ones(4, 3), f"{folder}/net.onnx")
+    >>> exported.batches, exported.error < 1e-6
+    ((1, 4, 5), True)
     """
     path = Path(path)
     refuse_to_overwrite(path, force)
@@ -98,7 +104,7 @@ def export_onnx(
 
 
 def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The ONNX program of a network, whose batch size is free."""
+    """The ONNX program of a network, for any batch size."""
     batch = torch.export.Dim("batch")
     length = batch_length((args, kwargs))
 
@@ -113,14 +119,16 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
                 model, args, kwargs=kwargs or None, dynamic_shapes=shapes, dynamo=True, verbose=False
             )
     except Exception as error:
-        raise InputError(f"the network cannot be exported to ONNX: {_reason(error)}") from error
+        raise InputError(
+            f"the network cannot be exported to ONNX: {_reason(error)}; change this part of the network"
+        ) from error
 
 
 def _save(program: Any, file: Path) -> None:
     try:
         program.save(str(file), external_data=False)
     except Exception as error:  # protobuf: a file is at most 2 GB
-        raise InputError(f"the ONNX file cannot be written: {_reason(error)}") from error
+        raise InputError(f"the ONNX file cannot be written: {_reason(error)}; export a smaller network") from error
 
 
 def _session(onnxruntime: Any, file: Path) -> Any:
@@ -144,7 +152,9 @@ def _error(session: Any, model: nn.Module, example: Any) -> float:
         found = session.run(None, {name: each.cpu().numpy() for name, each in zip(names, given, strict=True)})
     except Exception as error:
         size = batch_length(example)
-        raise InputError(f"onnxruntime fails at batch size {size}: {_reason(error)}") from error
+        raise InputError(
+            f"onnxruntime fails at batch size {size}: {_reason(error)}; let the network accept any batch size"
+        ) from error
     return max(_difference(torch.from_numpy(a), b) for a, b in zip(found, expected, strict=True))
 
 
@@ -159,7 +169,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
 
 @contextmanager
 def _without_cache(model: nn.Module) -> Iterator[None]:
-    """Generating models of Hugging Face return no cache beside their outputs."""
+    """In this context, generating models of Hugging Face do not return their cache."""
     config: Any = getattr(model, "config", None)
     before = getattr(config, "use_cache", None)
     if before is None:
@@ -179,7 +189,7 @@ def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _reason(error: BaseException) -> str:
-    """The line of an error that says most: of torch's, the cause's first line."""
+    """The most useful line of an error: the first line of its first cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,9 +1,9 @@
-"""Sparse tensors in few bytes: the entries that stay, and where they are, as runs of removed entries.
+"""Sparse tensors in few bytes: the entries that stay, and the lengths of the runs of removed entries between them.
 
-Between two entries that stay there is a run of removed ones. The lengths of the runs are written as numbers of 1 to 16
-bits, whichever is shortest for the tensor. Of ``bits`` bits, the largest number ``m = 2**bits - 1`` says "m removed
-entries, and the run goes on". A smaller one ends the run, and an entry that stays follows. With one bit this is a mask
-of one bit for each entry.
+Between two entries that stay there is a run of removed ones. The length of a run is written as one or more numbers of
+``bits`` bits, from 1 to 16 bits; the width with the fewest bytes is taken for each tensor. The largest number,
+``m = 2**bits - 1``, means "m removed entries, and the run continues". A smaller number ends the run, and an entry that
+stays follows. With one bit, this is a mask of one bit for each entry.
 """
 
 import math
@@ -114,7 +114,7 @@ def unpack_values(values: Tensor, positions: Tensor, shape: tuple[int, ...]) -> 
 
 
 def _narrowest(runs: npt.NDArray[np.int64]) -> int:
-    """The width of numbers that takes the fewest bytes for these runs."""
+    """The number of bits with which these runs take the fewest bytes."""
     lengths, counts = np.unique(runs, return_counts=True)
 
     def size(bits: int) -> int:

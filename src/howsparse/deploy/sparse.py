@@ -20,9 +20,9 @@ MARGIN = 0.95  # a sparse kernel must beat a dense one by more than the noise of
 class SparseLinear(nn.Module):
     """A linear layer that holds its nonzero weights as CSR: ``y = W x + b``.
 
-    `howsparse.sparsify` makes it and times the kernels. Without that, torch's embedding sums are used for more than one
-    row, and torch's CSR product for one row. The output may be a transposed view, which saves the next sparse layer a
-    copy.
+    `howsparse.sparsify` makes such layers and times the kernels. In a layer that was not timed, torch's embedding sums
+    are used for more than one row, and torch's CSR product for one row. The output may be a transposed view, so that
+    the next sparse layer need not copy it.
 
     It is for inference: the weights are buffers and have no gradients. Gradients for the input are computed. Under
     `torch.compile` it always takes embedding sums. Copies, pickles and state dicts hold the nonzero weights only.
@@ -94,7 +94,7 @@ class SparseLinear(nn.Module):
         return ready(x)
 
     def kernel(self, length: int) -> str:
-        """The kernel for inputs of a length: that of the nearest length that was timed.
+        """The kernel for a number of input vectors: that of the nearest number that was timed.
 
         Args:
             length: number of input vectors.
@@ -108,7 +108,7 @@ class SparseLinear(nn.Module):
         return self.kernels[min(self.kernels, key=lambda timed: max(timed / length, length / timed))]
 
     def finish(self) -> None:
-        """Stop timing, and forget what only kernels need that were not the fastest."""
+        """Stop timing, and free the memory of the kernels that are not used."""
         self.tuning, self._ready = False, {}
         self.dense = dense_of(self.matrix) if set(self.kernels.values()) & set(DENSE) else None
 
@@ -138,7 +138,7 @@ class SparseLinear(nn.Module):
         return list(usable(self.matrix))
 
     def time(self, x: Tensor, names: Iterable[str]) -> dict[str, float]:
-        """Seconds of a call with each kernel. One that is far slower than another one is called once.
+        """Seconds of a call with each kernel. A kernel that is far slower than another is called only once.
 
         Args:
             x: an input.
@@ -212,7 +212,7 @@ class SparseLinear(nn.Module):
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
-    """The kernel to take: a sparse one only if it is clearly faster than every dense one.
+    """The name of the fastest kernel; of a sparse one only if it is clearly faster than every dense one.
 
     >>> fastest({"mkl": 0.99, "dense": 1.0}), fastest({"mkl": 0.5, "dense": 1.0})
     ('dense', 'mkl')

@@ -1,4 +1,4 @@
-"""Convolutions that hold only their nonzero weights, and the choice of the sparse layer for a dense one."""
+"""Convolutions that hold only their nonzero weights, and the sparse layer for a given dense layer."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,16 @@ __all__ = ["SparseConv2d", "is_suitable", "sparse_layer"]
 
 
 class SparseConv2d(SparseLinear):
-    """A convolution that holds its nonzero weights as CSR. Images are unfolded, or taken as they are for 1x1.
+    """A convolution that holds its nonzero weights as CSR. Images are unfolded, except for 1x1 kernels.
 
     Args:
         layer: a convolution of one group that pads with zeros, the same number on both sides.
+
+    >>> layer = nn.Conv2d(1, 1, kernel_size=3, padding=1, bias=False)
+    >>> layer.weight.data.zero_()[0, 0, 1, 1] = 2.0  # one of nine weights stays: it doubles the image
+    >>> sparse = SparseConv2d(layer)
+    >>> len(sparse.values), sparse(torch.ones(1, 1, 2, 2)).tolist()
+    (1, [[[[2.0, 2.0], [2.0, 2.0]]]])
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -23,7 +29,7 @@ class SparseConv2d(SparseLinear):
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
 
     def by_columns(self, x: Tensor) -> Product | None:
-        """Nothing, since images are not matrices.
+        """None, because images are not matrices and have no transposed form.
 
         Args:
             x: images.
@@ -37,7 +43,7 @@ class SparseConv2d(SparseLinear):
         return len(x)
 
     def usable(self) -> list[str]:
-        """Names of the kernels, of which one is torch's convolution.
+        """Names of the kernels; the dense one is torch's convolution.
 
         Returns:
             The names.

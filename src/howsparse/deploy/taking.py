@@ -1,4 +1,4 @@
-"""What a file takes of a network: its tensors, its mask, and what it was pruned by."""
+"""What a file stores of a network: its tensors, its mask, and the evidence for its pruning."""
 
 import math
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def _check_tensor(name: str, tensor: object) -> None:
 
 
 def mask_of(model: nn.Module, state: Mapping[str, Tensor]) -> Mask:
-    """Torch's masks if the network has some; else the entries of prunable weights that are not zero, where some are.
+    """Torch's masks if the network has some; else masks of the nonzero entries, for prunable weights with zeros.
 
     Args:
         model: a network.

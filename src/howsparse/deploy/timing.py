@@ -56,7 +56,7 @@ def latency(model: nn.Module, example: Any, *, budget: float = 0.5, batch: int |
     Args:
         model: a network.
         example: its input: a tensor, a tuple of arguments, or a dict of keyword arguments.
-        budget: seconds that the measurement takes, about; at least three calls are timed.
+        budget: approximate duration of the measurement, in seconds; at least three calls are timed.
         batch: number of examples in the input; by default the length of its first tensor.
 
     Returns:
@@ -82,7 +82,7 @@ def seconds_of(call: Callable[[], object], *, budget: float = 0.5) -> list[float
 
     Args:
         call: what is timed. Very short calls are timed several at a time.
-        budget: seconds that all calls take, about; at least three times are returned.
+        budget: approximate duration of all calls, in seconds; at least three times are returned.
     """
     began = time.perf_counter()
     for _ in range(_WARM_UP):
@@ -144,7 +144,7 @@ def of_batch(example: Any, size: int) -> Any:
     """An input with another number of examples: the first ones, repeated if there are too few.
 
     Args:
-        example: an input of a network. Tensors as long as its first one are taken to hold an example in each row.
+        example: an input of a network. Every tensor that is as long as the first one has an example in each row.
         size: number of examples.
 
     >>> of_batch({"x": torch.tensor([1, 2]), "scale": torch.tensor(3.0)}, 3)

@@ -81,6 +81,11 @@ class Job:
         record: JSON-lines file of the runs.
         folder: folder in which trainings, limits and studies are stored.
         command: command for the record.
+
+    >>> sweep = Sweep.model_validate({"tasks": [{"task": "digits"}], "methods": ["random"], "sparsities": [0.9]})
+    >>> job = jobs_of(sweep, Path("runs.jsonl"), Path("runs"))[0]
+    >>> job.entry.task, job.case
+    ('digits', Case(method='random', target=0.9, seed=0))
     """
 
     entry: ProblemEntry
@@ -126,9 +131,9 @@ def load_sweep(path: Path) -> Sweep:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}, field '{where}': {first['msg']}") from error
+        raise InputError(f"{path}, field '{where}': {first['msg']}; correct it") from error
     except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:  # ValueError: a character that none is
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}; correct it") from error
     for entry in sweep.tasks:
         if ":" in entry.task:
             check_changes(entry.task, entry.recipe)
@@ -148,6 +153,11 @@ def jobs_of(sweep: Sweep, record: Path, folder: Path) -> list[Job]:
 
     Returns:
         The jobs, ordered by problem, then as `cases` lists them.
+
+    >>> fields = {"tasks": [{"task": "digits"}], "methods": ["dense", "random"], "sparsities": [0.5, 0.9], "seeds": 2}
+    >>> jobs = jobs_of(Sweep.model_validate(fields), Path("runs.jsonl"), Path("runs"))
+    >>> len(jobs)  # for each of two seeds: one of the dense network, and "random" at two sparsities
+    6
     """
     found, command = cases(sweep.methods, sweep.sparsities, sweep.seeds), provenance().command
     where = record.resolve(), folder.resolve()
@@ -175,6 +185,14 @@ def run_jobs(
 
     Raises:
         InputError: the backend's package is missing, or a worker on this machine was killed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> entry = {"task": "digits", "recipe": {"epochs": 1}}
+    >>> sweep = Sweep.model_validate({"tasks": [entry], "methods": ["random"], "sparsities": [0.9]})
+    >>> with TemporaryDirectory() as folder:
+    ...     jobs = jobs_of(sweep, Path(folder, "runs.jsonl"), Path(folder, "runs"))
+    ...     [round(record.sparsity, 3) for record in run_jobs(jobs)]
+    [0.9]
     """
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())  # loky warns when it replaces a worker that uses too much memory

@@ -1,4 +1,4 @@
-"""Workers that end with the process that started them, however that ends."""
+"""Workers that end soon after the process that started them, even if that process was killed."""
 
 import functools
 import os
@@ -12,10 +12,10 @@ _EVERY = 0.5  # seconds
 
 @functools.cache
 def end_with(parent: int) -> None:
-    """End this process soon after its parent has ended, also if that was killed. A second call does nothing.
+    """End this process soon after its parent has ended, even if the parent was killed. A second call does nothing.
 
-    A worker of joblib notices only between two jobs, or after minutes, that nobody waits for it any more. It calls this
-    when it starts, before it waits for its first job: its parent may be killed before there is one.
+    Without this, a worker of joblib goes on until its job ends, or until it waited some minutes for one. A worker calls
+    this when it starts, before it waits for its first job: its parent may be killed before there is one.
 
     Args:
         parent: process id of the process that started this one.

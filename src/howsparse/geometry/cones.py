@@ -80,6 +80,8 @@ def project_on_cone(eigenvalues: ArrayLike, displacement: ArrayLike, tolerance: 
     Raises:
         InputError: an eigenvalue or the tolerance is not positive, or the pruned weights are in the sublevel set.
 
+    Source: the conditions of Karush, Kuhn and Tucker for the nearest point of the cone.
+
     >>> project_on_cone([1.0, 1.0], [-2.0, 0.0], 1.0, [[3.0, 1.0], [-1.0, 0.0]])  # in the cone; opposite to it
     array([[3., 1.],
            [0., 0.]])

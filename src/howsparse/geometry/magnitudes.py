@@ -54,12 +54,12 @@ class Magnitudes:
 
 
 def effective_sparsity(weights: ArrayLike) -> float:
-    r"""A baseline that sees no data: 1 minus the effective number of weights as a fraction of their number.
+    r"""A baseline without data: 1 minus the effective number of weights divided by the number of weights.
 
     The effective number is :math:`(\sum_i |w_i|)^2 / \sum_i w_i^2`. It is n if all magnitudes are equal, and 1 if all
     weights but one are zero. It is the participation ratio of the magnitudes, and the square of the ratio of norms
-    :math:`\ell_1/\ell_2`. On trained networks it often says more than can be removed without loss. Use it only to
-    compare other answers with it.
+    :math:`\ell_1/\ell_2`. On trained networks this sparsity is often too large to keep the loss. Use it only as a
+    baseline for other answers.
 
     Args:
         weights: the weights, any shape and sign.
@@ -118,10 +118,11 @@ def fixed_point(density_at: Callable[[float], float], magnitudes: Magnitudes, to
 def existence_fixed_point(existence_at: Callable[[float], float], num_weights: int, dimensions: float = 1.0) -> float:
     """Smallest density p with U(p) - p at most ``dimensions / num_weights``, found by bisection.
 
-    The equation U(p) = p asks that the removed weights' block of the Hessian is exactly zero, or that these weights
-    are. Other than p = 1, it has roots in networks with dead units, whose rows of the Hessian are exactly zero, and in
-    networks with weights that are exactly zero. A subspace has a whole number of dimensions, so this function accepts a
-    density at which U(p) asks for at most one dimension more. U(p) - p must not increase with p; Eq. 19 does not.
+    The equation U(p) = p holds only if the removed weights' block of the Hessian is exactly zero, or if the removed
+    weights are exactly zero. Besides p = 1, it therefore has roots in networks with dead units (their rows of the
+    Hessian are exactly zero), and in networks with weights that are exactly zero. A subspace has a whole number of
+    dimensions, so this function accepts a density at which U(p) needs at most one dimension more. U(p) - p must not
+    increase with p; in Eq. 19 it does not.
 
     Args:
         existence_at: U as a function of p.

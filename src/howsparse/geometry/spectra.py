@@ -48,6 +48,8 @@ def absolute_filter(curvatures: ArrayLike, scale: float) -> Array:
     Returns:
         The factors, ``(n,)``, in [0, 1].
 
+    Source: Eq. 18, rewritten with :math:`r_i^2 = 2\epsilon/|\lambda_i|`.
+
     >>> absolute_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.5 , 0.  , 0.75])
     """
@@ -64,6 +66,8 @@ def clipped_filter(curvatures: ArrayLike, scale: float) -> Array:
 
     Returns:
         The factors, ``(n,)``, in [0, 1].
+
+    Source: Eq. 18, with :math:`r_i` infinite where :math:`\lambda_i \le 0`; not in the paper.
 
     >>> clipped_filter([-1.0, 0.0, 3.0], 1.0)
     array([0.  , 0.  , 0.75])
@@ -83,6 +87,8 @@ def curvature_scale(tolerance: float, radius: float) -> float:
 
     Raises:
         InputError: the tolerance is not positive.
+
+    Source: Eq. 18, rewritten with :math:`r_i^2 = 2\epsilon/\lambda_i`; :math:`\mu` is not in the paper.
 
     >>> curvature_scale(tolerance=0.5, radius=2.0)
     0.25
@@ -122,8 +128,8 @@ def statistical_dimension(eigenvalues: ArrayLike, scale: float, factor: FilterFa
     .. math:: \sum_i \mu / (|\lambda_i| + \mu) = D - \text{effective dimension}
 
     The cone's statistical dimension differs from its squared Gaussian width by at most 1 (Theorem 2). Eq. 16
-    approximates that width. It does so well if the removed weights lie in directions with much more curvature than
-    :math:`\mu`, and is too small if they do not. For a ball of radius r with its centre at distance R, Eq. 16 gives
+    approximates this width. The approximation is good if the removed weights lie in directions with much more curvature
+    than :math:`\mu`. Otherwise it is too small. For a ball of radius r with its centre at distance R, Eq. 16 gives
     :math:`D r^2/(R^2+r^2)` and the cone has :math:`D r^2/R^2`; both agree for small r. `cone_dimension` computes the
     true cone's dimension.
 
@@ -254,7 +260,7 @@ def check_scale(scale: float) -> None:
 
 
 def check_tolerance(tolerance: float | None) -> None:
-    """Refuse a tolerance that is not positive; None stands for the default one."""
+    """Check that a tolerance is positive; None stands for the default one."""
     if tolerance is not None and not tolerance > 0:
         raise InputError(
             f"tolerance {tolerance:g} is not positive; give the allowed loss increase as a positive number"

@@ -43,6 +43,8 @@ def subspace_stiffness(eigenvalues: ArrayLike, density: float, masses: ArrayLike
     Raises:
         InputError: an eigenvalue is negative beyond rounding, or the density is outside [0, 1].
 
+    Source: docs/theory.md.
+
     >>> round(subspace_stiffness([3.0, 3.0, 0.0, 0.0], density=0.25), 9)
     3.0
     >>> subspace_stiffness([3.0, 3.0, 0.0, 0.0], density=0.5)

@@ -72,7 +72,7 @@ def larsen_interval(eigenvalues: ArrayLike, tolerance: float, radius: float) -> 
     Larsen et al. print the factor :math:`\sqrt{2/\pi}` outside the square root, as this function does. The paper prints
     it inside, which is wrong for a single direction: its width is :math:`\sqrt{2/\pi}\,r`. Both ends are for the given
     radius. The radius of the limit depends on the width, so each end has its own fixed point;
-    `howsparse.limit.bracket.solve_bracket` finds it if it gets a ``width_factor``.
+    `howsparse.limit.bracket.solve_bracket` finds it with the argument ``width_factor``.
 
     Args:
         eigenvalues: shape ``(n,)``, loss per squared weight.

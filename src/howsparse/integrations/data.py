@@ -82,4 +82,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not text in UTF-8: {error}; convert it") from error
+        raise InputError(f"{path} is not text in UTF-8: {error}; convert it to UTF-8") from error

@@ -1,4 +1,4 @@
-"""What a model of transformers expects of its data: the task, the names, the range and the length of its inputs."""
+"""What a model of transformers needs of its data: the task, and the names, ranges and lengths of its inputs."""
 
 import inspect
 from collections.abc import Mapping
@@ -117,12 +117,12 @@ def _check_names(arrays: Mapping[str, Tensor], model: nn.Module, where: object) 
     for name in arrays:
         if name not in parameters:
             raise InputError(
-                f"{where} has the array '{name}', which {type(model).__name__} does not read; it reads:"
-                f" {', '.join(n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD)}"
+                f"{where} has the array '{name}', which {type(model).__name__} does not read; remove it, or give it"
+                f" one of these names: {', '.join(n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD)}"
             )
     main = getattr(model, "main_input_name", "input_ids")
     if main not in arrays and "inputs_embeds" not in arrays:
-        raise InputError(f"{where} has no array '{main}'; it has: {', '.join(arrays) or 'none'}")
+        raise InputError(f"{where} has no array '{main}' (it has: {', '.join(arrays) or 'none'}); add it")
 
 
 def _bounds(model: nn.Module) -> dict[str, int]:

@@ -164,7 +164,7 @@ def _class_of(name: str, folder: Path) -> Any:
     try:
         kind = getattr(transformers, name, None)
     except ImportError as error:
-        raise InputError(f"cannot import {name} of transformers: {first_line(error)}") from error
+        raise InputError(f"cannot import {name} of transformers: {first_line(error)}; upgrade transformers") from error
     if not isinstance(kind, type) or not issubclass(kind, transformers.PreTrainedModel) or not hasattr(kind, "forward"):
         raise InputError(
             f"transformers {transformers.__version__} has no model class '{name}', which {folder}/config.json names;"
@@ -174,7 +174,7 @@ def _class_of(name: str, folder: Path) -> Any:
 
 
 def _check_complete(info: Mapping[str, Any], model: nn.Module, folder: Path) -> None:
-    """Check what transformers only warns of: weights that it has initialised at random, or has not used."""
+    """Raise an error where transformers only warns: for weights that it initialised at random or did not use."""
     mismatched = sorted((key, tuple(stored), tuple(wanted)) for key, stored, wanted in info["mismatched_keys"])
     if mismatched:
         key, stored, wanted = mismatched[0]

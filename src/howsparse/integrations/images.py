@@ -31,6 +31,14 @@ def load_processor(folder: Path) -> Any:
 
     Raises:
         InputError: there is none, or it is damaged.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> settings = '{"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}'
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "preprocessor_config.json").write_text(settings)
+    ...     processor = load_processor(Path(folder))
+    >>> processor(torch.zeros(3, 20, 20), return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 3, 8, 8])
     """
     if not (folder / _FILE).is_file():
         raise InputError(
@@ -58,6 +66,20 @@ class ImageBatches:
         processor: its image processor.
         size: images in a batch.
         where: file of the images, for messages.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from transformers import ViTConfig, ViTForImageClassification
+    >>> sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+    >>> model = ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4, num_labels=2))
+    >>> table = [{"image": Image.new("RGB", (20, 20), color)} for color in ("white", "black")]
+    >>> settings = '{"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}'
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "preprocessor_config.json").write_text(settings)
+    ...     processor = load_processor(Path(folder))
+    >>> batches = ImageBatches(table, "image", torch.tensor([0, 1]), model, processor, size=1, where="table")
+    >>> [(batch["pixel_values"].mean().item(), batch["labels"].item()) for batch in batches]
+    [(1.0, 0), (-1.0, 1)]
     """
 
     table: Any
@@ -99,7 +121,7 @@ class ImageBatches:
                 made = self.processor(images=[image.convert(mode) for image in images], return_tensors="pt")
         except (ValueError, TypeError, OSError) as error:
             raise InputError(
-                f"{self.where}: cannot prepare images {start} to {end - 1}: {first_line(error)}"
+                f"{self.where}: cannot prepare images {start} to {end - 1}: {first_line(error)}; replace them"
             ) from error
         pixels: Tensor = made["pixel_values"]
         return pixels
@@ -125,6 +147,19 @@ def image_batches(
 
     Raises:
         InputError: the processor is missing, or its images or the labels do not fit the model.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from transformers import ViTConfig, ViTForImageClassification
+    >>> sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+    >>> model = ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4, num_labels=2))
+    >>> table = [{"image": Image.new("RGB", (20, 20), color)} for color in ("white", "black")]
+    >>> settings = '{"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}'
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "preprocessor_config.json").write_text(settings)
+    ...     batches = image_batches(table, "image", torch.tensor([0, 1]), model, Path(folder), 2, "table")
+    >>> [batch["pixel_values"].shape for batch in batches]
+    [torch.Size([2, 3, 8, 8])]
     """
     processor = load_processor(folder)
     batches = ImageBatches(table, column, labels, model, processor, 1, where)

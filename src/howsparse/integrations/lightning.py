@@ -32,7 +32,7 @@ class LightningSparsity(*_callback_classes()):  # type: ignore[misc]
     It does what `howsparse.integrations.trainer.SparsityCallback` does, and logs under the same names with
     ``pl_module.log``. It works with ``import lightning.pytorch`` and with ``import pytorch_lightning``.
 
-    The term is in the module's optimizers from the start of the training to its end, also if that is an exception.
+    The term is in the module's optimizers from the start of the training to its end, even if it ends by an exception.
     Measuring changes no bit of the training. Gradients are clipped before the term is added.
 
     With several processes, each must hold all weights (data parallel): all measure, each on its share of the batches.

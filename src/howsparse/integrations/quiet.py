@@ -12,7 +12,7 @@ __all__ = ["quiet"]
 def quiet() -> Iterator[None]:
     """Turn off messages and progress bars of transformers and datasets, and Python's warnings; restore them at the end.
 
-    What matters among the messages, such as missing weights, is checked here and raised as an error instead.
+    Important messages, such as those about missing weights, are checked by howsparse and raised as errors instead.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.

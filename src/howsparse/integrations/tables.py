@@ -91,7 +91,9 @@ def _batches(table: Any, model: nn.Module, folder: Path, batch_size: int, where:
 def _column(table: Any, names: tuple[str, ...], where: Path) -> str:
     found = [name for name in names if name in table.column_names]
     if not found:
-        raise InputError(f"{where} has no column '{names[0]}'; it has: {', '.join(table.column_names)}")
+        raise InputError(
+            f"{where} has no column '{names[0]}' (it has: {', '.join(table.column_names)}); add or rename it"
+        )
     return found[0]
 
 
@@ -116,6 +118,6 @@ def _labels(table: Any, model: nn.Module, where: Path) -> Tensor:
     wrong = next((i for i, label in enumerate(labels) if not isinstance(label, int)), None)
     if wrong is not None:
         raise InputError(
-            f"{where}: label {labels[wrong]!r} of row {wrong} is no class of the model; it has: {', '.join(known)}"
+            f"{where}: label {labels[wrong]!r} of row {wrong} is no class of the model; use one of: {', '.join(known)}"
         )
     return torch.tensor(labels, dtype=torch.long)

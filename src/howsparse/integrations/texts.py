@@ -32,6 +32,13 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises:
         InputError: there is no tokenizer.json, or it is damaged.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from tokenizers import Tokenizer, models
+    >>> with TemporaryDirectory() as folder:
+    ...     Tokenizer(models.BPE({"a": 0, "b": 1, "c": 2}, [])).save(f"{folder}/tokenizer.json")
+    ...     load_tokenizer(Path(folder))("cab")["input_ids"]
+    [2, 0, 1]
     """
     if not (folder / "tokenizer.json").is_file():
         raise InputError(
@@ -50,8 +57,8 @@ def text_batches(text: str, model: nn.Module, folder: Path, batch_size: int, whe
     """Split a text into consecutive blocks of tokens for a causal or masked language model.
 
     A block has 512 tokens, or the model's positions if these are fewer. The last block may be shorter. A causal model
-    predicts every token of a block but the first. For a masked model, a block is between the tokens that its tokenizer
-    puts at the begin and the end, and 15 % of its tokens have to be predicted, as in BERT's training: 80 % of these
+    predicts every token of a block but the first. For a masked model, a block is between the first and the last
+    token that its tokenizer adds, and 15 % of its tokens have to be predicted, as in BERT's training: 80 % of these
     are replaced by the mask token, 10 % by another token, and 10 % are unchanged. They are drawn once with a fixed
     seed, so they are the same in every pass and every call.
 
@@ -67,6 +74,17 @@ def text_batches(text: str, model: nn.Module, folder: Path, batch_size: int, whe
 
     Raises:
         InputError: the text has no two tokens, the tokenizer is missing, or the model is no language model.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from tokenizers import Tokenizer, models
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+    >>> model = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=3, max_position_embeddings=4))
+    >>> with TemporaryDirectory() as folder:
+    ...     Tokenizer(models.BPE({"a": 0, "b": 1, "c": 2}, [])).save(f"{folder}/tokenizer.json")
+    ...     batches = text_batches("abcabc", model, Path(folder), 8, "text.txt")
+    >>> [batch["input_ids"].tolist() for batch in batches]  # a block has the four tokens that the model can read
+    [[[0, 1, 2, 0]], [[1, 2]]]
     """
     task = task_of(model)
     if task not in ("causal", "masked"):
@@ -109,6 +127,17 @@ def label_batches(
 
     Raises:
         InputError: a text is empty, or its tokens or its label do not fit the model.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from tokenizers import Tokenizer, models
+    >>> from transformers import LlamaConfig, LlamaForSequenceClassification
+    >>> sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
+    >>> model = LlamaForSequenceClassification(LlamaConfig(**sizes, vocab_size=3, num_labels=2))
+    >>> with TemporaryDirectory() as folder:
+    ...     Tokenizer(models.BPE({"a": 0, "b": 1, "c": 2}, [])).save(f"{folder}/tokenizer.json")
+    ...     batches = label_batches(["cab", "ba"], torch.tensor([0, 1]), model, Path(folder), 8, "texts.csv")
+    >>> [(batch["input_ids"].tolist(), batch["labels"].tolist()) for batch in batches]  # no padding: one text in each
+    [([[2, 0, 1]], [0]), ([[1, 0]], [1])]
     """
     tokenizer = load_tokenizer(folder)
     limit = positions(model)

@@ -24,12 +24,12 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
 
     After every ``every`` epochs it logs ``howsparse_measured_sparsity``: the largest sparsity that keeps what you
     allow, found by evaluating pruned models. If ``predict``, it also logs ``howsparse_predicted_sparsity``, and
-    ``howsparse_prediction_holds``, which is 1 if the predicted mask, evaluated once, does what was predicted, else 0.
+    ``howsparse_prediction_holds``: 1 if the predicted mask was evaluated and its loss confirms the prediction, else 0.
     The logs are in ``trainer.state.log_history``. With ``trainer``, they also go to wandb, TensorBoard and all other
     callbacks, through ``trainer.log``.
 
-    The term is in the optimizer only while it takes a step. So a training leaves nothing behind, also after an
-    exception. Measuring changes no bit of the training. Gradients are clipped before the term is added.
+    The term is in the optimizer only while it takes a step. So nothing of it stays after the training, not even after
+    an exception. Measuring changes no bit of the training. Gradients are clipped before the term is added.
 
     With several processes, each must hold all weights (data parallel): all measure, each on its share of the batches.
     Give each process a plain loader of all batches. Sharded weights (FSDP, DeepSpeed ZeRO) are not supported.
@@ -138,7 +138,7 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave nothing behind.
+        """Remove the term from the optimizer.
 
         Args:
             args: the arguments of the training, of transformers.

@@ -1,4 +1,4 @@
-"""What the callbacks of every training library share: the l1 term, and sparsities measured during a training."""
+"""The common part of the callbacks for training libraries: the l1 term, and sparsities measured during a training."""
 
 import random
 import warnings
@@ -31,7 +31,7 @@ HOLDS = "howsparse_prediction_holds"
 
 @dataclass(frozen=True)
 class Watch:
-    """What is measured during a training, how often, and at which sparsity the training stops.
+    """What to measure during a training, how often, and at which sparsity to stop.
 
     Attributes:
         batches: held data to measure on, which can be read several times; None to measure nothing.

@@ -4,7 +4,7 @@ A mask removes weights: a step :math:`d = -w` on them. The kept weights K then m
 
 .. math:: q(x) = g'd + \tfrac12 d'Gd + r'x + \tfrac12 x'G_{KK}x, \qquad r = (g + Gd)_K,
 
-with the gradient g and the curvature G. Adapting is taken to reach the least q with
+with the gradient g and the curvature G. Adapting is assumed to reach the least q with
 :math:`\lVert x\rVert \le \lVert d\rVert`: the kept weights together move at most as far as the removed ones did.
 """
 
@@ -38,7 +38,8 @@ class Recovery(Shown):
         sparsity: fraction of the weights removed.
         predicted: predicted loss increase while the kept weights stay as they are.
         low, high: bounds on the predicted loss increase after they have adapted; a negative one is a decrease. Without
-            a Gauss-Newton matrix, ``low`` is minus infinity: nothing bounds what negative curvature may gain.
+            a Gauss-Newton matrix, ``low`` is minus infinity, because negative curvature may lower the loss without
+            bound.
         products: number of curvature products taken for this mask.
 
     >>> Recovery(0.9, predicted=0.5, low=0.01, high=0.02, products=12).recovers(tolerance=0.03)
@@ -52,13 +53,13 @@ class Recovery(Shown):
     products: int
 
     def recovers(self, tolerance: float) -> bool | None:
-        """Whether the loss increase is at most ``tolerance`` after adapting; None if the bounds leave it open.
+        """Whether the loss increase is at most ``tolerance`` after adapting; None if the bounds do not decide it.
 
         Args:
             tolerance: allowed loss increase.
 
         Returns:
-            True, False, or None as said.
+            True or False; None if the tolerance is between the bounds.
 
         >>> point = Recovery(0.9, predicted=0.5, low=0.01, high=0.02, products=12)
         >>> point.recovers(0.03), point.recovers(0.005), point.recovers(0.015)
@@ -91,7 +92,7 @@ class Adapting:
         sparsity: fraction of the weights removed.
         predicted: predicted loss increase before they move.
         slope: gradient r of the model before they move, ``(kept,)``.
-        radius: how far they may move together: the norm of the removed weights.
+        radius: largest norm of their step: the norm of the removed weights.
         block: the curvature between kept weights, ``(kept, kept)``.
     """
 
@@ -170,8 +171,9 @@ def search_recoverable(
 ) -> tuple[Recovery, ...]:
     """Examine masks of one order, until the bracket of the recoverable sparsity is narrow or the products are used up.
 
-    Each mask is left as soon as its bounds show whether it recovers. It takes at most half of the products that are
-    left; a mask that is still open then stays so, and the search goes on at both sides of it.
+    The search leaves a mask as soon as its bounds show whether it recovers. One mask takes at most half of the
+    remaining products. If that is not enough to decide, the mask stays undecided, and the search continues on both
+    sides of it.
 
     Args:
         operator: Gauss-Newton matrix or Hessian, ``(n, n)``.
@@ -217,7 +219,7 @@ def recovery_bracket(points: Sequence[Recovery], tolerance: float) -> tuple[floa
 
 
 def _next_sparsity(points: Sequence[Recovery], tolerance: float, num_weights: int) -> float | None:
-    """Where to look next: in the wider of the gaps beside the masks that are still open; None if both are narrow."""
+    """The next sparsity to examine, in the wider gap beside the undecided masks; None if both gaps are narrow."""
     low, high = recovery_bracket(points, tolerance)
     between = [point.sparsity for point in points if low < point.sparsity < high]
     gaps = [(low, min(between, default=high)), (max(between, default=low), high)]
@@ -231,5 +233,5 @@ def _next_sparsity(points: Sequence[Recovery], tolerance: float, num_weights: in
 
 
 def _narrow(low: float, high: float, num_weights: int) -> bool:
-    """Whether no mask between two sparsities is worth a look."""
+    """Whether two sparsities are so close that no mask between them is examined."""
     return (high - low) * num_weights < 2 or high - low <= min(_PRECISION, _FINER * (1 - low))

@@ -56,7 +56,7 @@ class Assessment:
         return self.limit.resolved_sparsity() if answer is Answer.LIMIT else self.limit.checked_prediction()
 
     def summary(self, after: Point) -> dict[str, object]:
-        """All answers as one JSON object. ``after`` is the point of the final pruned network on the test batches."""
+        """All answers as one JSON object. ``after`` is the pruned network's loss and accuracy on the test batches."""
         unbounded, outlook = self.limit.at(negative="unbounded"), self.limit.outlook()
         return asdict(self.limit.summary()) | {
             "outlook": None if outlook is None else str(outlook),

@@ -1,8 +1,8 @@
-r"""Which layers a change of the weights costs the loss: a mask, a merge, a quantised, repaired or fine-tuned copy.
+r"""How much each layer adds to the loss when weights change: by a mask, a merge, quantisation, repair or fine-tuning.
 
 The local model of the change d is :math:`g'd + \tfrac12 d'Hd`, with the gradient g and the curvature H at the unchanged
-weights. One product Hd attributes it to layers, :math:`d_l'\bigl(g + \tfrac12 Hd\bigr)_l`. Where the change is large,
-the local model stops. The shares along the path :math:`d_l'\int_0^1 g_l(w + td)\,dt` still add up to the measured
+weights. One product Hd attributes it to layers, :math:`d_l'\bigl(g + \tfrac12 Hd\bigr)_l`. If the change is large, the
+local model is wrong. The shares along the path, :math:`d_l'\int_0^1 g_l(w + td)\,dt`, still add up to the measured
 change of the loss.
 """
 
@@ -40,7 +40,7 @@ _ROUNDING = 32  # a change of the loss below this many units of rounding of the 
 
 @dataclass(frozen=True, repr=False)
 class Audit(Shown):
-    """The change of the loss that a change of the weights makes, predicted by layer and measured in total.
+    """The change of the loss that a change of the weights causes: predicted for each layer, and measured in total.
 
     Attributes:
         layers: the changed parameters in the order of the network.
@@ -50,7 +50,7 @@ class Audit(Shown):
         buffers: names of the buffers that differ, such as BatchNorm's statistics. The shares leave them out.
         curvature: "hessian" or "ggn".
         points: number of gradients along the path; 0 if the path was not computed.
-        rounding: largest difference of two losses that is only rounding.
+        rounding: a difference of two losses that is at most this may be only rounding.
 
     >>> layers = (LayerShare("fc.weight", 4, 4, 0.1, 0.1, 0.3, None),)
     >>> found = Audit(layers, 1.0, 0.5, 0.0, (), "hessian", 0, 1e-6)
@@ -154,7 +154,7 @@ def audit(
     points: int | None = None,
     progress: Progress | bool | None = None,
 ) -> Audit:
-    r"""Attribute the change of the loss that a change of the weights makes to layers, and measure the total.
+    r"""Divide the change of the loss that a change of the weights causes between the layers, and measure the total.
 
     The prediction takes one gradient and one product, batch by batch, and keeps no graphs. If the prediction does not
     agree with the measurement, the shares along the path are computed too. They are integrals of the gradient by the

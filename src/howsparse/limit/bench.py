@@ -1,4 +1,4 @@
-"""`Bench`: a network, its data and its calibration examples; it makes pruned and repaired networks, and scores them."""
+"""`Bench`: makes pruned and repaired networks of one network, and scores them on its data."""
 
 import copy
 import math
@@ -51,7 +51,7 @@ class Bench:
         progress: called with the stage, and the done and the expected number of its networks.
         refused: why a combination cannot be used, by "order, repair".
         prices: time of one network by repair, in seconds, with its evaluation.
-        best: the rank of the best network that was made by a repair.
+        best: sparsity and score of the best network that was made by a repair.
         kept: networks of the same order and repair as the best one that meet the goal, by their sparsity.
     """
 
@@ -108,7 +108,7 @@ class Bench:
         return network, point
 
     def _start(self, order: str, repair: str, sparsity: float) -> PrunedNetwork | None:
-        """The network that a repair can go on from, if it was the last one that its start has made."""
+        """The network from which a repair can continue, if its start made this network last."""
         start = self._starts.get(start_of(repair) or "")
         same = start is not None and (start.order, start.sparsity) == (order, self.snap(sparsity))
         return start if same else None
@@ -124,7 +124,7 @@ class Bench:
         return prune_and_repair(changed, sparsity, self.calibration, repair=repair, seed=self.seed, **options)
 
     def keep(self, network: PrunedNetwork, rank: tuple[float, float]) -> None:
-        """Keep a network that meets the goal if its order and repair are the best so far. Few networks stay in memory.
+        """Keep a network that meets the goal, if its order and repair are the best so far. Few networks stay in memory.
 
         Args:
             network: a new network.
@@ -137,7 +137,7 @@ class Bench:
         self.kept = (self.kept if same else {}) | {network.sparsity: network}
 
     def begin(self, stage: str, networks: int) -> None:
-        """Begin a stage of the progress, which makes about so many networks."""
+        """Begin a stage of the progress that makes about this number of networks."""
         self._stage, self._done = (f"measuring {stage}", networks), 0
 
     def tell(self, order: str, repair: str, point: Point) -> None:
@@ -160,7 +160,7 @@ class Bench:
         return self.goal is None or self.goal.keeps(self.dense, point)
 
     def spent(self, point: Point) -> float:
-        """How much of what may be lost is lost, as a fraction: at most 1 if the goal is met, and inf if nothing may."""
+        """The lost part of the allowed loss: at most 1 if the goal is met; infinite if nothing may be lost."""
         assert self.goal is not None
         if self.goal.max_drop is not None:
             assert self.dense.accuracy is not None
@@ -172,17 +172,17 @@ class Bench:
         return lost / allowed if allowed > 0 else (math.inf if lost > 0 else 0.0)
 
     def score(self, point: Point) -> float:
-        """What the contest is about, larger is better: the metric, or minus the loss if the goal is about the loss."""
+        """The number that the contest compares: the metric, or minus the loss for a goal of the loss."""
         by_metric = point.accuracy is not None and (self.goal is None or self.goal.max_drop is not None)
         score = point.accuracy if by_metric and point.accuracy is not None else -point.loss
         return -math.inf if math.isnan(score) else score
 
     def margin(self) -> float:
-        """By how much a combination must be worse than the best one to be clearly worse."""
+        """A combination is clearly worse if its score is below the best one by more than this."""
         return _CLEARLY * self._allowed()
 
     def _allowed(self) -> float:
-        """What may be lost, of the metric or of the loss."""
+        """The allowed drop of the metric, or the allowed rise of the loss."""
         assert self.goal is not None
         if self.goal.max_rise is not None:
             return self.goal.max_rise * self.dense.loss
@@ -232,7 +232,7 @@ def bench_of(
 
 
 def _made_once(name: str) -> OrderFunction:
-    """An order that is remembered for the first weights that it is made of; for others, as in rounds, it is made."""
+    """An order that is made once for the weights of the first call. For other weights, as in rounds, it is new."""
     known: dict[str, Order] = {}
 
     def order(

@@ -1,4 +1,4 @@
-"""`measure_orders`: measure every order of the weights, and take the best."""
+"""`measure_orders`: measure every order of the weights, and return the best one first."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence

@@ -12,7 +12,7 @@ __all__ = ["Bounds"]
 
 
 class Bounds:
-    """What follows from a solved bracket. `PruningLimit` has these properties."""
+    """The properties of `PruningLimit` that follow from a solved bracket."""
 
     tolerance: float
     negative: Negative

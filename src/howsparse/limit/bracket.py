@@ -61,7 +61,7 @@ class Bracket:
 
     @property
     def middle(self) -> float:
-        """The middle. It is the limit only if the bracket is `resolved`; else it is a place to compute at."""
+        """The middle. It is the limit only if the bracket is `resolved`."""
         return (self.low + self.high) / 2
 
     @property
@@ -71,7 +71,7 @@ class Bracket:
 
     @property
     def typical_error(self) -> float:
-        """How far the `estimate` is off in nine of ten networks like those of `_TYPICAL_QUADRATURE`'s calibration.
+        """The error of `estimate` that nine of ten networks stay below, if they are like those of the calibration.
 
         This is no bound; the bracket is. It is NaN if the bracket is not `resolved`.
 
@@ -83,7 +83,7 @@ class Bracket:
 
     @property
     def resolved(self) -> bool:
-        """Whether the bracket is so narrow that its middle says how sparse: at most `RESOLVED_WIDTH`.
+        """Whether the bracket is narrow enough to give its middle as the limit: at most `RESOLVED_WIDTH` wide.
 
         >>> Bracket(0.90, 0.94, 0.02, 0.0, 0.0).resolved, Bracket(0.3, 0.99, 0.3, 0.0, 0.0).resolved
         (True, False)
@@ -103,8 +103,8 @@ def solve_bracket(
 ) -> Bracket:
     r"""The bracket of the fixed point.
 
-    Many spectra have the moments that Lanczos computed. The bracket covers the fixed points of all of them, and is then
-    widened by the rounding error, the probe error and the data error.
+    Many spectra have the moments that Lanczos computed. The bracket contains the fixed points of all of them. It is
+    then widened by the rounding error, the probe error and the data error.
 
     Args:
         spectrum: spectrum of the curvature, after any number of Lanczos steps.
@@ -123,6 +123,8 @@ def solve_bracket(
 
     Raises:
         InputError: the tolerance is not positive.
+
+    Source: Corollary 1 for the fixed point; docs/theory.md for the bracket.
 
     >>> import numpy as np
     >>> from howsparse.geometry import absolute_filter

@@ -50,7 +50,7 @@ class Certificate(Shown):
         max_drop: largest drop of the mean score on the population, as a fraction; None if ``tolerance`` was asked for.
         tolerance: largest rise of the mean loss on the population; None if ``max_drop`` was asked for.
         loss_bound: losses of single examples count as at most this; None with ``max_drop``.
-        confidence: probability with which the certificate holds, before the held-out examples are drawn.
+        confidence: probability that the certificate holds, over the random draw of the held-out examples.
         metric: name of the score, for example "accuracy"; "loss" with ``tolerance``.
         num_examples: number of held-out examples that have predictions.
         dense_score: mean score on the held-out examples before pruning; with ``tolerance``, the mean loss.
@@ -111,12 +111,12 @@ class Certificate(Shown):
 
     @property
     def lost(self) -> int:
-        """Number of held-out examples that the certified network does worse than before pruning."""
+        """Number of held-out examples on which the certified network is worse than the network before pruning."""
         return 0 if self.certified is None else self.certified.lost
 
     @property
     def won(self) -> int:
-        """Number of held-out examples that the certified network does better than before pruning."""
+        """Number of held-out examples on which the certified network is better than the network before pruning."""
         return 0 if self.certified is None else self.certified.won
 
     @property

@@ -64,8 +64,9 @@ def certify(
 ) -> Certificate:
     """Certify a sparsity: with a stated confidence, the drop on the population is at most the one that is allowed.
 
-    It holds if the held-out examples are independent draws from the population and chose nothing: not the weights, the
-    order, the candidates or the allowed drop. It is about the mean over examples; a text counts with its tokens' mean.
+    The certificate holds if the held-out examples are independent draws from the population and chose nothing: not the
+    weights, the order, the candidates or the allowed drop. It is about the mean over examples. If an example has
+    several predictions, such as the tokens of a text, its score is their mean.
 
     Args:
         model, loss, metric, names, seed: as for `measure`; every value of the metric must be in [0, 1].
@@ -86,6 +87,8 @@ def certify(
 
     Raises:
         InputError: there are too few held-out examples, some are in ``chosen_on``, or an argument is not valid.
+
+    Source: Maurer, Hothorn and Lehmacher (1995) for the sequence of tests; `howsparse.limit.paired` for the tests.
 
     >>> model = nn.Linear(2, 2, bias=False)
     >>> model.weight.data = torch.tensor([[4.0, 0.1], [0.1, 4.0]])
@@ -117,7 +120,7 @@ def certify_sequence(
     on_point: Callable[[Step], None] = lambda step: None,
     progress: Progress | bool | None = None,
 ) -> tuple[Certificate, Candidate | None]:
-    """Test masks or repaired networks one after the other on held-out data that were checked before.
+    """Test masks or repaired networks one after the other on held-out data. The data were checked before.
 
     Args:
         model: the network before pruning; it comes back as it was.
@@ -152,8 +155,9 @@ def certify_sequence(
 def candidates_around(measured: float) -> tuple[float, ...]:
     """Candidates for `certify` around a sparsity that was measured on other data than the held-out examples.
 
-    They start at 60 % of it in steps of 10 %, and go on from 80 % of it in steps of 0.01, or smaller ones near 1. They
-    end a little above it. The certified sparsity is usually below the measured one, because it is a safe bound.
+    They start at 60 % of this sparsity in steps of 10 %, and continue from 80 % of it in steps of 0.01, or smaller
+    steps near 1. They end a little above it. The certified sparsity is usually below the measured one, because it is a
+    safe bound.
 
     Args:
         measured: the measured sparsity, in (0, 1).
@@ -174,7 +178,8 @@ def candidates_around(measured: float) -> tuple[float, ...]:
 def examples_needed(max_drop: float, confidence: float = 0.95, test: Test = "exact paired") -> int:
     """The smallest number of held-out examples with which `certify` can certify anything.
 
-    With this number, a mask is certified only if it changes no outcome at all. More examples certify more.
+    With this number, only a mask that changes no outcome can be certified. With more examples, larger sparsities can
+    be.
 
     Args:
         max_drop: largest allowed drop, as a fraction; for a loss, ``tolerance`` divided by ``loss_bound``.
@@ -230,7 +235,9 @@ def _chosen(
     """The masks or the sparsities of the tests, checked."""
     if masks is not None:
         if candidates is not None or not isinstance(order, str) or order != "magnitude":
-            raise InputError("masks stand for an order and candidates; give masks alone, or none")
+            raise InputError(
+                "masks cannot be used together with order or candidates; give masks alone, or leave them out"
+            )
         if not masks:
             raise InputError("the list of masks is empty; give at least one mask")
         return masks

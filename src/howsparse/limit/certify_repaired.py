@@ -33,8 +33,8 @@ def certify_repaired(
 ) -> tuple[Certificate, PrunedNetwork | None]:
     """Certify a sparsity of the best order and repair, with networks that are made anew up to the measured sparsity.
 
-    The networks depend on the data that calibrated and chose, not on the held-out examples. So this is the same theorem
-    as for masks. Each network costs a repair, except those that the search made.
+    The networks depend on the data that calibrated and chose, not on the held-out examples. So the theorem for masks
+    holds for them too. Each network costs a repair, except the networks that the search made.
 
     Args:
         model: the network before pruning; it comes back as it was.
@@ -69,7 +69,7 @@ def certify_repaired(
 
 
 def sparsities_to_certify(repaired: Repaired) -> tuple[float, ...]:
-    """The sparsities at which `certify_repaired` tests networks, as far as each test passes.
+    """The sparsities at which `certify_repaired` tests networks, in this order, until a test does not pass.
 
     Args:
         repaired: the best order and repair, with a sparsity above 0.
@@ -81,10 +81,10 @@ def sparsities_to_certify(repaired: Repaired) -> tuple[float, ...]:
 
 
 def candidates_below(measured: float, made: Iterable[float] = ()) -> tuple[float, ...]:
-    """Few candidates for `certify_repaired`, up to a measured sparsity. Each costs a repair, if it is not made yet.
+    """A few candidates for `certify_repaired`, up to a measured sparsity. Each new one costs a repair.
 
     They start at 60 % of it, where a repair loses little, so that the first test passes if there are enough examples.
-    From twice as many weights as stay at it, they become denser.
+    They are denser where at most twice as many weights stay as at the measured sparsity.
 
     Args:
         measured: the measured sparsity, in (0, 1).

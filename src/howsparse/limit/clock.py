@@ -9,7 +9,7 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Measures the time of one product, apart from the first, which builds graphs, and from those that were stored."""
+    """Measures the time of one product. The first product, which builds graphs, and stored products do not count."""
 
     def __init__(self, matrix: Operator) -> None:
         self._matrix, self._times = matrix, list[float]()

@@ -167,10 +167,10 @@ def _compute(case: _Case, workspace: Path | None) -> PruningLimit:
 
 
 def _recoverable(case: _Case, few: Remembered, store: Store) -> tuple[tuple[float, float], list[tuple[int, Operator]]]:
-    """The bracket of the recoverable sparsity; and the matrix that it took, with its sample, if it was not ``few``.
+    """The bracket of the recoverable sparsity; and its matrix and the sample of this matrix, unless it was ``few``.
 
-    It needs a matrix without negative eigenvalues, so it takes the GGN where the loss has one. It is the first phase:
-    the GGN's stored graphs then go before the Hessian's come.
+    It needs a matrix without negative eigenvalues, so it takes the GGN where the loss has one. It is the first phase,
+    so that the GGN's stored graphs are freed before the Hessian's are built.
     """
     risk, samples, other = case.risk, case.samples, list[tuple[int, Operator]]()
     if isinstance(case.matrix, Hessian) and isinstance(risk.loss, SplitLoss):
@@ -188,7 +188,7 @@ def _recoverable(case: _Case, few: Remembered, store: Store) -> tuple[tuple[floa
 
 
 def _resolve(case: _Case, operator: Operator, clock: Clock) -> tuple[Spectrum, str]:
-    """Grow the spectrum until more steps are not needed or not possible; return it and the value of ``stopped``."""
+    """Take Lanczos steps until no more are needed or possible; return the spectrum and the value of ``stopped``."""
     options, planned = case.options, case.budget.bracket
     steps, storage = basis_room(case.flat, planned, case.probes)
     growing = grow_spectrum(operator, case.flat, probes=case.probes, seed=options.seed, storage=storage)
@@ -236,10 +236,10 @@ def _removed_spectrum(case: _Case, operator: Operator, sparsity: float, steps: i
 def options_for_sample(
     options: LimitOptions, model: nn.Module, whole: Iterable[Any], loss: Loss, population: int
 ) -> LimitOptions:
-    """Options for a limit over some of the examples: the default tolerance and the population are those of all of them.
+    """Options for a limit over some of the examples, with the default tolerance and the population of all examples.
 
     Args:
-        options: as they were asked for; a tolerance that is given stays.
+        options: the options of the caller; a given tolerance stays.
         model: the network; it is not changed.
         whole: all batches, which can be read several times.
         loss: ``loss(model, batch)``, mean over the batch.

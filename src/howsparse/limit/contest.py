@@ -65,10 +65,10 @@ class Trial:
         return self.points[sparsity]
 
     def follow(self, passed: float, failed: float, precision: float) -> None:
-        """Narrow the range between a sparsity that meets the goal, or counts as if, and one that does not.
+        """Narrow the range between a sparsity that meets the goal, or is taken to meet it, and one that does not.
 
-        The logarithm of what is lost grows about evenly with the sparsity, so the goal's edge is interpolated. Every
-        third network halves the range, in case it does not.
+        The logarithm of the lost part grows nearly linearly with the sparsity, so the goal's edge is interpolated. In
+        case it does not, every third network is in the middle of the range.
         """
         for turn in count(1):
             width = _width(passed, precision)
@@ -82,7 +82,7 @@ class Trial:
             passed, failed = (at, failed) if self.bench.keeps(self.at(at)) else (passed, at)
 
     def climb(self, passed: float, step: float, precision: float) -> None:
-        """Go up from a sparsity that meets the goal, first by a step, until one does not; then narrow the range."""
+        """Go up from a sparsity that meets the goal until one does not, with growing steps; then narrow the range."""
         while True:
             step = max(step, _SHORT * _width(passed, precision))
             above = self.bench.snap(min(passed + step, (1 + passed) / 2))
@@ -98,13 +98,13 @@ class Trial:
         return None if slope is None else _width(passed, precision) / 2 - self._spent(passed) / slope
 
     def slope(self) -> float | None:
-        """How fast the logarithm of what is lost grows with the sparsity; None if the points do not tell."""
+        """Growth of the logarithm of the lost part with the sparsity; None if there are too few points."""
         near = [s for s in sorted(self.points) if _LITTLE < self.bench.spent(self.points[s]) < _MUCH]
         rise = self._spent(near[-1]) - self._spent(near[0]) if near else 0.0
         return rise / (near[-1] - near[0]) if rise > 0 else None
 
     def _beside_edge(self, passed: float, failed: float, width: float) -> float:
-        """Where to look next: on that side of the goal's edge, as interpolated, that can end the search."""
+        """The next sparsity: beside the interpolated edge of the goal, on the side that can end the search."""
         low, high = self._spent(passed), self._spent(failed)
         edge = passed + (failed - passed) * (-low / (high - low) if high > low else 0.5)
         if edge - passed < width:
@@ -112,7 +112,7 @@ class Trial:
         return failed - _SHORT * width if failed - edge < width else edge - width / 2
 
     def _spent(self, sparsity: float) -> float:
-        """The logarithm of the part of what may be lost that is lost: 0 at the goal's edge."""
+        """The logarithm of the lost part of the allowed loss: 0 at the goal's edge."""
         point = self.points.get(self.bench.snap(sparsity))
         return math.log(_LITTLE if point is None else min(max(self.bench.spent(point), _LITTLE), _MUCH))
 
@@ -124,7 +124,7 @@ def choose(bench: Bench, orders: Sequence[str], repairs: Sequence[str], sparsity
         bench: the contest.
         orders: names of orders.
         repairs: names of repairs.
-        sparsity: where they are compared.
+        sparsity: the sparsity at which they are compared.
 
     Returns:
         All trials, the best one first.
@@ -173,12 +173,12 @@ def race(
 
 
 def _follow_best(better: list[Trial], at: float, slope: float | None, precision: float) -> None:
-    """Follow the trial that is expected to end highest; of those that end within one width of it, the quickest.
+    """Follow the trial with the highest expected end, or the quickest of those whose ends are within one width of it.
 
     Args:
         better: trials that meet the goal at one sparsity, which is above all that was reached.
-        at: that sparsity.
-        slope: of the best trial before, with which the ends are expected.
+        at: this sparsity.
+        slope: slope of the best trial so far, from which the ends are estimated.
         precision: width at which the search stops.
     """
     ends = [at + (trial.step_to_edge(at, slope, precision) or 0.0) for trial in better]
@@ -202,7 +202,7 @@ def _follow_best(better: list[Trial], at: float, slope: float | None, precision:
 def _try_orders(
     bench: Bench, orders: Sequence[str], repairs: Sequence[str], sparsity: float
 ) -> tuple[list[Trial], Sequence[str]]:
-    """Every order with the first repair that fits, the best one first; and the repairs that were not tried."""
+    """Every order with the first repair that fits, the best one first, and the repairs that were not tried."""
     for tried, repair in enumerate(repairs, 1):
         bench.begin(f"orders with {repair}", len(orders))
         trials = [trial for order in orders if (trial := _tried(bench, order, repair, sparsity)) is not None]
@@ -212,7 +212,7 @@ def _try_orders(
 
 
 def _try_repairs(known: Trial, repairs: Sequence[str], sparsity: float) -> list[Trial]:
-    """Other repairs with the order of a known trial. Those that go on from another one go on from the best one only."""
+    """Other repairs with the order of a known trial. A repair that continues others is tried for the best one."""
     bench, named = known.bench, {known.repair, *repairs}
     alone = [repair for repair in repairs if start_of(repair) not in named]
     bench.begin("repairs", len(alone) + (len(alone) < len(repairs)))

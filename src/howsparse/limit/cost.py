@@ -1,8 +1,8 @@
-"""What a limit will cost, said before it starts: products, time and memory.
+"""Estimates of what a limit will cost, made before it starts: products, time and memory.
 
-Nearly all of the time is that of products, and the largest number of products is known. So a product is timed on a few
-examples, and the work with vectors on a matrix whose products cost nothing. A limit can need fewer products, because
-nobody knows the spectrum before.
+Products take nearly all of the time, and the largest number of products is known. So a product is timed on a few
+examples, and the work with vectors is timed on a matrix whose products cost nothing. A limit may need fewer products:
+this depends on the spectrum, which is not known before.
 """
 
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ _VECTORS, _INDICES = 21, 21
 
 @dataclass(frozen=True)
 class LimitCost:
-    """What a limit takes at most. It takes less if its bracket is good enough earlier.
+    """The largest cost of a limit. It costs less if its bracket is narrow enough earlier.
 
     Attributes:
         products: number of curvature products.
@@ -48,7 +48,7 @@ class LimitCost:
         each: seconds of a product, and of the work with its vector.
         graphs: bytes of graphs.
         vectors: bytes of the Lanczos vectors that are stored.
-        weights: bytes of all else, which grow with the number of weights.
+        weights: bytes of everything else, in proportion to the number of weights.
         example: bytes of one example's graph.
         longest: number of examples in the longest batch.
         available: bytes that are free now.
@@ -173,7 +173,7 @@ def limit_cost(
 
 
 def _examples(samples: Samples, products: int, in_bracket: int, steps: int) -> tuple[float, int, float]:
-    """Examples of a product, in the mean and at most; and Lanczos steps on all samples for each step on the base."""
+    """The mean and the largest number of examples of a product, and the Lanczos steps on all samples per base step."""
     above = list(samples.above(steps))
     base, others = samples.examples[samples.base] * (1 + len(above)), samples.examples[samples.enough]
     most = samples.examples[max([samples.base, samples.enough, *(i for i, _ in above)])]
@@ -187,5 +187,5 @@ def _in_float32(model: nn.Module) -> int:
 
 
 def _size(number: int) -> str:
-    """A number of bytes in the unit that a person would use."""
+    """A number of bytes as text, in a suitable unit."""
     return f"{number / (1 << 20):.0f} MiB" if number < 1 << 30 else f"{number / (1 << 30):.1f} GiB"

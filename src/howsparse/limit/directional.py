@@ -43,7 +43,7 @@ _LEAST_PRODUCTS = 64
 
 @dataclass(frozen=True, eq=False)
 class DirectionalLimit(Shown):
-    """The sparsity up to which a random subspace through the pruned weights still meets the tolerance, as a bracket.
+    """The largest sparsity at which a random subspace through the pruned weights meets the tolerance, as a bracket.
 
     Attributes:
         tolerance: allowed loss increase.
@@ -99,14 +99,14 @@ def directional_limit(
     memory: int | None = None,
     progress: Progress | bool | None = None,
 ) -> DirectionalLimit:
-    r"""The sparsity up to which a random subspace through the magnitude-pruned weights meets the tolerance.
+    r"""The largest sparsity at which a random subspace through the magnitude-pruned weights meets the tolerance.
 
     Unlike the limit of `pruning_limit`, it contains the direction of the removed weights and the gradient. It is the
     largest sparsity s at which the least loss increase on a random subspace of density 1 - s is within the tolerance.
     The curvature is the GGN, which has no negative eigenvalues. With the negative eigenvalues of a Hessian, the
     quadratic model has no least value. The model is not changed.
 
-    The bracket holds for these data within the quadratic model, with 99 % for the probes, without rounding errors.
+    The bracket holds for these data in the quadratic model, with 99 % probability over the probes, up to rounding.
 
     Args:
         model: any module with linear, convolutional, embedding, attention or recurrent weights.
@@ -151,7 +151,7 @@ def directional_limit(
 
 
 def check_directional(model: nn.Module, loss: Loss, max_products: int) -> None:
-    """Refuse what `directional_limit` cannot use, before any work.
+    """Check the arguments of `directional_limit` before any work.
 
     Args:
         model, loss, max_products: as for `directional_limit`.
@@ -170,7 +170,7 @@ def check_directional(model: nn.Module, loss: Loss, max_products: int) -> None:
 def _resolved_spectrum(
     matrix: Operator, weights: Tensor, tolerance: float, products: int, seed: int, on_product: Callable[[], None]
 ) -> Spectrum:
-    """The spectrum from as many steps as narrow the bracket of the limit; the rest is the probes' deviation."""
+    """The spectrum, with as many steps as make the bracket narrower; the rest of its width comes from the probes."""
     probes = min(_MOST_PROBES, max(1, round(_PROBED_WEIGHTS / weights.numel())), max(1, (products - 1) // 16))
     magnitudes = Magnitudes(weights.cpu().numpy())
     steps, storage = basis_room(weights, (products - 1) // probes, probes)
@@ -214,7 +214,7 @@ def _search(
 
 
 def _between(low: int, high: int, seen: dict[int, tuple[float, float]], tolerance: float, end: int) -> int:
-    """Where to look next: where a straight line between two bounds meets the tolerance, but well inside."""
+    """The next sparsity: where a straight line between two bounds meets the tolerance, kept away from both ends."""
     share = 0.5
     if low in seen and high in seen:
         rise, least = seen[high][end] - seen[low][end], tolerance - seen[low][end]

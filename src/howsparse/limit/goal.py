@@ -48,7 +48,8 @@ class Goal:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if len(given) != 1:
             raise InputError(
-                "give one of max_drop (of the accuracy), tolerance (of the loss) and max_rise (of the loss)"
+                f"{len(given)} goals are given; give exactly one: max_drop (of the accuracy), tolerance or max_rise"
+                " (of the loss)"
             )
         ((name, value),) = given.items()
         if not 0 <= value < float("inf"):

@@ -1,4 +1,4 @@
-"""Held-out data for certificates: checked once, with what the network does on them before pruning."""
+"""Held-out data for certificates: checked once, with the network's values on them before pruning."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class HeldOut:
     overlap_checked: bool
 
     def look(self, model: nn.Module) -> Outcomes:
-        """What a model, as it is, does on each example."""
+        """The loss and the score of each example, for a model as it is."""
         return _look(model, self.batches, self.loss, self.metric)
 
 

@@ -1,7 +1,7 @@
-r"""The interaction of two changes of the weights: what both together do to the loss beyond the sum of each alone.
+r"""The interaction of two changes of the weights: their common effect on the loss minus the effect of each alone.
 
-In the local model, the changes p and q together make :math:`g'(p + q) + \tfrac12 (p + q)'H(p + q)`. This is what p
-makes alone, plus what q makes alone, plus the interaction :math:`p'Hq`.
+In the local model, the changes p and q together change the loss by :math:`g'(p + q) + \tfrac12 (p + q)'H(p + q)`. This
+is the effect of p alone, plus the effect of q alone, plus the interaction :math:`p'Hq`.
 """
 
 from collections.abc import Iterable
@@ -137,5 +137,5 @@ def _check_apart(one: Difference, other: Difference) -> None:
         twice = int(((one.steps[name] != 0) & (other.steps[name] != 0)).sum())
         if twice:
             raise InputError(
-                f"both masks remove {twice} of the same weights of '{name}', which can go only once; let each go in one"
+                f"both masks remove the same {twice} weights of '{name}'; remove each weight in one of the masks only"
             )

@@ -1,4 +1,4 @@
-r"""What each layer's removed weights are predicted to cost, and which layers bind.
+r"""The predicted loss increase from each layer's removed weights, and the layers whose next weights cost most.
 
 The local model of a step d is :math:`g'd + \tfrac12 d'Hd`, with the gradient g and the curvature H. It is a sum over
 the weights, so layer l has the share :math:`d_l'\bigl(g + \tfrac12 Hd\bigr)_l`. The shares add up to the whole
@@ -107,7 +107,7 @@ def layer_costs(
 
 
 def binding_layers(costs: Sequence[LayerCost], count: int = 3) -> tuple[LayerCost, ...]:
-    """The layers that bind: those whose next weights are predicted to cost most, for each weight.
+    """The layers that limit the sparsity: those with the highest predicted cost per weight for their next weights.
 
     Args:
         costs: the layers, as `layer_costs` returns them.

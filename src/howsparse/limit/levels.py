@@ -1,4 +1,4 @@
-r"""Spectra over nested samples of the data, and what they say about the limit over more data.
+r"""Spectra over nested samples of the data, and an estimate of the limit over more data from them.
 
 The limit moves slowly with the number of examples and slowly with the number of Lanczos steps. So the smallest sample
 takes many steps and each larger one takes fewer, and the ratios between neighbours are multiplied (a multilevel
@@ -6,8 +6,8 @@ estimate). Let :math:`T_l(k)` be the density over sample l after k steps. Then t
 
 .. math:: T_0(k_0) \prod_l \frac{T_l(k_l)}{T_{l-1}(k_l)}.
 
-Both densities of a ratio have the same probe and the same steps, so only the data differ. Each ratio's error is
-estimated from how it changes with the steps and with the way to read a density from a bracket.
+Both densities of a ratio have the same probe and the same steps, so only the data differ. The error of a ratio is
+estimated from its change with the number of steps, and from two ways to take one density from a bracket.
 
 References:
     Giles (2015), Multilevel Monte Carlo methods. Here the ratios take the place of the differences.
@@ -51,11 +51,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Sampling:
-    """The data for the step from the sample of a limit's spectrum to the population.
+    """The data for the estimate of the population's limit from a spectrum over a sample.
 
     Attributes:
-        levels: samples from small to large. All are nested, also with that of the limit's spectrum, which has
-            ``examples`` and is not one of them.
+        levels: samples from small to large. They are nested, together with the sample of the limit's spectrum. This
+            sample has ``examples`` examples and is not in the list.
         examples: number of examples of the limit's spectrum.
         population: number of examples in the population, in the same unit.
         tolerance_error: relative standard error of the tolerance; 0 if it is that of the population.
@@ -73,7 +73,7 @@ class Sampling:
 
     @property
     def doublings(self) -> float:
-        """How often the data grow to the population, in steps as large as that from the largest level below."""
+        """Number of steps to the population. Each has the ratio of the step from the largest level below."""
         return math.log2(self.population / self.examples) / math.log2(self.examples / self.levels[-1].examples)
 
 
@@ -96,7 +96,7 @@ class Shift:
 
     @property
     def relative_error(self) -> float:
-        """The error of the factor, as a part of it."""
+        """The relative error of the factor."""
         return math.expm1(self.error)
 
     def __add__(self, other: "Shift") -> "Shift":
@@ -104,11 +104,11 @@ class Shift:
 
 
 def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
-    """From the density over the examples of ``spectrum`` to the density over the population.
+    """The ratio of the density over the population to the density over the examples of ``spectrum``.
 
-    The levels above that of ``spectrum`` give the ratios, and what is above the largest level is continued from the
-    ratios below. A ratio that few steps show badly is also continued, if two ratios are below it and that has the
-    smaller error. The sum of the errors is multiplied by `_CAUTION`.
+    The levels above that of ``spectrum`` give the ratios. Beyond the largest level, the ratios are extrapolated from
+    those below. A measured ratio with few steps is replaced by an extrapolated one, if two ratios are below it and the
+    extrapolated one has the smaller error. The sum of the errors is multiplied by `_CAUTION`.
 
     Args:
         spectrum: the limit's spectrum.
@@ -133,7 +133,7 @@ def data_shift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> Shift:
 
 
 def data_drift(spectrum: Spectrum, sampling: Sampling, ends: Ends) -> float:
-    """How far the density may move from the examples of ``spectrum`` to the population, from a smaller sample alone.
+    """The possible change of the density from the examples of ``spectrum`` to the population, from a smaller sample.
 
     Both spectra have the same steps and probes, so only the data differ. On FC5 every doubling of the data moves the
     limit by about the same amount, and the few steps of the smaller sample show two thirds of it (docs/drift.md). The
@@ -169,7 +169,7 @@ class _Step:
 
 
 def _continued(found: list[_Step], doublings: float) -> _Step:
-    """The shift by further doublings, from those below.
+    """The shift by further doublings, extrapolated from those below.
 
     Every doubling shifts by as much as in the last step. The error of a doubling is that of the last step, and the
     difference of the last two steps; if there is only one, the whole shift.
@@ -191,8 +191,8 @@ class _Ratios:
     def shift(self, i: int) -> Shift:
         """The ratio of level i + 1 to level i: the mean over steps and readings, with its error.
 
-        The error has three parts: the distance of both readings, the range over the steps, and how much the ratio
-        of the pair below changes between so few steps and its own.
+        The error has three parts: the distance of both readings, the range over the steps, and the change of the
+        ratio of the pair below between this number of steps and its own.
         """
         readings = self._readings(i, self._steps(i))
         per_look = readings.mean(axis=1)

@@ -1,4 +1,4 @@
-"""`measure`: evaluate pruned networks to find the largest sparsity that keeps what the user must keep."""
+"""`measure`: evaluate pruned networks to find the largest sparsity that meets a goal."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -38,7 +38,7 @@ _PASSES = 9  # evaluations of all data for one goal, for most networks
 
 @dataclass(frozen=True)
 class Measured(Drawn):
-    """The largest sparsity that meets a goal, found by evaluating pruned networks, with all that were evaluated.
+    """The largest sparsity that meets a goal, found by evaluating pruned networks, and all evaluated networks.
 
     Attributes:
         curve: the evaluated networks in order of sparsity; the first is the dense network.
@@ -96,7 +96,7 @@ class Measured(Drawn):
         return next(point for point in self.curve if point.sparsity == self.sparsity)
 
     def within(self, goal: Goal) -> float:
-        """The largest evaluated sparsity that meets another goal. The search was not for it, so it may be coarse.
+        """The largest evaluated sparsity that meets another goal. It is coarse if the search was for a different goal.
 
         Args:
             goal: what the pruned network must keep.

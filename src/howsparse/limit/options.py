@@ -56,8 +56,8 @@ class LimitOptions:
         names: names of the weights under study; by default all prunable weights that are not frozen.
         population: number of examples in the population, if the batches are a sample of it.
         sample: if given, most products are over a sample of about this many examples of the batches, and a few over
-            larger samples estimate the way to all of them (`howsparse.limit.levels`). By default every product is over
-            all examples.
+            larger samples estimate the change from the sample to all examples (`howsparse.limit.levels`). By default
+            every product is over all examples.
         precision: stop when the bracket is at most this wide, in sparsity.
         max_products: largest number of curvature products, at least 32 for each probe. With a ``sample``, these are
             products over the sample; each larger sample costs as much again.
@@ -85,12 +85,13 @@ class LimitOptions:
     population: int | None = None
     sample: int | None = field(
         default=None,
-        metadata={"help": "Most products over so many examples, a few over larger samples; default: over all."},
+        metadata={"help": "Take most products over this number of examples; default: over all examples."},
     )
     precision: float = field(default=0.002, metadata={"help": "Stop when the bracket is this narrow."})
     max_products: int = field(default=400, metadata={"help": "Largest number of curvature products."})
     probes: int | None = field(
-        default=None, metadata={"help": "Random vectors to divide the products between; default: by the size."}
+        default=None,
+        metadata={"help": "Number of random vectors, which share the products; default: by the number of weights."},
     )
     seed: int = 0
 
@@ -123,18 +124,18 @@ class LimitOptions:
             num_weights: number of weights under study.
 
         Returns:
-            `probes` if it is set; else a number that grows as the number of weights falls.
+            `probes` if it is set; else a number that is larger for fewer weights.
         """
         return self.probes or probes_for(num_weights, self.max_products)
 
 
 def probes_for(num_weights: int, max_products: int) -> int:
-    r"""How many probes make the bracket of a limit narrow, if they share ``max_products`` products.
+    r"""The number of probes that makes the bracket of a limit narrow, if they share ``max_products`` products.
 
-    More probes make the probe's part of the bracket narrower, but leave each probe fewer steps, which makes the
-    quadrature's part wider. So each probe gets at least 32 products, and one for every six weights. And no more probes
-    are drawn than give the probe's part a half-width of 0.01 where it is widest, at T = 1/2. There it is at most
-    :math:`\sqrt{\log(200) / (nN)}` for N probes of n weights (`Spectrum.probe_interval`, with a confidence of 99 %).
+    More probes make the probe's part of the bracket narrower. But each probe then has fewer steps, which makes the
+    quadrature's part wider. So each probe gets at least 32 products, and at least one for every six weights. The number
+    of probes stops growing when the probe's part has a half-width of 0.01 where it is widest, at T = 1/2. There it is
+    at most :math:`\sqrt{\log(200) / (nN)}` for N probes of n weights (`Spectrum.probe_interval`, with 99 % confidence).
 
     Args:
         num_weights: number of weights under study, n.

@@ -1,4 +1,4 @@
-"""What more products would give: the bracket's width after each number of steps, continued."""
+"""Estimates of the bracket's width after more products, extrapolated from its width after fewer steps."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Outlook:
-    """An estimate of what more products would give. For twice the products its width is usually right to a fifth.
+    """The estimated width after more products. For twice the products, it is usually right within 20 %.
 
     Attributes:
         products: number of products to take beyond those taken.
@@ -50,7 +50,7 @@ class Outlook:
 
 
 def history(width_after: Callable[[int], float], steps: int) -> tuple[Look, ...]:
-    """The width after every eighth more steps, up to all of them.
+    """The width after numbers of steps that grow by an eighth, up to all steps.
 
     Args:
         width_after: width of the bracket after a number of steps.

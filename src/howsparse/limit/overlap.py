@@ -1,4 +1,4 @@
-"""Overlap of data: which examples of some batches are also in others, by their content."""
+"""Overlap of data: the examples that two sets of batches have in common, compared by content."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["example_digests", "overlapping"]
 
 
 def overlapping(batches: Iterable[Any], others: Iterable[Any]) -> int:
-    """How many examples of ``batches`` have the same content as an example of ``others``.
+    """Number of examples of ``batches`` that have the same content as an example of ``others``.
 
     Two examples have the same content if all their tensors are equal to the last bit: an image and its label, or the
     tokens of a text and their labels. The size of the batches and the padding of texts do not matter. A changed copy of

@@ -1,4 +1,4 @@
-"""Tests of paired outcomes: does a network lose less than a bound against another one? Numbers in, numbers out.
+"""Tests of paired outcomes: whether one network is worse than another by less than a bound. No model is needed here.
 
 Both tests hold for every number of examples, without an approximation, if the examples are independent draws from one
 population. Use `paired_p_value` for outcomes that are right or wrong, and `betting_p_value` for other scores and for
@@ -45,6 +45,8 @@ def paired_p_value(lost: int, won: int, num_examples: int, max_drop: float, leve
     Returns:
         The p-value. If the hypothesis is true, it is at most ``level`` with a probability of at most ``level``.
 
+    Source: Berger and Boos (1994), P values maximized over a confidence set for the nuisance parameter.
+
     >>> round(paired_p_value(lost=9, won=4, num_examples=2000, max_drop=0.01), 3)
     0.001
     """
@@ -61,7 +63,7 @@ def paired_p_value(lost: int, won: int, num_examples: int, max_drop: float, leve
 def betting_p_value(drops: Array, max_drop: float, level: float = 0.05) -> float:
     """p-value of the hypothesis "the mean of the population is at least ``max_drop``", for values in [-1, 1].
 
-    A player starts with a capital of 1 and bets on every value, before seeing it, that it is below ``max_drop``. If the
+    A player starts with a capital of 1. Before each value, the player bets that it is below ``max_drop``. If the
     hypothesis is true, no strategy wins on average, and the capital reaches 1 / p with a probability of at most p
     (Ville's inequality). The bets depend on the variance of the values before (Waudby-Smith and Ramdas, 2024, the
     predictable plug-in for a fixed number of values).
@@ -73,6 +75,8 @@ def betting_p_value(drops: Array, max_drop: float, level: float = 0.05) -> float
 
     Returns:
         The p-value. If the hypothesis is true, it is at most any number p with a probability of at most p.
+
+    Source: Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by betting.
 
     >>> betting_p_value(np.zeros(1000), 0.01) < 0.01
     True

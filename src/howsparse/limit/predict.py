@@ -32,7 +32,7 @@ HOLDS_WITHIN = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Prediction(Shown):
-    """How sparse a network is predicted to be prunable by magnitude, and what evaluating that mask showed.
+    """The predicted sparsity for magnitude pruning, and the measured loss increase of its mask.
 
     Attributes:
         tolerance: allowed loss increase.
@@ -183,7 +183,7 @@ def predict_checked(
 
 
 def rise_holds(rise: float, tolerance: float) -> bool:
-    """Whether a measured loss increase confirms a prediction of one tolerance. An infinite or NaN loss does not.
+    """Whether a measured loss increase confirms the prediction. An infinite or NaN loss does not.
 
     >>> rise_holds(0.015, 0.01), rise_holds(0.058, 0.01)
     (True, False)
@@ -218,7 +218,7 @@ def verdict(rise: float | None, tolerance: float, above_limit: bool | None = Non
 
 
 def _raises(rise: float, tolerance: float) -> str:
-    """What the mask does to the loss, in tolerances."""
+    """The change of the loss by the mask, in tolerances."""
     if rise < 0:
         return f"its mask lowers the loss by {-rise / tolerance:.1f} tolerances"
     return f"its mask raises the loss by {rise / tolerance:.1f} tolerances"

@@ -1,6 +1,6 @@
 r"""The predicted loss increase of magnitude masks and random masks at every sparsity, from at most 12 products.
 
-To remove weights w is a step :math:`d = -w`. The predicted loss increase is :math:`g'd + \tfrac12 d'Hd`, with the
+Removing weights w is a step :math:`d = -w`. The predicted loss increase is :math:`g'd + \tfrac12 d'Hd`, with the
 gradient g and the Hessian H. The paper uses only the average of the second term over directions. This module uses both
 terms, because a trained network's gradient is not zero and the step is known.
 """

@@ -36,12 +36,12 @@ _LIBRARIES = 64 << 20  # bytes that torch and SciPy load when they are first use
 
 @dataclass(frozen=True)
 class Rates:
-    """What graphs and products take.
+    """Seconds and bytes of graphs and products.
 
     Attributes:
         prepared: seconds before the first graph: trying convolutions, counting bytes.
         graph: seconds of one example's graph.
-        product: seconds of one example in a product, in the mean over all products.
+        product: mean seconds of one example in a product.
         fixed: seconds of a product without examples.
         example: bytes of an example's graph.
     """
@@ -55,7 +55,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class VectorWork:
-    """Seconds of the work with vectors.
+    """Seconds of the vector operations.
 
     Attributes:
         step: of a Lanczos step, in the mean over all steps.
@@ -83,8 +83,8 @@ def warm_up(device: torch.device) -> int:
 def rates_of(risk: EmpiricalRisk, options: LimitOptions, recovering: bool, room: int, clock: Clock) -> Rates:
     """Time graphs and products of a whole batch, or of more if that is short.
 
-    It is no large part of the limit's work, and no more than fits into memory. The GGN comes first, as in the limit:
-    the graphs that follow then lie in memory that the process has, and a product takes up to 1.5 times less.
+    This is a small part of the limit's work, and fits into memory. The GGN comes first, as in the limit: later graphs
+    then reuse the memory of the process, which makes a product up to 1.5 times faster.
 
     Args:
         risk: the empirical risk.
@@ -120,7 +120,7 @@ def rates_of(risk: EmpiricalRisk, options: LimitOptions, recovering: bool, room:
 
 
 def vector_work(like: Tensor, steps: int, storage: torch.dtype, clock: Clock) -> VectorWork:
-    """Time the work with vectors on shorter ones, with a matrix whose products cost nothing.
+    """Time the vector operations on shorter vectors, with a matrix whose products cost nothing.
 
     Args:
         like: the weights, ``(n,)``.
@@ -157,13 +157,13 @@ def _again(matrix: Hessian | GGN, clock: Clock, times: int = 1) -> float:
 
 
 def _multiply(matrix: Hessian | GGN, batches: int | None = None) -> float:
-    """Multiply over the first batches, by default all. A GPU computes later, unless a value is asked for."""
+    """Multiply over the first batches, by default all. A value is read at the end, because a GPU computes later."""
     count = len(matrix.risk.lengths) if batches is None else batches
     return float(matrix.over_first(count, matrix.risk.flat_weights())[0])
 
 
 def _first_that_counts(risk: EmpiricalRisk) -> int:
-    """The smallest power of two of first examples of which one has a label that counts; or the first batch."""
+    """The first examples: the smallest power of two with a label that counts; else the first batch."""
     batch, count = next(iter(risk.all_batches)), 1
     while count < risk.lengths[0] and not risk.weight_of(split_batch(batch, count)[0]):
         count *= 2
@@ -171,7 +171,7 @@ def _first_that_counts(risk: EmpiricalRisk) -> int:
 
 
 def _timed(call: Callable[[], object], clock: Clock, times: int = _LEAST) -> float:
-    """The median of so many times, or of more if they are short; a single one if it is asked for."""
+    """The median of this number of times, or of more if they are short; one time if one is asked for."""
     seconds: list[float] = []
     while len(seconds) < times or (times > 1 and sum(seconds) < _ENOUGH):
         began = clock()

@@ -4,7 +4,7 @@ A mask removes weights: a step :math:`d = -w` on them. The kept weights K then m
 
 .. math:: q(x) = g'd + \tfrac12 d'Gd + r'x + \tfrac12 x'G_{KK}x, \qquad r = (g + Gd)_K,
 
-with the gradient g and the Gauss-Newton matrix G. What retraining can reach is taken to be the least q with
+with the gradient g and the Gauss-Newton matrix G. Retraining is assumed to reach the least q with
 :math:`\lVert x\rVert \le \lVert d\rVert`: the kept weights together move at most as far as the removed ones did.
 docs/theory.md has the proofs, and docs/recovery.md compares this with retraining.
 """
@@ -66,7 +66,7 @@ class Recoverable(Shown):
 
     @property
     def bracket(self) -> tuple[float, float]:
-        """Two sparsities between which the loss after adapting meets the tolerance, as the local model has it."""
+        """Two sparsities. Between them, the loss after adapting reaches the tolerance, according to the local model."""
         return recovery_bracket(self.points, self.tolerance)
 
     def card(self) -> Card:
@@ -128,8 +128,8 @@ def recoverable(
 ) -> Recoverable:
     """Predict how sparse ``model`` can be pruned if the kept weights adapt afterwards. Nothing is trained.
 
-    Masks of the order are examined, and each is left as soon as its bounds show whether it recovers. The model is not
-    changed.
+    Masks of the order are examined one after the other, each only until its bounds show whether it recovers. The model
+    is not changed.
 
     Args:
         model: any module with linear, convolutional, embedding, attention or recurrent weights.
@@ -192,7 +192,7 @@ def recovered_loss(
 ) -> Recovery:
     """Predict the loss increase of one mask after the kept weights have adapted. Nothing is trained.
 
-    Products are taken until the bounds differ by at most 1 % of what adapting gains. The model is not changed.
+    Products are taken until the bounds differ by at most 1 % of the gain from adapting. The model is not changed.
 
     Args:
         model: any module.
@@ -205,6 +205,8 @@ def recovered_loss(
 
     Raises:
         InputError: the mask does not fit the model, or another input is not valid.
+
+    Source: not in the paper; docs/theory.md, "Recoverable".
 
     >>> import torch
     >>> from howsparse import magnitude_mask
@@ -226,5 +228,5 @@ def recovered_loss(
 
 
 def _well_known(found: Recovery) -> bool:
-    """Whether the loss after adapting is known to 1 % of what adapting gains."""
+    """Whether the loss after adapting is known within 1 % of the gain from adapting."""
     return found.high - found.low <= _KNOWN * (found.predicted - found.high)

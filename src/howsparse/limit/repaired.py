@@ -1,4 +1,4 @@
-"""`measure_repaired`: how many weights can go if the others may make it good, over several orders and repairs."""
+"""`measure_repaired`: how many weights can go if the others are repaired, over several orders and repairs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -128,20 +128,20 @@ def measure_repaired(
     """Find the largest sparsity that meets a goal after a repair, and the order and repair that reach it.
 
     1. The first order that fits is measured without a repair, as `measure` does it.
-    2. Halfway from there to 1, every order is compared with the first repair that fits, "layers" for "auto". The best
-       one is followed to its largest sparsity. Every other one is tried once just above that, unless it was worse by
-       more than twice what may be lost; and followed if it meets the goal there.
-    3. At the smallest sparsity at which the best of these fails, each other repair is tried once, with the best order
-       only. A repair that goes on from another one ("rounds+global" from "rounds") is tried only for the best of those.
-    4. For the repairs that meet the goal there, their ends are expected from what they lose there, and from how fast
-       the loss of the best one before grew. The one with the highest expected end is followed; of those that are
-       expected to end within the precision of it, the quickest by the time that was measured. Another one is tried
-       just above that end if it is expected to end above it.
+    2. Halfway from this sparsity to 1, all orders are compared, each with the first repair that fits ("layers" for
+       "auto"). The best order is followed to its largest sparsity. Every other order is tried once just above this
+       sparsity, unless it was worse by more than twice the allowed loss. If it meets the goal there, it is followed.
+    3. At the smallest sparsity at which the best order fails, each other repair is tried once, with this order only. A
+       repair that continues another one ("rounds+global" continues "rounds") is tried only for the best of those.
+    4. For each repair that meets the goal there, its largest sparsity is estimated from its loss there, and from the
+       growth of the loss of the best combination so far. The repair with the highest estimate is followed. If several
+       estimates are equal within the precision, it is the quickest repair by measured time. Another repair is tried
+       just above the sparsity that was reached, if its estimate is above it.
 
     So most pairs of an order and a repair are never tried, and one of them could be better: another order with a slow
-    repair, or a repair that is worse in step 3 and better above. Following interpolates between networks, and finds one
-    end if the score crosses the goal several times. "auto" leaves out "none" and "global" alone. `certify_repaired`
-    corrects for the choice of the best.
+    repair, or a repair that is worse in step 3 and better above. Following interpolates between networks. If the score
+    crosses the goal several times, it finds one crossing. "auto" leaves out "none" and "global" alone.
+    `certify_repaired` corrects for the choice of the best.
 
     Args:
         model: any module; it is not changed.
@@ -204,7 +204,7 @@ def compare_repairs(
     """Prune to one sparsity with several orders and repairs, and take the network with the best metric (or loss).
 
     Every order is tried with the first repair that fits, and the other repairs with the order that was best. A repair
-    that goes on from another one ("rounds+global" from "rounds") is tried only for the best of those.
+    that continues another one ("rounds+global" continues "rounds") is tried only for the best of those.
 
     Args:
         model, batches, calibration, orders, repairs, examples, loss, metric, names, seed, on_point, progress: as for

@@ -106,7 +106,7 @@ class PruningLimit(Bounds, Reported):
         return self.sparsity
 
     def more_probes(self) -> tuple[int, int]:
-        """What halves the probe's part of the bracket: four times the probes, and products for as many steps of each.
+        """The options that halve the probe's part of the bracket: four times the probes and four times the products.
 
         Returns:
             ``probes`` and ``max_products`` for `LimitOptions`.
@@ -115,7 +115,7 @@ class PruningLimit(Bounds, Reported):
         return probes, max(4 * self.num_products, LEAST_PRODUCTS * probes)
 
     def history(self) -> tuple[Look, ...]:
-        """The bracket's width that is due to the number of steps, after every eighth more steps.
+        """The part of the bracket's width that comes from the number of steps, after numbers that grow by an eighth.
 
         Returns:
             The number of steps and the width, for each look.
@@ -123,7 +123,7 @@ class PruningLimit(Bounds, Reported):
         return history(self._width_after, self.spectrum.num_steps)
 
     def outlook(self) -> Outlook | None:
-        """What more products would give: a resolved bracket or, if that is far off or reached, twice the steps.
+        """The estimated bracket after more products: enough to resolve it; twice as many if that is far off or reached.
 
         Returns:
             An estimate that continues `history`; None if there is no basis for one, or if products do not help:
@@ -145,7 +145,8 @@ class PruningLimit(Bounds, Reported):
     def prediction_holds(self) -> bool | None:
         """Whether the mask at `predicted` raises the measured loss by at most two tolerances; None if not checked.
 
-        Two, because a quadratic model is exact only for small changes, and the loss rises steeply there.
+        Two tolerances are allowed because a quadratic model is exact only for small changes, and the loss rises
+        steeply.
         """
         return None if self.checked_rise is None else rise_holds(self.checked_rise, self.tolerance)
 
@@ -153,8 +154,8 @@ class PruningLimit(Bounds, Reported):
     def prediction_above_limit(self) -> bool:
         """Whether the prediction is above the limit's bracket.
 
-        Its mask may hold all the same: the limit is about random subspaces and a gradient of zero. A network that was
-        trained with l1 has a gradient along which removing weights lowers the loss.
+        The prediction may still hold, because the limit is about random subspaces and a gradient of zero. A network
+        that was trained with l1 has a gradient along which the removal of weights lowers the loss.
         """
         return self.predicted > self.errors.high
 
@@ -233,7 +234,7 @@ class PruningLimit(Bounds, Reported):
         return limit_card(self.summary(), self.outlook())
 
     def _width_after(self, steps: int) -> float:
-        """Width of the bracket that is due to the number of steps, if only ``steps`` had been taken."""
+        """The part of the bracket's width that comes from the number of steps, after ``steps`` steps."""
         spectrum = self.spectrum.first(steps)
         errors = solve_bracket(spectrum, self.magnitudes, self.tolerance, FILTERS[self.negative])
         return 2 * errors.quadrature

@@ -1,4 +1,4 @@
-"""Nested samples of the data of a limit: which there are, how many steps each takes, and their matrices."""
+"""Nested samples of the data of a limit: their sizes, their numbers of steps, and their matrices."""
 
 import itertools
 import math
@@ -55,14 +55,14 @@ class Samples:
 
     @property
     def enough(self) -> int:
-        """The sample for what has no chain of samples: the smallest from the base on that has enough examples."""
+        """The smallest sample from the base on that has enough examples, for parts of a limit that use one sample."""
         last = len(self.ends) - 1
         return next((i for i in range(self.base, last) if self.examples[i] >= _ENOUGH), last)
 
     def above(self, steps: int) -> Iterator[tuple[int, int]]:
-        """The samples above the base, and their steps if the base has ``steps``: all cost the same.
+        """The samples above the base, and their steps if the base takes ``steps``. All samples cost the same.
 
-        A sample for which fewer than 32 steps would be left has none, nor has any that is larger.
+        If a sample would get fewer than 32 steps, this sample and all larger ones take none.
         """
         for i in range(self.base + 1, len(self.ends)):
             if (fewer := steps * self.examples[self.base] // self.examples[i]) >= LEAST_STEPS:
@@ -75,7 +75,7 @@ class Samples:
         return Remembered(Sample(curvature, self.ends[i]), store, f"{name} {self.examples[i]}")
 
     def products(self, made: Iterable[tuple[int, Operator]]) -> int:
-        """How many products with all examples cost as much as those made with each sample's matrix."""
+        """The number of products over all examples that cost as much as the products of all samples together."""
         return math.ceil(sum(matrix.num_products * self.examples[i] for i, matrix in made) / self.examples[-1])
 
 
@@ -100,7 +100,7 @@ def risk_with_samples(
             that each sample is spread over all of them.
 
     Raises:
-        InputError: such a population is given, but the batches cannot be divided; or as for `EmpiricalRisk`.
+        InputError: a larger population is given, but there is only one batch; or as for `EmpiricalRisk`.
     """
     risk = EmpiricalRisk(model, batches, loss, names)
     sizes = () if sample is None else sample_sizes(risk.num_examples, sample)

@@ -54,12 +54,14 @@ class Question:
 
     def __post_init__(self) -> None:
         if (self.max_drop is None) == (self.tolerance is None):
-            raise InputError("give either max_drop, for the score, or tolerance with loss_bound, for the loss")
+            raise InputError(
+                "max_drop and tolerance are both given, or none; give max_drop, or tolerance with loss_bound"
+            )
         check_confidence(self.confidence)
         if self.max_drop is not None:
             check_drop(self.max_drop)
         elif self.loss_bound is None:
-            raise InputError("tolerance needs loss_bound: the largest value that the loss of one example counts as")
+            raise InputError("tolerance needs loss_bound; give the loss at which the loss of one example is cut off")
         elif not 0 < self.bound < self.loss_bound < np.inf:
             raise InputError(
                 f"tolerance {self.bound:g} and loss_bound {self.loss_bound:g} do not fit;"
@@ -201,7 +203,7 @@ def as_mask(candidate: Candidate) -> Mask:
 
 
 def _step(held: Held, after: Outcomes, question: Question) -> Step:
-    """The test of one pruned network. A value that is NaN after pruning counts as the worst one."""
+    """The test of one pruned network. A value that is NaN after pruning counts as the worst possible value."""
     if not np.array_equal(after.counts, held.counts):
         raise InputError("held_out differs from pass to pass; turn shuffling and augmentation off, or pass a list")
     if question.max_drop is None:

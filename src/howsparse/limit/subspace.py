@@ -47,9 +47,9 @@ class SubspaceLoss:
     on_product: Callable[[], None] = lambda: None
 
     def interval(self, removed: int) -> tuple[float, float] | None:
-        """Lower and upper bound if this number of weights is removed; None if the products are spent.
+        """Lower and upper bound if this number of weights is removed; None if no products are left.
 
-        The bounds are no nearer than is needed to compare them with the tolerance. They come from the Lanczos run that
+        Steps are taken only until the bounds show whether the tolerance is met. They come from the Lanczos run that
         starts at the slope r = g + Gd.
         """
         if self.matrix.num_products >= self.max_products:

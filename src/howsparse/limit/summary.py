@@ -32,8 +32,8 @@ class LimitSummary:
         tolerance: allowed loss increase.
         curvature, negative: as in `LimitOptions`.
         error_quadrature, error_probe, error_data, error_rounding: half-widths of the bracket, as in `Bracket`.
-        typical_error: how far the middle is off in nine of ten small networks with known spectra; None if the bracket
-            is not resolved.
+        typical_error: the error of the middle that nine of ten small networks with known spectra stay below; None if
+            the bracket is not resolved.
         stopped: why the computation stopped, as in `PruningLimit`.
         rank_bound: largest possible rank of the Gauss-Newton matrix of these data; None for the Hessian.
         radius: norm of the weights removed at the limit.
@@ -78,7 +78,7 @@ class LimitSummary:
 
 
 def summarized(limit: "PruningLimit") -> LimitSummary:
-    """The numbers of a limit. Those that need a resolved bracket are None if it is not."""
+    """The numbers of a limit. If the bracket is not resolved, the numbers that need it are None."""
     known = limit.resolved and limit.removed_spectrum is not None
     upper = limit.upper_bracket if known else (None, None)
     upper_bound = limit.upper_bound if known else math.nan
@@ -157,7 +157,7 @@ def limit_card(answer: LimitSummary, outlook: Outlook | None = None) -> Card:
 
 
 def with_error(limit: float, error: float | None) -> str:
-    """The limit with as many digits as its typical error has a use for, and the error in points.
+    """The limit, rounded to the precision of its typical error, and this error in points.
 
     Args:
         limit: the limit, as a sparsity.

@@ -1,4 +1,4 @@
-"""The default tolerance: how much the loss differs between mini-batches of 128 examples, as in the paper."""
+"""The default tolerance: the standard deviation of the loss over mini-batches of 128 examples, as in the paper."""
 
 import math
 

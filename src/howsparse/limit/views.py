@@ -1,7 +1,7 @@
-"""How a limit and a measurement are looked at: as a picture and as a page.
+"""The methods that draw a limit or a measurement as a picture, and write them as a page.
 
-What draws them is in a later room, `howsparse.report`. It is found by its name when it is first asked for, so that no
-room imports from a later one, and nobody needs matplotlib who draws nothing.
+The code that draws is in a later room, `howsparse.report`. It is imported by name at the first call. So this room does
+not import from a later room, and matplotlib is needed only for drawing.
 """
 
 from importlib import import_module
@@ -50,7 +50,7 @@ class Reported(Drawn):
     ) -> None:
         """Write a page with the limit and, if they are given, with what was measured and certified.
 
-        The page is one HTML file that needs no network. Its slider changes the tolerance, and all answers move.
+        The page is one HTML file that needs no network. Its slider changes the tolerance, and all answers follow it.
 
         Args:
             path: the file, which ends in .html.

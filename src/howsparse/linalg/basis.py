@@ -19,14 +19,14 @@ _CPU_DOT, _GPU_DOT = 1 << 15, 1 << 24
 
 
 class Basis:
-    """Vectors that are nearly orthonormal, stored as rows of matrices, so that one product projects on many of them.
+    """Nearly orthonormal vectors, stored as rows of matrices, so that one matrix product projects on many of them.
 
     Args:
         like: a vector ``(n,)`` with the device and dtype of those to come.
         storage: dtype in which they are stored.
 
     Attributes:
-        reads: how many times a stored vector was read to project on it.
+        reads: number of times that a stored vector was read for a projection.
 
     >>> basis = Basis(torch.zeros(3), torch.float32)
     >>> basis.append(torch.tensor([1.0, 0.0, 0.0]))

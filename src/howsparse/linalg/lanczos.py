@@ -33,17 +33,17 @@ class Lanczos:
     ``storage`` selects a smaller dtype for the basis. The rounding errors of different entries are independent, so the
     inner products of different basis vectors are about the dtype's precision divided by the square root of the length.
 
-    **Orthogonality.** Rounding makes new vectors lose their orthogonality to the older ones, slowly at first. The
-    tridiagonal matrix is that of an orthonormal basis, up to rounding, as long as the loss stays below the square root
-    of the precision (Simon, 1984). So the whole basis is read only when the loss reaches half of that, and then the two
-    newest vectors are made orthogonal to it together. To measure the loss, every step takes the inner products with two
-    sums of all basis vectors with random signs: the mean of their squares is the squared loss.
+    **Orthogonality.** Because of rounding, new vectors lose their orthogonality to the older ones, slowly at first. The
+    tridiagonal matrix is that of an orthonormal basis, up to rounding, as long as the inner products with older vectors
+    stay below the square root of the precision (Simon, 1984). The whole basis is read only when they reach half of this
+    bound. Then the two newest vectors are made orthogonal to the basis together. To measure the inner products, every
+    step projects on two sums of all basis vectors with random signs, and takes the mean of the squares.
 
     **Residuals.** Rounding leaves :math:`r_j = Aq_j - \beta_{j-1}q_{j-1} - \alpha_jq_j - \beta_jq_{j+1} - Qc` in every
-    step, where :math:`Qc` is what was removed along older vectors; docs/theory.md says why that does no harm. Its
-    component along a Gaussian vector g has the expected square :math:`\lVert r_j\rVert^2`, and needs no product but
-    :math:`Ag`, as :math:`g'Aq_j = (Ag)'q_j`. No residual counts as less than the dtype's precision times the length of
-    the product.
+    step, where :math:`Qc` was removed along older vectors; docs/theory.md says why this does no harm. The component of
+    :math:`r_j` along a Gaussian vector g has the expected square :math:`\lVert r_j\rVert^2`. It needs only the product
+    :math:`Ag`, because :math:`g'Aq_j = (Ag)'q_j`. A residual counts as at least the dtype's precision times the length
+    of the product.
 
     Args:
         matvec: the product of the operator with a vector ``(n,)``. It must not keep the vector, which is overwritten.
@@ -89,7 +89,7 @@ class Lanczos:
 
     @property
     def reads(self) -> int:
-        """How many times a basis vector was read so far to restore orthogonality."""
+        """Number of times that a basis vector was read so far to restore orthogonality."""
         return self._basis.reads
 
     def step(self) -> bool:
@@ -155,7 +155,7 @@ class Lanczos:
         """Make the newest vector and ``w`` orthogonal to the basis, and ``w`` to the newest vector.
 
         Returns:
-            What `_three_terms` returns, after that, and the length of what was removed of ``w``.
+            The result of `_three_terms` after this, and the length of the removed part of ``w``.
         """
         from_q, from_w = self._orthogonalised(w)
         left = norm(w)

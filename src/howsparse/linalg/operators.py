@@ -106,7 +106,7 @@ class Operator(ABC):
 
 
 class Derived(Operator):
-    """A matrix that is made of another one; shape, dtype and device are the other's.
+    """A matrix that is computed from another one, with the same shape, dtype and device.
 
     Args:
         operator: the other matrix, ``(n, n)``.

@@ -220,6 +220,8 @@ def gauss_radau(tridiagonal: Tridiagonal, node: float) -> Rule:
     Returns:
         The rule. One of its nodes is the prescribed one.
 
+    Source: Golub (1973), Some modified matrix eigenvalue problems.
+
     >>> gauss_radau(Tridiagonal(np.zeros(1), np.ones(1)), 0.0)  # mean 0, variance 1: the Gauss rule has its node at 0
     Rule(nodes=array([0.]), masses=array([1.]))
     """
@@ -238,8 +240,8 @@ def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
     r"""The Gauss-Radau rule of the family that gives the largest integral of ``f``.
 
     Let f be 1 minus a mixture of decaying exponentials on each side of 0; both filter factors in `howsparse.geometry`
-    are of this form. Then no measure with the same 2m moments has a larger integral than this rule, and none has a
-    smaller integral than the Gauss-Radau rule with its node at 0. The two rules together give the sharp bracket. The
+    have this form. Then no measure with the same 2m moments has a larger integral than this rule, and none has a
+    smaller integral than the Gauss-Radau rule with its node at 0. So these two rules give the narrowest bracket. The
     proof is in docs/theory.md.
 
     Args:
@@ -248,6 +250,8 @@ def steepest_rule(tridiagonal: Tridiagonal, f: Integrand) -> Rule:
 
     Returns:
         The rule with the largest integral.
+
+    Source: docs/theory.md; for the rule with a node at 0, Golub and Meurant (2010), chapter 6.
 
     >>> one_step = Tridiagonal(np.array([0.0]), np.array([1.0]))  # mean 0, variance 1
     >>> rule = steepest_rule(one_step, lambda nodes: np.abs(nodes) / (np.abs(nodes) + 1))

@@ -28,8 +28,8 @@ class Solution:
 
     Attributes:
         x: the solution, ``(n,)``.
-        value_low: lower bound on the right side times the exact solution. It is the value of ``x`` itself.
-        value_high: upper bound on the same.
+        value_low: lower bound on the inner product of the right side and the exact solution. It is that of ``x``.
+        value_high: upper bound on the same inner product.
         steps: number of products.
 
     >>> found = Solution(torch.tensor([2.0, 1.0]), value_low=12.0, value_high=12.1, steps=2)
@@ -48,9 +48,9 @@ def solve(
 ) -> Solution:
     r"""Solve :math:`(A + shift) x = r` by conjugate gradients, and bound :math:`r'(A + shift)^{-1}r` from both sides.
 
-    This is twice the decrease of a quadratic model with curvature A + shift at its minimum, if r is the gradient. Both
-    bounds hold after any number of steps, and come nearer with each. They are those of exact arithmetic: products in
-    float32 add an error of their precision.
+    If r is the gradient of a quadratic model with curvature A + shift, this number is twice the decrease of the model
+    at its minimum. Both bounds hold after any number of steps, and become closer with each step. They are bounds in
+    exact arithmetic: products in float32 add an error of their precision.
 
     Args:
         operator: the symmetric matrix A, ``(n, n)``, for example a `Block`.
@@ -58,8 +58,8 @@ def solve(
         shift: added to each eigenvalue.
         tol: stop when the bounds differ by at most this fraction of the lower one.
         max_steps: largest number of products.
-        smallest: a number that no eigenvalue of A is below; 0 for a Gauss-Newton matrix. The nearer it is to the
-            smallest eigenvalue, the nearer is the upper bound.
+        smallest: a lower bound on all eigenvalues of A; 0 for a Gauss-Newton matrix. The closer it is to the
+            smallest eigenvalue, the closer is the upper bound.
 
     Returns:
         The solution after the last step.

@@ -127,13 +127,13 @@ class Spectrum:
         return math.sqrt(2 / alive) * sum(found) / len(found) if alive else 0.0
 
     def rounded(self, mean: float, f: Integrand, *, upper: bool) -> float:
-        """Bound on the mean of f over all eigenvalues without rounding, from the mean with it.
+        """Bound on the mean of f over all eigenvalues in exact arithmetic, from the mean with rounding.
 
         Args:
             mean: the mean with rounding, in [0, 1]; the rows that are zero count.
             f: a filter factor at a fixed scale. It moves by at most f(distance), and is concave for positive numbers,
                 so its mean moves by at most f(`rounding`).
-            upper: whether the upper bound is wanted; else the lower one.
+            upper: True for the upper bound, False for the lower one.
 
         Returns:
             The bound.
@@ -174,7 +174,7 @@ class Spectrum:
 def grow_spectrum(
     operator: Operator, like: Tensor, *, probes: int = 1, seed: int = 0, storage: torch.dtype | None = None
 ) -> Iterator[Spectrum]:
-    """Yield the spectrum after each further step of every probe, until no probe can take a further step.
+    """Yield the spectrum after each Lanczos step of all probes, until no probe can take a further step.
 
     One product first finds the rows that are exactly zero, for example those of dead units: the product with a Gaussian
     vector is zero in these rows and, with probability 1, in no others. The same product measures the rounding of every
@@ -189,6 +189,8 @@ def grow_spectrum(
 
     Yields:
         The spectrum after 1, 2, 3, ... steps.
+
+    Source: stochastic Lanczos quadrature, as in Ubaru, Chen and Saad (2017), Fast estimation of tr(f(A)).
 
     >>> class Diagonal(Operator):
     ...     shape, dtype, device, num_products = (2, 2), torch.float64, torch.device("cpu"), 0

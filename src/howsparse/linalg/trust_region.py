@@ -28,7 +28,7 @@ __all__ = ["least_in_ball", "trust_region_bounds"]
 def trust_region_bounds(
     tridiagonal: Tridiagonal, slope: float, radius: float, *, positive: bool
 ) -> tuple[float, float]:
-    r"""Bounds on the least :math:`r'x + \tfrac12 x'Ax` with x in a ball. They hold after any number of Lanczos steps.
+    r"""Bounds on the least :math:`r'x + \tfrac12 x'Ax` for x in a ball. They hold after any number of Lanczos steps.
 
     Args:
         tridiagonal: tridiagonal matrix of the steps on A, started at r.
@@ -38,7 +38,7 @@ def trust_region_bounds(
             that no step has seen, and nothing bounds it from below.
 
     Returns:
-        Lower and upper bound. Without ``positive``, the lower bound is minus infinity. They are those of exact
+        Lower and upper bound. Without ``positive``, the lower bound is minus infinity. They are bounds in exact
         arithmetic: products in float32 add an error of their precision.
 
     Source: Gould, Lucidi, Roma and Toint (1999) for the upper bound; weak duality and the Gauss-Radau rule for the

@@ -1,4 +1,4 @@
-"""Pruning methods. Each is a function of a problem, a sparsity and a seed that returns a `Ticket`."""
+"""Pruning methods. A method is a function that takes a problem, a sparsity and a seed, and returns a `Ticket`."""
 
 import functools
 import inspect
@@ -91,7 +91,7 @@ def _option(method: str, text: str, known: dict[str, Any]) -> tuple[str, Any]:
         found = TypeAdapter(known[key]).validate_strings(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise InputError(f"option {key} of {method} does not take '{value}': {reason}") from None
+        raise InputError(f"option {key} of {method} does not take '{value}': {reason}; correct it") from None
     if isinstance(found, int | float) and abs(found) > _LARGEST:
-        raise InputError(f"option {key} of {method} does not take '{value}': it is at most {_LARGEST:,}")
+        raise InputError(f"option {key} of {method} does not take '{value}'; give at most {_LARGEST:,}")
     return key, found

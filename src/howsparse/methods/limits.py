@@ -49,5 +49,5 @@ def limit_of(problem: Problem, model: nn.Module, mask: Mask | None, seed: int, r
 
 
 def network_inputs(problem: Problem, model: nn.Module) -> dict[str, object]:
-    """What identifies a network on a problem's data in the store: its code, its state and the data."""
+    """The inputs that identify a network and its data in the store: its code, its state, and the problem's data."""
     return {"model": architecture(model), "state": model.state_dict(), "data": problem.data}

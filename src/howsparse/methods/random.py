@@ -38,6 +38,8 @@ def random(
     Raises:
         InputError: ``layers`` is neither "uniform" nor "erk".
 
+    Source: Evci et al. (2020), Rigging the lottery, for the densities of "erk".
+
     >>> import torch
     >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,)))]
     >>> random(Problem(lambda: nn.Linear(8, 3), train=batches, test=batches, epochs=2), 0.5).mask.num_kept

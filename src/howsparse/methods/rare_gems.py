@@ -36,8 +36,8 @@ def rare_gems(
     """Search for a subnetwork, then train it. Both take the problem's number of epochs.
 
     Every weight has a score in [0, 1]; the first scores are uniformly random. The network uses the weights whose
-    score rounds to 1. The gradient ignores this rounding. After each period the active weights with the
-    lowest scores become inactive for the rest of the search. Each freeze removes the same fraction of the active
+    score rounds to 1. The gradient ignores this rounding. At the end of each period, a freeze makes the active weights
+    with the lowest scores inactive for the rest of the search. Each freeze removes the same fraction of the active
     weights, so the network has the target sparsity at the end.
 
     Args:
@@ -176,7 +176,7 @@ class Gem:
 
 
 class _Scored(nn.Module):
-    """The function weight * round(score) for active weights, else 0. The derivative of the rounding is set to 1."""
+    """The function weight * round(score) for active weights, else 0. The rounding counts as having the derivative 1."""
 
     active: Tensor
 

@@ -1,4 +1,4 @@
-"""`Run` and `Sparsity`: what every method takes besides a problem and a seed."""
+"""`Run` and `Sparsity`: the arguments that every method takes besides a problem and a seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -61,5 +61,7 @@ def parse_sparsity(sparsity: Sparsity) -> float | Answer:
     try:
         fraction = float(sparsity)
     except ValueError:
-        raise InputError(f"sparsity '{sparsity}' is neither a fraction in [0, 1) nor {', '.join(_WORDS)}") from None
+        raise InputError(
+            f"sparsity '{sparsity}' is neither a fraction in [0, 1) nor {', '.join(_WORDS)}; correct it"
+        ) from None
     return check_sparsity(fraction)

@@ -57,6 +57,8 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     Raises:
         UnsuitableNetwork: the network has no convolution.
 
+    Source: Su et al. (2020), Sanity-checking pruning methods: random tickets can win the jackpot.
+
     >>> model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 10))
     >>> {name: round(density, 3) for name, density in smart_ratio_densities(model, 0.8).items()}
     {'0.weight': 0.279, '1.weight': 0.093, '2.weight': 0.3}
@@ -64,7 +66,9 @@ def smart_ratio_densities(model: nn.Module, sparsity: float) -> dict[str, float]
     weights = select_weights(model, None)
     convolutions = [name for name, w in weights.items() if w.ndim > 2]
     if not convolutions:
-        raise UnsuitableNetwork("smart_ratio is for networks with convolutions, and this one has none")
+        raise UnsuitableNetwork(
+            "smart_ratio is for networks with convolutions, and this one has none; use another method"
+        )
     left = range(len(convolutions), 0, -1)
     shares = {name: float(k * k + k) for name, k in zip(convolutions, left, strict=True)}
     shares = {name: shares.get(name, _LINEAR) for name in weights}

@@ -20,8 +20,9 @@ from howsparse.problem import Problem, Training
 from howsparse.pruning.masks import Mask
 from howsparse.risk import evaluate, select_weights
 from howsparse.store import Store
-from howsparse.training import Epoch, attach_l1, attach_mask, fit, learning_rate_factors
+from howsparse.training import Epoch, Schedule, attach_l1, attach_mask, fit, learning_rate_factors
 from howsparse.training.checkpoint import discard_unusable, training_key
+from howsparse.training.schedule import attach_schedule
 
 __all__ = ["Run", "Sparsity", "Stages", "dense_mask", "parse_sparsity"]
 
@@ -225,14 +226,15 @@ class Stages:
         assert isinstance(settings, Training)
         optimizer = settings.optimizer(model)
         if lesson.l1:
-            attach_l1(optimizer, select_weights(model, None).values(), lesson.l1, proximal=settings.proximal)
+            attach_l1(optimizer, settings.penalised(model), lesson.l1, proximal=settings.proximal)
         masking = attach_mask(optimizer, model, lesson.mask)
+        factors, set_rate = self._schedule(optimizer, settings.schedule, lesson.first + lesson.epochs)
 
         def before_epoch(epoch: int) -> None:
+            set_rate(epoch + lesson.first)
             if lesson.grow is not None:
                 masking.mask = lesson.grow(epoch)
 
-        factors = learning_rate_factors(settings.schedule, max(self.problem.epochs, lesson.first + lesson.epochs))
         history = self.fit(
             lesson.name,
             model,
@@ -245,6 +247,15 @@ class Stages:
         )
         before_epoch(lesson.epochs)
         return Trained(model.state_dict(), masking.mask, tuple(history))
+
+    def _schedule(
+        self, optimizer: torch.optim.Optimizer, schedule: Schedule, last: int
+    ) -> tuple[list[float], Callable[[int], None]]:
+        """The factor of the learning rate in each epoch up to ``last``, and a function to call before each epoch."""
+        epochs = max(self.problem.epochs, last)
+        if schedule.unit == "epoch":
+            return learning_rate_factors(schedule, epochs), lambda epoch: None
+        return [1.0] * epochs, attach_schedule(optimizer, schedule, epochs, self.problem.num_batches)
 
     def _by_own_fit(self, lesson: "_Lesson", workspace: Path | None) -> Trained:
         """Train by the user's own loop. Only its result is stored, so an interrupted training starts again."""

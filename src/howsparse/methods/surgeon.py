@@ -20,7 +20,7 @@ def surgeon(
     order: str = "magnitude",
     examples: int = 1000,
 ) -> Ticket:
-    """Train without l1, then remove weights by an order and let the weights that stay make it good.
+    """Train without l1, then remove weights by an order and repair the weights that stay.
 
     There is no training after pruning. The repairs need a few passes over some training examples.
 

@@ -106,7 +106,7 @@ class Ticket:
             model.load_state_dict(_part(tensors, "state"))
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"{path} is a ticket of another network: {reason}") from error
+            raise InputError(f"{path} is a ticket of another network: {reason}; pass a network of its kind") from error
         history = tuple(_stage(stage) for stage in fields["history"])
         mask = Mask(_part(tensors, "mask"))
         return cls(model, mask, fields["accuracy"], fields["loss"], fields["test_loss"], history)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 __all__ = ["METHODS", "PaperTask", "paper_tasks"]
 
-METHODS = ("dense", "one_shot", "rare_gems", "lottery_ticket", "smart_ratio")  # columns of Table 3
+METHODS = ("dense", "one_shot", "rare_gems", "lottery_ticket", "smart_ratio")  # the columns of the paper's Table 3
 
 Printed = Annotated[str, Field(pattern=r"^(-|-?\d+(\.\d+)?( ± \d+(\.\d+)?)?)$")]
 

@@ -7,15 +7,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from howsparse.paper.numbers import METHODS
-from howsparse.paper.tables import BoundsRow, MethodsRow, PaperRow, PredictionRow, Setting, Spread
+from howsparse.paper.tables import TABLE_METHODS, BoundsRow, MethodsRow, PaperRow, PredictionRow, Setting, Spread
 
 __all__ = ["markdown_table", "paper_table"]
 
 _HEADS: dict[int, tuple[str, ...]] = {
     1: ("1 - T above 1 - U, points", "upper end"),
     2: ("limit", "bracket", "measured by accuracy", "limit - measured", "predicted", "measured by loss"),
-    3: ("sparsity", *METHODS),
+    3: ("sparsity", *TABLE_METHODS),
 }
 
 
@@ -70,8 +69,12 @@ def _cells(row: PaperRow) -> list[str]:
                 _mean(row.measured_by_loss),
             ]
         case MethodsRow():
-            accuracies = [beside(row.accuracy[method], row.paper_accuracy[method]) for method in METHODS]
-            return [beside(row.sparsity, row.paper_sparsity), *accuracies]
+            accuracies = [beside(row.accuracy[method], row.paper_accuracy[method]) for method in TABLE_METHODS]
+            given = [f", {row.options[method]}" if row.options[method] else "" for method in TABLE_METHODS]
+            return [
+                beside(row.sparsity, row.paper_sparsity),
+                *(f"{cell}{options}" for cell, options in zip(accuracies, given, strict=True)),
+            ]
 
 
 def _bounds(row: BoundsRow) -> str:

@@ -12,9 +12,23 @@ from howsparse.limit.summary import LimitSummary
 from howsparse.paper.numbers import METHODS, paper_tasks
 from howsparse.records import CaseRecord, Study
 
-__all__ = ["BoundsRow", "MethodsRow", "PaperRow", "PredictionRow", "Setting", "Spread", "settings", "studies", "table"]
+__all__ = [
+    "TABLE_METHODS",
+    "BoundsRow",
+    "MethodsRow",
+    "PaperRow",
+    "PredictionRow",
+    "Setting",
+    "Spread",
+    "settings",
+    "studies",
+    "table",
+]
+
+TABLE_METHODS = (*METHODS, "random")  # columns of Table 3; the paper has no column of random masks
 
 _NARROW = 0.1  # points; a wider bracket of the difference has no middle in Table 1
+_SAME_SPARSITY = 0.001  # Table 3: methods that were pruned to a fraction this near to the limit are in its row
 
 
 @dataclass(frozen=True)
@@ -108,8 +122,9 @@ class MethodsRow:
     Attributes:
         setting: of the runs.
         seeds: number of seeds.
-        accuracy: test accuracy by method; None for a method without runs.
-        paper_accuracy: the paper's values, by method.
+        accuracy: test accuracy by method, the paper's methods and random masks; None for a method without runs.
+        options: options that were given to the methods, by method; "" for none.
+        paper_accuracy: the paper's values, by method; it has none for random masks.
         sparsity: sparsity of the pruned networks, in per cent.
         paper_sparsity: the paper's value.
     """
@@ -117,14 +132,19 @@ class MethodsRow:
     setting: Setting
     seeds: int
     accuracy: dict[str, Spread | None]
+    options: dict[str, str]
     paper_accuracy: dict[str, str]
     sparsity: Spread | None
     paper_sparsity: str
 
     def as_json(self) -> dict[str, Any]:
-        """The row as JSON values. For each method there are two keys: its name, and "paper_" with its name."""
+        """The row as JSON values. For each method there are two keys: its name, and "paper_" with its name.
+
+        ``options`` has the options of the methods that were given some.
+        """
         fields = _flat(self)
         ours, papers = fields.pop("accuracy"), fields.pop("paper_accuracy")
+        fields["options"] = {name: given for name, given in self.options.items() if given}
         return {**fields, **ours, **{f"paper_{name}": printed for name, printed in papers.items()}}
 
 
@@ -138,7 +158,8 @@ def table(number: int, records: Sequence[CaseRecord]) -> list[PaperRow]:
 
     Args:
         number: 1 (the two bounds), 2 (limit and measured) or 3 (methods).
-        records: of kind "run"; records of other kinds and of other tasks are left out.
+        records: of kind "run", which have a study; records of other tasks are left out. Table 3 also counts those of
+            kind "method" that were trained like a run, and are dense or within 0.1 points of its sparsity.
 
     Raises:
         InputError: there is no such table.
@@ -146,7 +167,10 @@ def table(number: int, records: Sequence[CaseRecord]) -> list[PaperRow]:
     makers: dict[int, Callable[[Setting, list[CaseRecord]], PaperRow]] = {1: _bounds, 2: _prediction, 3: _methods}
     if number not in makers:
         raise InputError(f"there is no table {number}; choose 1, 2 or 3")
-    return [makers[number](setting, runs) for setting, runs in settings(records).items()]
+    found = settings(records)
+    if number == 3:
+        found = {setting: runs + _without_study(setting, runs, records) for setting, runs in found.items()}
+    return [makers[number](setting, runs) for setting, runs in found.items()]
 
 
 def settings(records: Sequence[CaseRecord]) -> dict[Setting, list[CaseRecord]]:
@@ -165,6 +189,18 @@ def studies(records: Sequence[CaseRecord]) -> list[Study]:
     """The studies of the dense networks, one for each seed."""
     found = {record.key.seed: record.study for record in records if record.study is not None}
     return list(found.values())
+
+
+def _without_study(setting: Setting, runs: list[CaseRecord], records: Sequence[CaseRecord]) -> list[CaseRecord]:
+    """The records of kind "method" that belong in a row of Table 3: same training, and the sparsity of its runs."""
+    sparsities = [run.sparsity for run in runs if run.key.method != "dense" and run.sparsity is not None]
+    return [
+        record
+        for record in records
+        if record.kind == "method" and record.key.problem == setting.task and _setting(record) == setting
+        if record.key.method == "dense"
+        or (record.sparsity is not None and any(abs(record.sparsity - s) <= _SAME_SPARSITY for s in sparsities))
+    ]
 
 
 def _setting(record: CaseRecord) -> Setting:
@@ -219,7 +255,9 @@ def _prediction(setting: Setting, records: list[CaseRecord]) -> PredictionRow:
 
 def _methods(setting: Setting, records: list[CaseRecord]) -> MethodsRow:
     paper = paper_tasks()[setting.task]
-    by_method = {method: [run for run in records if run.key.method.partition(":")[0] == method] for method in METHODS}
+    by_method = {
+        method: [run for run in records if run.key.method.partition(":")[0] == method] for method in TABLE_METHODS
+    }
     pruned = [run.sparsity for run in records if run.key.method != "dense" and run.sparsity is not None]
     return MethodsRow(
         setting,
@@ -228,7 +266,11 @@ def _methods(setting: Setting, records: list[CaseRecord]) -> MethodsRow:
             method: _spread([100 * run.accuracy for run in runs if run.accuracy is not None])
             for method, runs in by_method.items()
         },
-        paper_accuracy=paper.accuracy.model_dump(),
+        options={
+            method: "; ".join(sorted({run.key.method.partition(":")[2] for run in runs} - {""}))
+            for method, runs in by_method.items()
+        },
+        paper_accuracy=paper.accuracy.model_dump() | {"random": "-"},
         sparsity=_spread([100 * sparsity for sparsity in pruned]),
         paper_sparsity=paper.sparsity,
     )

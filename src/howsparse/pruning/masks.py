@@ -155,6 +155,8 @@ def magnitude_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
     Raises:
         InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
 
+    Source: Han et al. (2015), Learning both weights and connections for efficient neural networks.
+
     >>> magnitude_mask(nn.Linear(100, 10), 0.9).num_kept
     100
     """
@@ -164,7 +166,7 @@ def magnitude_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
 
 
 def largest_mask(model: nn.Module, count: int, names: Iterable[str] | None = None) -> Mask:
-    """The mask under which the ``count`` largest weights stay. It removes weights that torch has pruned before others.
+    """The mask under which the ``count`` largest weights stay. Weights that torch has pruned are removed first.
 
     Args:
         model: any module; it is not changed.
@@ -220,6 +222,8 @@ def layerwise_mask(model: nn.Module, sparsity: float, names: Iterable[str] | Non
 
     Raises:
         InputError: the sparsity is outside [0, 1), the model has no prunable weight, or a name is unknown.
+
+    Source: Han et al. (2015), Learning both weights and connections for efficient neural networks.
 
     >>> layerwise_mask(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 20)), 0.9).layer_densities()
     {'0.weight': 0.1..., '1.weight': 0.1...}

@@ -1,4 +1,4 @@
-"""`PrunedNetwork`: the state of a network whose weights were pruned, and perhaps repaired, to put into a model."""
+"""`PrunedNetwork`: the state of a pruned, and perhaps repaired, network, which can be put into a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ __all__ = ["PrunedNetwork"]
 
 @dataclass(frozen=True, eq=False)
 class PrunedNetwork:
-    """A mask, and the weights, biases and buffers that a repair left.
+    """A mask, and the weights, biases and buffers after a repair.
 
     Attributes:
         mask: weights that stay; the others are zero.
@@ -38,7 +38,7 @@ class PrunedNetwork:
 
     @classmethod
     def of(cls, model: nn.Module, mask: Mask, order: str = "given", repair: str = "given") -> "PrunedNetwork":
-        """The network that a model is now. Its tensors are copied.
+        """Copy the present state of a model.
 
         Args:
             model: a model to which the mask was applied.

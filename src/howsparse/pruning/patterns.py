@@ -18,11 +18,12 @@ __all__ = ["n_of_m_mask"]
 def n_of_m_mask(
     model: nn.Module, keep: int, of: int, order: Order | None = None, names: Iterable[str] | None = None
 ) -> Mask:
-    """The mask under which ``keep`` weights stay in every group of ``of``; 2:4 is ``keep=2, of=4``.
+    """The mask under which ``keep`` weights stay in every group of ``of`` weights; 2:4 is ``keep=2, of=4``.
 
-    A group is ``of`` consecutive weights of one output, along the layer's input dimension: of a linear layer's row, or
-    of a convolution's ``in_channels * kernel`` weights of an output channel, flattened as torch's semi-structured
-    matrices read them. The weights of a group with the largest scores stay; of equal scores, the first ones.
+    A group is ``of`` consecutive weights of one output, along the layer's input dimension. In a linear layer these are
+    weights of one row; in a convolution, of the flattened ``in_channels * kernel`` weights of one output channel, as
+    torch's semi-structured matrices read them. In each group the weights with the largest scores stay; of equal scores,
+    the first ones.
 
     A layer whose input dimension is not divisible by ``of`` stays dense: its mask is all True. So the mask's sparsity
     is ``1 - keep / of`` only if there is no such layer.

@@ -23,8 +23,8 @@ def prune(model: nn.Module, mask: Mask) -> nn.Module:
     """Prune ``model`` in place with `torch.nn.utils.prune`; ``torch.nn.utils.prune.remove`` makes it permanent.
 
     A weight that several layers use is pruned in each of them. To save the pruned model, use `Mask.apply_` instead:
-    torch stores a pruned weight under another name (``weight_orig``), which no program looks for when it loads the
-    file. A model with ``save_pretrained`` gets a warning of this.
+    torch stores a pruned weight under another name (``weight_orig``), which other programs do not look for when they
+    load the file. For a model with ``save_pretrained``, a warning says this.
 
     Args:
         model: any module.
@@ -67,7 +67,7 @@ def _users(model: nn.Module, weight: nn.Parameter) -> list[tuple[nn.Module, str]
 
 
 def _mask_projection(attention: nn.Module, inputs: tuple[object, ...]) -> None:
-    """Run the pruning hook of the output projection. Attention reads its weight without a call, so torch does not."""
+    """Run the pruning hook of the output projection. Torch does not run it, as attention calls no such layer."""
     projection = attention.get_submodule("out_proj")
     for hook in projection._forward_pre_hooks.values():
         hook(projection, inputs)

@@ -15,7 +15,8 @@ __all__ = ["random_layer_mask"]
 def random_layer_mask(model: nn.Module, densities: Mapping[str, float], seed: int = 0) -> Mask:
     """The mask of random pruning with a given density for each layer.
 
-    The total number of weights that stay is exact to one weight: layers' numbers are rounded by largest remainder.
+    The total number of weights that stay is exact to one weight: the numbers of the layers are rounded by the largest
+    remainder method.
 
     Args:
         model: any module; it is not changed.

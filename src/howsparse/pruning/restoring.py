@@ -1,4 +1,4 @@
-"""A model that comes back as it was at the end of a context."""
+"""A context that restores a model at its end."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

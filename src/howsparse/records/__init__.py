@@ -1,13 +1,12 @@
 """Records: each run is one JSON line with a type, a version, and all data that are needed to repeat the run."""
 
+from howsparse.records.cases import CaseKey, CaseRecord
 from howsparse.records.iteration import IterationRecord, IterationStep
 from howsparse.records.lines import append_record, read_lines, read_records
 from howsparse.records.origin import Provenance, provenance
 from howsparse.records.types import (
     SCHEMA_VERSION,
     AnswerRecord,
-    CaseKey,
-    CaseRecord,
     Measurement,
     Record,
     Study,

@@ -8,11 +8,11 @@ __all__ = ["IterationRecord", "IterationStep"]
 
 
 class IterationStep(Strict):
-    """The state before one step of a method: the density, and the fractions of weights that must stay and that stay.
+    """One step of a method: the density before it, the fraction of weights that must stay, and the fraction that stays.
 
     Attributes:
         density: fraction of the weights that stay, before the step.
-        needed: fraction of the weights that must stay by the limit.
+        needed: fraction of the weights that must stay according to the limit.
         needed_low: lower end of its interval.
         needed_high: upper end of its interval.
         stays: fraction of the weights that stay after the step.
@@ -41,6 +41,14 @@ class IterationRecord(Record):
         method: name of the method with its options.
         steps: the state before each step.
         accuracy: accuracy on the test data at the end.
+
+    >>> from howsparse.records import provenance
+    >>> first = IterationStep(density=1.0, needed=0.2, needed_low=0.19, needed_high=0.21, stays=0.5)
+    >>> second = IterationStep(density=0.5, needed=0.3, needed_low=0.29, needed_high=0.31, stays=0.25)
+    >>> about = {"problem": "digits", "method": "lottery_ticket", "epochs": 5, "seed": 0, "examples": None}
+    >>> record = IterationRecord(made=provenance(), **about, target=0.75, steps=[first, second], accuracy=0.9)
+    >>> [step.stays >= step.needed for step in record.steps]  # the second step removes more than the limit allows
+    [True, False]
     """
 
     kind: Literal["iteration"] = "iteration"

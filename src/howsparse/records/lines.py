@@ -23,9 +23,10 @@ SomeRecord = TypeVar("SomeRecord", bound=Record)
 def append_record(record: Record, path: str | Path) -> None:
     """Append one line. Several writers on one machine wait for each other.
 
-    A record whose hash the file has is not written again: two processes may have made the same run, for example if a
-    worker of a killed sweep still ended its run. In a group of processes, only the first writes. A last line that was
-    not finished, because its writer was killed, is removed first: its run is not recorded, and is done again.
+    If the file has a record with the same hash, nothing is written: two processes may have made the same run, for
+    example if a worker of a killed sweep finished its run. In a group of processes, only the first writes. If the last
+    line is unfinished, because its writer was killed, it is removed first. Its run is not recorded, so it will be
+    repeated.
 
     Args:
         record: the record.
@@ -63,7 +64,7 @@ def _is_recorded(record: Record, path: Path) -> bool:
 
 
 def _repaired_end(path: Path, file: BinaryIO) -> bytes:
-    """What must be written before the next line. An unfinished record at the end of the file is cut off."""
+    """The bytes to write before the next line. An unfinished record at the end of the file is removed."""
     whole, _, tail = path.read_bytes().rpartition(b"\n")
     if not tail.strip():
         return b""
@@ -168,7 +169,9 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes() if path.exists() else b""
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise InputError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}; give another file"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -57,7 +57,7 @@ def provenance(command: str | None = None) -> Provenance:
         command: the command; by default that of this process.
 
     Returns:
-        What a record needs to be made again.
+        All data that are needed to repeat the computation.
 
     >>> provenance("howsparse demo").command
     'howsparse demo'

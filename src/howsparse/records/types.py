@@ -1,13 +1,9 @@
 """The types of records, one for each kind. All have the same first fields."""
 
-import hashlib
-import json
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from howsparse.limit.options import LimitOptions
 from howsparse.limit.result import LimitSummary
 from howsparse.methods.ticket import Stage
 from howsparse.records.origin import Provenance
@@ -15,8 +11,6 @@ from howsparse.records.origin import Provenance
 __all__ = [
     "SCHEMA_VERSION",
     "AnswerRecord",
-    "CaseKey",
-    "CaseRecord",
     "Curve",
     "Curves",
     "Histogram",
@@ -29,7 +23,6 @@ __all__ = [
     "Study",
     "TrainRecord",
     "WeightStatistics",
-    "key_hash",
 ]
 
 SCHEMA_VERSION = 1
@@ -48,6 +41,11 @@ class Record(Strict):
         kind: what was recorded, for example "train".
         schema_version: version of the fields.
         made: the command, commit, machine and versions.
+
+    >>> from howsparse.records import provenance
+    >>> record = Record(kind="note", made=provenance("howsparse demo"))
+    >>> record.made.command, record.schema_version
+    ('howsparse demo', 1)
     """
 
     kind: str
@@ -80,6 +78,15 @@ class TrainRecord(Record):
         loss: mean training loss of each epoch.
         accuracy: training accuracy of each epoch.
         weights: file of the weights.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from howsparse.records import append_record, provenance, read_records
+    >>> results = {"train_loss": 0.4, "dense_accuracy": 0.9, "seconds": 1.5, "loss": [1.9, 0.6], "accuracy": [0.4, 0.8]}
+    >>> about = {"problem": "digits", "settings": {"epochs": 2}, "seed": 0, "weights": "digits.safetensors"}
+    >>> with TemporaryDirectory() as folder:
+    ...     append_record(TrainRecord(made=provenance(), **about, **results), f"{folder}/runs.jsonl")
+    ...     [record.dense_accuracy for record in read_records(TrainRecord, ("train",), f"{folder}/runs.jsonl")]
+    [0.9]
     """
 
     kind: Literal["train"] = "train"
@@ -104,6 +111,11 @@ class AnswerRecord(Record):
         examples: number of examples; None if all were used.
         weights: file of the weights; None if there is none.
         answer: what ``--json`` prints.
+
+    >>> from howsparse.records import provenance
+    >>> made, answer = provenance("howsparse limit digits"), {"limit": 0.93, "predicted": 0.95}
+    >>> AnswerRecord(kind="limit", made=made, model="digits", seed=0, answer=answer).answer["limit"]
+    0.93
     """
 
     kind: Literal["limit", "prune"]
@@ -184,6 +196,15 @@ class Study(Strict):
         scaled: limits of networks whose weights were scaled.
         rows: l1 norms of sampled rows of the Hessian.
         history: all trainings in order.
+
+    >>> import torch
+    >>> from howsparse import Problem
+    >>> from howsparse.experiments.study import study
+    >>> from howsparse.methods import Run
+    >>> batches = [(torch.randn(64, 8), torch.randint(0, 3, (64,)))]
+    >>> problem = Problem(lambda: torch.nn.Linear(8, 3), train=batches, test=batches, epochs=1)
+    >>> [stage.name for stage in study(problem, seed=0, run=Run()).history]
+    ['dense with l1, for the limit']
     """
 
     answer: LimitSummary
@@ -197,87 +218,3 @@ class Study(Strict):
     scaled: ScaledLimits
     rows: RowNorms
     history: list[Stage]
-
-
-class CaseKey(Strict):
-    """The key of a run of a method. A run with a recorded key is not repeated.
-
-    Records of the first version have no ``data``, so their keys differ from all new keys.
-
-    Attributes:
-        kind: "method", or "run" if the record also has the study of the dense network.
-        problem: name of the problem.
-        settings_hash: digest of the problem's settings.
-        data: digest of the data.
-        examples: number of examples for limits; None if all are used.
-        limit: options of limits.
-        method: name of the method with its options.
-        target: sparsity as a fraction, or the name of an answer.
-        seed: seed of initialisation, batches and masks.
-    """
-
-    kind: Literal["method", "run"]
-    problem: str
-    settings_hash: str
-    data: str | None
-    examples: int | None
-    limit: LimitOptions
-    method: str
-    target: float | str
-    seed: int
-
-    @property
-    def hash(self) -> str:
-        """Short digest of the key. Records of several files with the same digest are merged."""
-        return key_hash(self.model_dump(mode="json"))
-
-
-class CaseRecord(Record):
-    """A run of a method on a problem: its results, or the reason why it was refused.
-
-    Records of kind "run" also contain the study. A field is None if a record of an earlier version does not have it.
-
-    Attributes:
-        kind: "method" or "run".
-        key: what tells this run from all others.
-        hash: digest of the key.
-        settings: settings of the problem.
-        train_examples: number of training examples.
-        refused: why the method cannot be used for the network.
-        sparsity: sparsity of the pruned network.
-        accuracy: accuracy on the test data.
-        loss: loss on the training data.
-        test_loss: loss on the test data.
-        epochs: number of epochs of all trainings together.
-        trainings: number of trainings.
-        training_seconds: time of all trainings, in seconds.
-        history: all trainings in order.
-        seconds: time of the run, in seconds.
-        study: the study of the dense network.
-    """
-
-    kind: Literal["method", "run"]
-    key: CaseKey
-    hash: str
-    settings: dict[str, Any]
-    train_examples: int | None
-    refused: str | None = None
-    sparsity: float | None = None
-    accuracy: float | None = None
-    loss: float | None = None
-    test_loss: float | None = None
-    epochs: int = 0
-    trainings: int = 0
-    training_seconds: float = 0.0
-    history: list[Stage] = Field(default=[])
-    seconds: float = 0.0
-    study: Study | None = None
-
-
-def key_hash(key: Mapping[str, object]) -> str:
-    """Short digest of a key.
-
-    >>> key_hash({"task": "digits", "seed": 0}) == key_hash({"seed": 0, "task": "digits"})
-    True
-    """
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from howsparse.errors import InputError
+from howsparse.records.cases import CaseKey, key_hash
 from howsparse.records.origin import portable_command
-from howsparse.records.types import SCHEMA_VERSION, CaseKey, key_hash
+from howsparse.records.types import SCHEMA_VERSION
 
 __all__ = ["settings_hash", "upgrade"]
 

@@ -17,7 +17,7 @@ _SHOWN = 7  # layers in a table, so that an answer has at most fifteen lines
 
 
 def audit_table(audit: Audit) -> Table:
-    """A table of the layers with the largest shares first, the totals, and what to think of them.
+    """A table of the layers with the largest shares first, the totals, and whether the prediction agrees.
 
     Args:
         audit: the audit of a change.
@@ -49,7 +49,7 @@ def audit_table(audit: Audit) -> Table:
 
 
 def audit_lines(audit: Audit) -> list[str]:
-    """What an audit says, in plain sentences: the worst layer, and whether the prediction agrees.
+    """The result of an audit in plain sentences: the worst layer, and whether the prediction agrees.
 
     Args:
         audit: the audit of a change.

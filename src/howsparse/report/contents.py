@@ -36,7 +36,7 @@ class Contents:
         measured: the measured curve that is shown against the metric, for example on test data; None without one.
         on_train: the measured curve on the data of the limit; by default ``measured`` stands for it.
         certificate: what was certified on held-out data; None if nothing was.
-        facts: how it was computed, as labels and values, beside what the limit knows.
+        facts: how the answers were computed, as labels and values, in addition to those of the limit.
         command: the command that makes the page again; None if there is none.
         absent: what was not computed and how to add it, a sentence each.
     """
@@ -52,7 +52,7 @@ class Contents:
 
     @property
     def goal(self) -> Goal:
-        """What may be lost when the page opens: the goal of ``measured``, or the tolerance of the limit."""
+        """The goal when the page opens: that of ``measured``, or the tolerance of the limit."""
         if self.measured is None:
             return Goal(tolerance=self.limit.tolerance)
         if self.measured.goal.max_rise is not None:
@@ -73,7 +73,7 @@ def contents_of(
     on_train: Measured | None,
     certificate: Certificate | None,
 ) -> Contents:
-    """What `PruningLimit.report` shows: what it was given, with the versions, and how to add the rest.
+    """The contents of `PruningLimit.report`: its arguments, the versions, and how to add the missing answers.
 
     Args:
         limit, title, measured, on_train, certificate: as for `PruningLimit.report`.
@@ -96,14 +96,15 @@ def contents_of(
 
 
 def tolerance_of_drop(contents: Contents, drop: float) -> float:
-    """The rise of the loss that belongs to a drop of the metric: the measured one, at the measured sparsity.
+    """The rise of the loss that belongs to a drop of the metric: the rise that was measured at the measured sparsity.
 
     Args:
-        contents: with ``measured``, whose metric drops; the loss is that of ``losses``, interpolated linearly.
+        contents: contents with a ``measured`` curve of the metric; the loss comes from ``losses``, interpolated
+            linearly.
         drop: allowed drop of the metric; for the accuracy, a fraction.
 
     Returns:
-        A rise of the loss. It is not positive if pruning so far does not raise the loss.
+        A rise of the loss. It is not positive if pruning to this sparsity does not raise the loss.
     """
     measured, losses = contents.measured, contents.losses
     assert measured is not None
@@ -212,7 +213,7 @@ def _certified(certificate: Certificate) -> dict[str, Any]:
 
 
 def _spectrum(limit: PruningLimit) -> dict[str, Any]:
-    """How many eigenvalues are at least so large, on both sides of 0, from the mean of the probes' Gauss rules."""
+    """The number of eigenvalues beyond each value, on both sides of 0, from the mean of the probes' Gauss rules."""
     rule, size = limit.spectrum.gauss(), limit.spectrum.size
     largest = float(np.abs(rule.nodes).max()) or 1.0
     sides = {}

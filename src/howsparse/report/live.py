@@ -42,7 +42,7 @@ _SHIFTS = 33  # tolerances for which the step from a sample to the population is
 
 @dataclass(frozen=True)
 class Scales:
-    """Scales at equal distances in their logarithm.
+    """Scales whose logarithms are equally spaced.
 
     Attributes:
         start: logarithm of the first scale.
@@ -59,7 +59,7 @@ class Scales:
 
 
 def live_limit(limit: PruningLimit, tolerances: tuple[float, float]) -> dict[str, Any]:
-    """What a page needs to compute the limit for every tolerance between two, as JSON values.
+    """The tables from which a page computes the limit for every tolerance in a range, as JSON values.
 
     Args:
         limit: the limit.
@@ -121,7 +121,7 @@ def needed_densities(
         scales: where to compute.
         negative: how negative curvature counts.
         rounded: whether to widen by the rounding error.
-        confidence: probability with which the choice of probes is covered; 0 if it is not.
+        confidence: probability of the interval for the probes; 0 for no such interval.
 
     Returns:
         Two arrays, ``(count,)``, of densities in [0, 1].
@@ -177,7 +177,7 @@ def radius_curve(magnitudes: Magnitudes) -> tuple[Array, Array, Array]:
 
 
 def short(values: Array, digits: int = 9) -> list[float]:
-    """The numbers as JSON values with so many significant digits.
+    """The numbers as JSON values with this number of significant digits.
 
     >>> short(np.array([1 / 3, 2.0]), 3)
     [0.333, 2.0]

@@ -64,7 +64,7 @@ def measured_table(measured: Measured, numbers: Mapping[str, Any], data: str) ->
 
 
 def certificate_table(certificate: Certificate) -> Table:
-    """The last tests of a certificate, with what was counted.
+    """The last tests of a certificate, with their counts.
 
     Args:
         certificate: the certificate of a network.

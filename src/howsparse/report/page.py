@@ -86,7 +86,7 @@ _FOOTER = (
 
 
 def _embedded(numbers: dict[str, Any]) -> str:
-    """Numbers and texts as JSON that cannot end the script element that holds it."""
+    """Numbers and texts as JSON that cannot close the script element around it."""
     text = json.dumps(numbers, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

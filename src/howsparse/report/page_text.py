@@ -25,7 +25,7 @@ _WORDS = {
 
 
 def sentence(contents: Contents) -> str:
-    """The answer in one sentence, for what may be lost when the page opens."""
+    """The answer in one sentence, for the goal with which the page opens."""
     limit, goal = contents.limit, contents.goal
     if contents.measured is not None:
         what = _goal(goal, contents.measured.metric)
@@ -40,7 +40,7 @@ def sentence(contents: Contents) -> str:
 
 
 def lede(contents: Contents) -> str:
-    """What the sentence is about, in one or two more."""
+    """One or two sentences that explain the answer."""
     weights = f"{contents.limit.num_weights:,} weights"
     if contents.measured is None:
         return f"The network has {weights} that can be pruned. The limit is computed from the curvature of its loss."
@@ -52,7 +52,7 @@ def lede(contents: Contents) -> str:
 
 
 def answers_table(contents: Contents) -> str:
-    """The answers, a row for each that is known or can be known for another tolerance."""
+    """The answers: a row for each answer that is known, or that is known for another tolerance."""
     limit, tolerance = contents.limit, _tolerance(contents)
     at = limit.at(tolerance=tolerance) if tolerance > 0 else None
     ends: dict[str, tuple[float, float] | None] = {}
@@ -251,7 +251,7 @@ def _chart_section(title: str, words: str, name: str, shown: str) -> str:
 
 
 def _with_code(line: str) -> str:
-    """A line with a command behind ": howsparse", which is set as code."""
+    """A line in which the command after ": " is shown as code."""
     words, colon, command = line.partition(": howsparse ")
     return escape(words) + (f": <code>{escape(f'howsparse {command}')}</code>" if colon else "")
 

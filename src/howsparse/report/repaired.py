@@ -46,7 +46,7 @@ def repaired_table(repaired: Repaired) -> Table:
 
 
 def _reached(combination: Combination) -> str:
-    """The largest sparsity that meets the goal, and the next one evaluated, which does not, if it is far."""
+    """The largest sparsity that meets the goal; and the next evaluated one, which does not, if it is far away."""
     reached = combination.sparsity
     above = min((point.sparsity for point in combination.points if point.sparsity > reached), default=reached)
     if above - reached < _FAR:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from howsparse.experiments.compare import Row
+from howsparse.experiments.summary import Row
 from howsparse.limit.assess import Assessment
 from howsparse.limit.measure import Point
 from howsparse.limit.predict import verdict
@@ -55,7 +55,7 @@ def answer_table(assessment: Assessment, after: Point) -> Table:
 
 
 def _at_most(limit: PruningLimit) -> str:
-    """The limit with its bracket; or that it is not resolved, and what would resolve it."""
+    """The limit with its bracket; if it is not resolved, this is said, with the options that would resolve it."""
     if limit.resolved:
         return f"{with_error(limit.sparsity, limit.errors.typical_error)} (limit, bracket {limit.errors})"
     outlook = limit.outlook()

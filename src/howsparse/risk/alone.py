@@ -1,4 +1,4 @@
-"""One thread at a time for each model: while a computation runs, the model may have other weights and modes."""
+"""One thread at a time for each model, because a computation may change its weights and modes for a time."""
 
 import functools
 import threading
@@ -19,7 +19,7 @@ _locks: dict[int, threading.RLock] = {}
 
 @contextmanager
 def alone_with(model: nn.Module) -> Iterator[None]:
-    """Wait until no other thread is in this context with the same module; then keep the others out until the end.
+    """Wait until no other thread is in this context with the same module; then keep other threads out until its end.
 
     A thread may enter the context again inside of it. A module and its parts, or two modules that share weights, are
     different modules: threads must not use both at the same time.
@@ -37,7 +37,7 @@ def alone_with(model: nn.Module) -> Iterator[None]:
 
 
 def alone(function: Function) -> Function:
-    """A function of a model as one that waits while another thread computes with this model, see `alone_with`.
+    """Make a function of a model wait while another thread computes with this model; see `alone_with`.
 
     Args:
         function: a function whose first argument is a module.

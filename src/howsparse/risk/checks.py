@@ -1,4 +1,4 @@
-"""What an empirical risk refuses: batches, losses and weights that have no curvature to study."""
+"""Checks of batches, losses and weights, before an empirical risk computes with them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,7 +29,7 @@ def checked_first_batch(batches: Iterable[Any]) -> Any:
 
 
 def check_loss(compute: Callable[[], Tensor]) -> None:
-    """Refuse a loss that is no finite scalar, does not depend on the weights, or changes from call to call."""
+    """Check that a loss is a finite scalar, depends on the weights, and does not change from call to call."""
     loss = compute()
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__

@@ -21,7 +21,7 @@ _RELUS = (functional.relu, torch.relu, Tensor.relu)
 
 @dataclass(frozen=True)
 class _Made:
-    """How a tensor was made: by which convolution of what, and the version of the tensor after it."""
+    """How a tensor was made: the convolution, its input, and the version of the tensor after it."""
 
     x: Tensor
     weight: Tensor
@@ -35,7 +35,7 @@ class Convolutions(TorchFunctionMode):
 
     The functions are the same, up to rounding; their derivatives are those of `howsparse.risk.derivatives`. A
     normalisation in evaluation mode is an affine map of each channel. If it is applied to the output of a convolution,
-    it becomes part of the convolution's weight in all derivatives. What is not recognised is computed by torch.
+    it becomes part of the convolution's weight in all derivatives. All other operations are computed by torch.
 
     Args:
         channels_last: whether images are stored with their channels last, which is faster on a CPU. A network that
@@ -148,7 +148,7 @@ class Convolutions(TorchFunctionMode):
 
 
 def suitable(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Convolutions]:
-    """The kinds of convolutions for a network, quickest first; none without convolutional layers, or in an old torch.
+    """The kinds of convolutions to try for a network, the fastest first; none without convolutions, or in old torch.
 
     On a CPU, channels last is quicker for both networks of docs/product.md: oneDNN, which computes float32 there,
     reorders other images before and after each convolution.

@@ -1,4 +1,4 @@
-"""What a batch counts in a mean: its predictions or its examples."""
+"""The weight of a batch in a mean: its number of predictions or of examples."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ __all__ = ["counted_examples", "weight_of"]
 
 
 def weight_of(loss: Loss, batch: Any) -> int:
-    """What a batch counts in a mean over batches: its predictions if the loss counts them, else its examples.
+    """The weight of a batch in a mean over batches: its predictions if the loss counts them, else its examples.
 
     >>> import torch
     >>> from howsparse import cross_entropy

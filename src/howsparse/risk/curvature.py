@@ -102,7 +102,7 @@ class _Curvature(Operator):
         views: set[tuple[int, int, int]] = set()
 
         def count(tensor: Tensor) -> Tensor:
-            """Add a tensor's own part of its storage: a batch may be a part of all data."""
+            """Add the bytes of the tensor itself, not of its storage, because a batch may be a view of all data."""
             storage = tensor.untyped_storage()
             view = storage.data_ptr(), int(tensor.storage_offset()), tensor.numel()
             if view not in views:
@@ -123,9 +123,9 @@ class _Curvature(Operator):
 
     @cached_property
     def _convolutions(self) -> Convolutions | None:
-        """The first of the suitable convolutions with which a product of two examples is that of torch; else None.
+        """The first suitable convolutions with which a product over two examples equals torch's; None if none do.
 
-        What is suitable is a rule, not a trial of times: the same call must give the same bits again. A network fails
+        The choice follows a rule, not measured times, so that the same call gives the same bits again. A network fails
         with them, for example, if it calls ``view`` on images whose channels are last, or if it uses `torch.func`.
         """
         candidates = suitable(self.risk.model, self.device, self.dtype)

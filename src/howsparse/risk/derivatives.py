@@ -5,7 +5,7 @@ most of the time of a product with the Hessian. The same derivatives are here ta
 gradient: the convolution, its gradient by the input and its gradient by the weight. For a ReLU, torch adds a tensor of
 zeros in the second derivative, which is left out here.
 
-A pass back that builds a graph may leave out values that no later derivative reads (`Passes`).
+A backward pass that builds a graph may leave out values that no later derivative reads (`Passes`).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,17 +22,17 @@ __all__ = ["Convolution", "Passes", "convolved", "rectified"]
 
 @dataclass
 class Passes:
-    """What a pass back that builds a graph has to compute."""
+    """The values that a backward pass that builds a graph has to compute."""
 
     _only_graph: bool = False
     _only_zeros: bool = False
 
     @contextmanager
     def for_graph(self, zeros: bool = False) -> Iterator[None]:
-        """In this context, the graph of a pass back is right, but its values need not be.
+        """In this context, a backward pass must build a correct graph, but its values need not be correct.
 
         Args:
-            zeros: whether the pass begins with zeros, so that all its values are zeros.
+            zeros: whether the pass starts from zeros, so that all its values are zeros.
         """
         before = self._only_graph, self._only_zeros
         self._only_graph, self._only_zeros = True, zeros
@@ -59,7 +59,7 @@ class Convolution:
         kernel: scale * weight, without a graph.
         scale: of the weight's number of dimensions, with the output channels first; None is 1.
         settings: stride, padding, dilation, groups.
-        passes: what passes back with a graph have to compute.
+        passes: the values that backward passes with a graph have to compute.
     """
 
     kernel: Tensor
@@ -76,7 +76,7 @@ class Convolution:
         return torch.convolution(x, kernel, None, stride, padding, dilation, False, [0] * len(stride), groups)
 
     def back(self, g: Tensor, x: Tensor, kernel: Tensor, wanted: list[bool]) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients by the input and by the weight; None where not wanted."""
+        """Gradients by the input and by the weight; None for a gradient that is not needed."""
         if not any(wanted):
             return None, None
         stride, padding, dilation, groups = self.settings
@@ -90,7 +90,7 @@ class Convolution:
         return total if self.scale is None else total * self.scale.flatten()
 
     def along_bias(self, bias: Tensor) -> Tensor:
-        """What a change of the bias adds to each image, ``(channels, 1, 1)``."""
+        """The term that a change of the bias adds to each image, ``(channels, 1, 1)``."""
         return self.scaled(bias.view(-1, *([1] * (self.kernel.ndim - 1))))[:, 0]
 
 

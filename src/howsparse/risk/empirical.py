@@ -40,8 +40,8 @@ class EmpiricalRisk:
     holds at zero are not under study, and flat vectors have no entries for them.
 
     Args:
-        model: any module. Weights of half precision are studied in float32, because products in bfloat16 have two
-            digits.
+        model: any module. Weights of half precision are studied in float32, because products in bfloat16 have only
+            two correct digits.
         batches: batches that can be read several times; each pass must give the same examples.
         loss: ``loss(model, batch)``, mean over the batch; by default cross-entropy.
         names: names of the parameters under study, which need not be prunable; by default all prunable weights that are
@@ -105,11 +105,11 @@ class EmpiricalRisk:
 
     @property
     def weights(self) -> list[int]:
-        """What each batch counts in the mean: its predictions if the loss counts them, else its examples."""
+        """The weight of each batch in the mean: its predictions if the loss counts them, else its examples."""
         return [weight for _, weight, _ in self._read_sizes()]
 
     def weight_of(self, batch: Any) -> int:
-        """What one batch counts in the mean.
+        """The weight of one batch in the mean.
 
         Args:
             batch: any batch.
@@ -281,7 +281,7 @@ class EmpiricalRisk:
             )
 
     def _read_sizes(self) -> list[tuple[int, int, int]]:
-        """Of each batch its examples, what it counts in the mean, and the examples that count."""
+        """For each batch: its number of examples, its weight in the mean, and the number of examples that count."""
         if self._sizes is None:
             self._sizes = [
                 (batch_length(batch), self.weight_of(batch), counted_examples(self.loss, batch))

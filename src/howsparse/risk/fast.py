@@ -22,8 +22,8 @@ _PIECE = 64  # examples; the activations of larger batches do not fit into a pro
 def fast_convolutions(model: nn.Module, batches: Iterable[Any], loss: Loss = cross_entropy) -> Iterator[Iterable[Any]]:
     """Evaluate two-dimensional convolutions on a CPU with channels last, in batches of at most 64 examples.
 
-    The weights are those of before at the end of the context, also after an exception. Sums are taken in another
-    order, so the last bits of a loss differ. A model that cannot work with channels last, because it calls ``view`` on
+    The weights are restored at the end of the context, even after an exception. Sums are taken in another order, so the
+    last bits of a loss differ. A model that cannot work with channels last, because it calls ``view`` on
     the output of a convolution, is left as it is, and so is a model without convolutions or on another device.
 
     Args:

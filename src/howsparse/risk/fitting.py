@@ -1,4 +1,4 @@
-"""A check before work: the model takes the data, and the loss takes both."""
+"""A check before long work: that the model and the loss can be computed on the data."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,8 +1,8 @@
-"""A function of a model that leaves the model as it was if it does not end well, for example after Ctrl-C.
+"""Decorators that restore the model if a function of it ends with an exception, for example after Ctrl-C.
 
-A context manager cannot promise this alone: Python may be interrupted between the end of ``__enter__`` and the body, or
-at the beginning of ``__exit__``, and then nothing is put back. So the functions that users call are guarded once more
-from outside, by a function that is in place before the first context is entered.
+A context manager alone is not enough: Python may be interrupted between the end of ``__enter__`` and the body, or at
+the beginning of ``__exit__``, and then nothing is restored. So the functions that users call also have a decorator. It
+is active before the first context is entered.
 """
 
 import functools
@@ -23,11 +23,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def guarded(function: Function) -> Function:
-    """Put the model back as it was if the function ends with an exception, also with Ctrl-C at any of its lines.
+    """Restore the model if the function ends with an exception, for example by Ctrl-C at any of its lines.
 
-    Of every argument that is a module, the attributes, hooks and modes of its layers, its parameters, gradients and
-    buffers are put back, and torch's random state and settings. The numbers in parameters are not: use
-    `guarded_with_values` for a function that changes them.
+    For every argument that is a module, this restores the attributes, hooks and modes of its layers, its parameters,
+    gradients and buffers. It also restores torch's random state and settings. It does not restore the numbers in
+    parameters: use `guarded_with_values` for a function that changes them.
 
     Args:
         function: a function of a model.

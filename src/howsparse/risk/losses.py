@@ -288,7 +288,7 @@ def as_loss(loss: "Loss | nn.Module", model: nn.Module | None = None) -> Loss:
 
 
 def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
-    """Whether it has torch's defaults, with which it is `cross_entropy`, which can score too."""
+    """Whether it has torch's defaults. It then equals `cross_entropy`, which can also score."""
     return (
         loss.weight is None and loss.ignore_index == IGNORED and loss.label_smoothing == 0 and loss.reduction == "mean"
     )

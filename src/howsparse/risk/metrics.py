@@ -1,4 +1,4 @@
-"""Metrics: what a user wants to keep, as one number for each prediction. Larger is better."""
+"""Metrics: the quality that pruning must keep, as one number for each prediction. Larger is better."""
 
 import re
 from collections.abc import Callable

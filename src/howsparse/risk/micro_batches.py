@@ -1,4 +1,4 @@
-"""Batches in smaller parts when a GPU has not enough memory for them."""
+"""Smaller parts of batches, if a GPU does not have enough memory for whole batches."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["MicroBatches"]
 
 
 class MicroBatches:
-    """Does work on whole batches, and on halves of them from the first `torch.OutOfMemoryError` on.
+    """Does work on whole batches. After each `torch.OutOfMemoryError`, the parts have half the size.
 
     Attributes:
         size: largest number of examples in a part; None as long as every batch has fitted.

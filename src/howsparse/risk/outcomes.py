@@ -1,4 +1,4 @@
-"""What a model does on each example of some data: its losses and its scores."""
+"""The losses and the scores of a model on each example of some data."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

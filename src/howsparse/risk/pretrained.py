@@ -1,4 +1,4 @@
-"""What a Hugging Face model expects of its labels, read from the model itself. The library is not imported."""
+"""How a Hugging Face model uses its labels, read from the model itself. The library is not imported."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a loss reads: the logits of a model's output, the two parts of a batch, and labels that fit the predictions."""
+"""Functions for losses: read the logits of an output and the two parts of a batch, and check that labels fit."""
 
 from typing import Any
 

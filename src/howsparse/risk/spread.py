@@ -13,7 +13,7 @@ __all__ = ["nested", "spread"]
 
 
 def spread(batches: Iterable[Any], count: int) -> list[Any]:
-    """About ``count`` examples at equal distances, so that data which are sorted by class give all classes.
+    """About ``count`` examples at equal distances. So data that are sorted by class give examples of all classes.
 
     Examples of equal form (shapes and data types) that follow each other are joined again, to batches that are about as
     large as the largest one given. A batch that cannot be split is taken whole or not at all.
@@ -63,7 +63,7 @@ def nested(batches: Iterable[Any], counts: tuple[int, ...]) -> tuple[Iterable[An
 
 @dataclass(frozen=True)
 class _Shell:
-    """The examples that are in the spread sample of ``count`` but not in that of ``before``.
+    """The examples that are in the spread sample of ``count`` examples, but not in that of ``before`` examples.
 
     A batch that cannot be split is taken whole if one of its examples is in the first and none in the second.
     """
@@ -104,7 +104,7 @@ def _joined(batches: Iterable[Any], size: int) -> Iterator[Any]:
 
 
 def _form(batch: Any) -> Any:
-    """What two batches must have in common to be joined."""
+    """The form of a batch; two batches can be joined if their forms are equal."""
     if isinstance(batch, Tensor):
         return batch.shape[1:], batch.dtype, batch.device
     if isinstance(batch, Mapping):

@@ -110,6 +110,9 @@ class ShuffledBatches:
     size: int
     augment: bool = False
 
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
     def __call__(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         device = self.images.pixels.device
         # Random numbers are drawn on the CPU, so they are the same for every device. One copy moves them to a GPU.

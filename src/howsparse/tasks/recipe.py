@@ -1,7 +1,9 @@
 """Recipes: YAML files with a task's network, data and training. Every field is checked."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +16,7 @@ __all__ = ["Recipe", "change_recipe", "check_recipe", "load_recipe", "recipe_nam
 
 _FIXED = ("name", "network", "num_weights", "data")  # fields that identify the task and cannot be changed
 _FOLDER = resources.files("howsparse.tasks") / "recipes"
+_AUTHORS = "@authors"  # end of the name of a task that is trained as the code of the paper's authors does
 
 
 class _Strict(BaseModel):
@@ -44,6 +47,7 @@ class Recipe(_Strict):
         momentum: momentum of SGD.
         schedule: the factors of the learning rate in each epoch.
         l1: strength of the l1 term, loss per absolute weight.
+        l1_scope: parameters with an l1 term: "prunable", the weights that can be pruned; "all", also biases and norms.
         proximal: form of the l1 term; True is a soft-threshold after each step.
         weight_decay: weight decay of SGD, for all parameters.
         augment: whether images are cropped at random after padding by 4 pixels, and flipped.
@@ -62,6 +66,7 @@ class Recipe(_Strict):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
     schedule: Schedule = Field(default=Schedule(), description="factors of the learning rate in each epoch")
     l1: float = Field(default=0.0, ge=0, description="strength of the l1 term, loss per absolute weight")
+    l1_scope: Literal["prunable", "all"] = Field(default="prunable", description="parameters with an l1 term")
     proximal: bool = Field(default=False, description="form of the l1 term: soft-threshold after the step")
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay of SGD, all parameters")
     augment: bool = Field(default=False, description="random crop with padding 4, and horizontal flip")
@@ -82,8 +87,11 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str) -> Recipe:
     """Read and check the recipe of a task.
 
+    The paper's text and the code of its authors differ in two settings: the code changes the learning rate in each
+    iteration and not in each epoch, and its l1 term covers all parameters. NAME@authors is the recipe with these.
+
     Args:
-        name: name of the task.
+        name: name of the task, or NAME@authors.
 
     Returns:
         The recipe, with defaults for the fields that its file leaves out.
@@ -93,11 +101,18 @@ def load_recipe(name: str) -> Recipe:
 
     >>> load_recipe("fc5-cifar10").l1
     5e-05
+    >>> load_recipe("fc5-cifar10@authors").l1_scope
+    'all'
     """
-    file = _FOLDER / f"{name}.yaml"
+    task = name.removesuffix(_AUTHORS)
+    file = _FOLDER / f"{task}.yaml"
     if not file.is_file():
-        raise InputError(f"no task is called '{name}'; choose from: {', '.join(recipe_names())}")
-    return check_recipe(yaml.safe_load(file.read_text()), file.name)
+        raise InputError(f"no task is called '{task}'; choose from: {', '.join(recipe_names())}")
+    recipe = check_recipe(yaml.safe_load(file.read_text()), file.name)
+    if name == task:
+        return recipe
+    schedule = replace(recipe.schedule, unit="iteration")
+    return recipe.model_copy(update={"name": name, "schedule": schedule, "l1_scope": "all"})
 
 
 def check_recipe(fields: object, name: str) -> Recipe:

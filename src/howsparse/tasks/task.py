@@ -39,7 +39,7 @@ class RecipeNetwork:
         count = sum(w.numel() for w in prunable_weights(model).values())
         if count != self.num_weights:
             raise InputError(f"network {self.name} has {count:,} weights, its recipe says {self.num_weights:,}")
-        if self.device.type == "cuda":  # convolutions on a GPU are fastest in this memory format
+        if any(isinstance(module, nn.Conv2d) for module in model.modules()):  # fastest in this memory format
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device)
 
@@ -52,7 +52,7 @@ def load_task(name: str, source: str | None = None, **changes: object) -> Proble
     """Load a task as a problem. Its images are on the GPU if there is one.
 
     Args:
-        name: name of the task.
+        name: name of the task; NAME@authors trains as the code of the paper's authors does.
         source: name of a data set on the hub, or a local folder with the same columns; by default the recipe's.
         **changes: fields of the recipe to change, for example ``epochs=5`` or ``l1=0.0``.
 
@@ -91,7 +91,14 @@ def task_problem(recipe: Recipe, train: Images, test: Images) -> Problem:
         network=RecipeNetwork(recipe.network, recipe.num_weights, train.pixels.device),
         train=ShuffledBatches(train, recipe.batch_size, recipe.augment),
         test=Batches(test, _STUDY_BATCH),
-        fit=Training(recipe.learning_rate, recipe.momentum, recipe.weight_decay, recipe.schedule, recipe.proximal),
+        fit=Training(
+            recipe.learning_rate,
+            recipe.momentum,
+            recipe.weight_decay,
+            recipe.schedule,
+            recipe.proximal,
+            recipe.l1_scope,
+        ),
         epochs=recipe.epochs,
         l1=recipe.l1,
         name=recipe.name,

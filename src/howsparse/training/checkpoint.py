@@ -38,7 +38,7 @@ class Epoch:
 
 
 def training_key(optimizer: torch.optim.Optimizer, seed: int, about: object) -> str:
-    """What tells a training from others, apart from its state: the kind of optimizer, the seed, and ``about``.
+    """What identifies a training, apart from its state: the kind of optimizer, the seed, and ``about``.
 
     Args:
         optimizer: the training's optimizer.
@@ -89,7 +89,9 @@ def resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, key: 
         optimizer.load_state_dict(_unpacked(tensors["optimizer"]))
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"checkpoint {path} is of another model or optimizer: {reason}") from error
+        raise InputError(
+            f"checkpoint {path} is of another model or optimizer: {reason}; remove it to start anew"
+        ) from error
     return [Epoch(**epoch) for epoch in fields["history"]]
 
 

@@ -63,7 +63,7 @@ def fit(
         factor: ``factor(e)`` multiplies the optimizer's learning rates in epoch ``e``.
         checkpoint: file of this training alone, written after each epoch, and resumed from if it exists. It has a
             digest of its contents, and of ``seed`` and ``about``.
-        about: what else tells this training from others, such as its data and settings: any value that
+        about: what else identifies this training, such as its data and settings: any value that
             `howsparse.store.digest` reads. A checkpoint of another training is refused.
         save_every: least number of seconds between two writings; the last epoch is always written.
         before_epoch: called with each epoch's number; what it changes must depend on that and the model alone.

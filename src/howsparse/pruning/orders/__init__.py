@@ -3,10 +3,10 @@
 - ``magnitude``, ``layerwise``, ``erk``, ``random`` need no data.
 - ``wanda``, ``wanda-row`` need one forward pass over the batches.
 - ``gradient`` needs one gradient; ``curvature`` needs one gradient for each output of each of 256 examples.
-- ``marginal`` goes along a path of growing sparsity, and needs a gradient at each of its steps.
+- ``marginal`` follows a path of growing sparsity, and needs a gradient at each of its steps.
 
-Which order keeps the loss small at which sparsity depends on the network, so measure them. On networks that fit their
-training data, the gradient and the curvature there are small, and orders by them can be worse than magnitude.
+The best order depends on the network and on the sparsity, so measure several. If a network fits its training data, its
+gradient and its curvature on these data are small, and orders by them can be worse than magnitude.
 """
 
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ def rank(
         batches: batches that can be read several times; the orders magnitude, layerwise, erk and random need none.
         loss: ``loss(model, batch)``, mean over the batch.
         names: names of the weights to prune; by default all prunable weights that are not frozen.
-        seed: seed of what is drawn at random.
+        seed: seed of random numbers, for orders that draw some.
 
     Returns:
         An order of this model's weights.

@@ -100,8 +100,8 @@ def input_norms(risk: EmpiricalRisk) -> dict[str, Tensor]:
     """Norm of the input that each weight multiplies, over all examples and positions, by weight name.
 
     For a convolution, it is the norm over all places to which the kernel is applied, with padding. For an embedding, it
-    is the root of the number of times that a token occurs. Of a weight that several layers use, the squared norms are
-    added. Every position of a sequence counts, also padding.
+    is the square root of the number of times that a token occurs. If several layers use a weight, their squared norms
+    are added. Every position of a sequence counts, including padding.
 
     Args:
         risk: the empirical risk of the model and the calibration batches.
@@ -111,6 +111,8 @@ def input_norms(risk: EmpiricalRisk) -> dict[str, Tensor]:
 
     Raises:
         InputError: a layer is of a kind whose inputs are not known, or its weight is used without calling the layer.
+
+    Source: Sun et al. (2023), A simple and effective pruning approach for large language models.
 
     >>> risk = EmpiricalRisk(nn.Linear(2, 1), [(torch.tensor([[3.0, 1.0], [4.0, 0.0]]), torch.tensor([0, 0]))])
     >>> input_norms(risk)["weight"].tolist()
@@ -259,7 +261,7 @@ def _of_attention(layer: nn.MultiheadAttention, leaf: str, given: dict[str, Any]
 
 
 def _of_projection(layer: nn.MultiheadAttention, leaf: str, given: dict[str, Any]) -> Tensor:
-    """The inputs of the output projection are the layer's outputs with the identity in its place."""
+    """The inputs of the output projection: the outputs of the attention layer with the identity as its projection."""
     weight = layer.out_proj.weight
     identity = {"out_proj.weight": torch.eye(len(weight)).to(weight)}
     if layer.out_proj.bias is not None:

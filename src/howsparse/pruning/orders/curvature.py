@@ -23,8 +23,8 @@ def curvature(
 ) -> Order:
     r"""Optimal brain damage: the order of :math:`\tfrac12 h_i w_i^2`, where h is the diagonal of the GGN.
 
-    This is the predicted rise of the loss if weight i alone is removed. `ggn_diagonal` says when the diagonal is exact
-    and when it is a sampled estimate; the order's note says which it is.
+    This is the predicted rise of the loss if weight i alone is removed. The diagonal is exact or a sampled estimate
+    (see `ggn_diagonal`); the order's note says which.
 
     Args:
         model: any module; it is not changed.

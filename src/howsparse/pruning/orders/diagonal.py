@@ -42,9 +42,9 @@ class Diagonal:
 def ggn_diagonal(risk: EmpiricalRisk, *, exact_up_to: int = EXACT_UP_TO, draws: int = 1, seed: int = 0) -> Diagonal:
     r"""Diagonal of the Gauss-Newton matrix of an empirical risk.
 
-    An example with at most ``exact_up_to`` outputs gives its exact part: the factor :math:`R_i` is the square root of
-    :math:`B_i` by an eigendecomposition, and there is one backward pass for each of its columns. An example with more
-    outputs gives an unbiased estimate: ``draws`` backward passes, each along a random vector s with
+    The part of an example with at most ``exact_up_to`` outputs is exact: the factor :math:`R_i` is the square root of
+    :math:`B_i` by an eigendecomposition, with one backward pass for each of its columns. The part of an example with
+    more outputs is an unbiased estimate from ``draws`` backward passes, each along a random vector s with
     :math:`E[s s'] = B_i`. For cross-entropy, s is the slope for labels that are drawn from the model's own
     distribution, independent for each prediction. For a loss that is a sum over outputs, such as the squared error, s
     has independent random signs.
@@ -56,7 +56,7 @@ def ggn_diagonal(risk: EmpiricalRisk, *, exact_up_to: int = EXACT_UP_TO, draws: 
         seed: seed of the random vectors.
 
     Returns:
-        The diagonal, ``(n,)``, and a note that says which of the two it is.
+        The diagonal, ``(n,)``, and a note that says whether it is exact or sampled.
 
     Raises:
         InputError: the loss is not a `SplitLoss`, is not a mean over examples, or has many outputs and is neither

@@ -24,8 +24,8 @@ def erk(
     r"""In each layer the smallest weights go first; layer densities are those of `erdos_renyi_densities`.
 
     A layer's density is ``min(1, scale * f)``, where ``f`` is the sum of its weight's dimensions divided by their
-    product. Let r be a weight's rank of magnitude as a fraction of its layer. It stays if r is at most the density, so
-    if ``r / f`` is at most the scale, which is the same for all layers. So ``-r / f`` is the score.
+    product. Let r be the rank of a weight's magnitude, as a fraction of its layer. The weight stays if r is at most the
+    density. This holds if ``r / f`` is at most the scale, which is the same for all layers. So the score is ``-r / f``.
 
     Args:
         model: any module; it is not changed.

@@ -20,7 +20,7 @@ def layerwise(
     names: Iterable[str] | None = None,
     seed: int = 0,
 ) -> Order:
-    """The order of `layerwise_mask`: in each layer the smallest weights go first, all layers at the same pace.
+    """The order of `layerwise_mask`: in each layer the smallest weights go first; all layers have the same sparsity.
 
     The number of weights of the whole network is exact; those of the layers follow by rounding.
 
@@ -36,6 +36,8 @@ def layerwise(
 
     Raises:
         InputError: the model has no prunable weight, a name is unknown, or a weight is NaN.
+
+    Source: Han et al. (2015), Learning both weights and connections for efficient neural networks.
 
     >>> layerwise(nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 20))).mask(0.9).layer_densities()
     {'0.weight': 0.1..., '1.weight': 0.1...}

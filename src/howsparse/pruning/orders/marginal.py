@@ -1,4 +1,4 @@
-"""Marginal loss: the order that raises the loss at the same pace in every layer, re-measured as weights go."""
+"""Marginal loss: the order in which the next weights of all layers have the same predicted cost."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -39,20 +39,22 @@ def marginal(
     steps: int = 20,
     examples: int = 512,
 ) -> Order:
-    r"""An order in which all layers pay the same loss for their next weight.
+    r"""The order in which the next weights of all layers have the same predicted cost.
 
-    Within a layer the smallest weights go first, as in magnitude pruning. How many go from each layer is decided step
-    by step along a path of growing sparsity. The density after step k of K is :math:`(1 - k/K)^2`. At each step:
+    Within a layer the smallest weights go first, as in magnitude pruning. The number that goes from each layer is
+    decided step by step along a path of growing sparsity. The density after step k of K is :math:`(1 - k/K)^2`. At each
+    step:
 
     1. The weights that went before are set to zero. At this pruned network, the gradient g of the loss is computed, and
        the diagonal h of its GGN if the loss has one (a sampled estimate from the first 64 examples).
-    2. The next weights of each layer are cut into bands, up to twice the share that goes from the whole network: the
-       prediction holds only nearby. The cost of a band is
-       :math:`\sum_i (-g_i w_i + \tfrac12 h_i w_i^2)`: what the loss is predicted to rise if the band goes.
+    2. The next weights of each layer are divided into bands. The bands cover at most twice the share that goes from the
+       whole network in this step, because the prediction holds only for small changes. The cost of a band is
+       :math:`\sum_i (-g_i w_i + \tfrac12 h_i w_i^2)`: the predicted rise of the loss if the band goes.
     3. The bands with the smallest cost per weight go, until the step has its number of weights. A band never goes
-       before an earlier band of its layer: costs that fall within a layer are averaged first (isotonic regression).
+       before an earlier band of its layer: if costs decrease within a layer, they are averaged first (isotonic
+       regression).
 
-    The gradient of the pruned network carries the effect of all weights that went before, across layers, so no
+    The gradient of the pruned network contains the effect of all weights that went before, in all layers, so no
     quadratic model of the whole path is needed.
 
     Args:
@@ -136,7 +138,7 @@ def _costs(
 
 
 def _cheapest(costs: dict[str, NDArray[np.float64]], count: int) -> Iterator[tuple[str, int]]:
-    """Bands of ``count`` weights in all, the cheapest per weight first: a layer's name and a number of weights."""
+    """The bands with the smallest cost per weight, ``count`` weights in all: layers and numbers of weights."""
     width = max(1, math.ceil(count / _BANDS))
     bands: list[tuple[float, str, int]] = []
     for name, rises in costs.items():

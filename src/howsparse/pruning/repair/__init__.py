@@ -1,8 +1,8 @@
-"""What the weights that stay can make good after a mask, with forward passes over a few thousand examples. No training.
+"""Repairs: change the weights that stay after a mask, so that the network computes nearly the same. No training.
 
 - `repair_layers`: least squares of each layer's kept weights against the dense network's outputs.
-- `repair_rounds`: an order and that repair in turns, up to a sparsity.
-- `repair_path`: the same through several sparsities, with a network at each.
+- `repair_rounds`: an order and `repair_layers` alternately, up to a sparsity.
+- `repair_path`: the same through several sparsities, with one network for each.
 - `repair_globally`: all kept weights together, by Gauss-Newton steps towards the dense network's outputs.
 - `repair_batchnorm`: new statistics of BatchNorm's inputs; alone, not after the others.
 - `prune_and_repair`: any of these by its name in `REPAIRS`, with one signature.

@@ -26,12 +26,12 @@ Statistics = tuple[Tensor, Tensor]
 def repair_batchnorm(model: nn.Module, batches: Iterable[Any], *, loss: Loss = cross_entropy) -> None:
     """Set the running means and variances of all BatchNorm layers to those of their inputs over the examples.
 
-    They are exact over all examples, without momentum. Each layer's inputs are those that the network has in evaluation
-    mode with the new statistics of the layers before it, so they do not depend on how the examples are split into
-    batches. As in torch, the variance is the unbiased one, and ``num_batches_tracked`` is the number of batches.
+    They are exact over all examples, without momentum. The inputs of a layer are computed in evaluation mode, with the
+    new statistics of the layers before it. So the result does not depend on how the examples are divided into batches.
+    As in torch, the variance is the unbiased one, and ``num_batches_tracked`` is the number of batches.
 
     This helps a network right after a mask. Do not use it after `repair_layers`, which fits the weights to the old
-    statistics. Networks that were trained on augmented images have statistics of such images: give the same kind.
+    statistics. If a network was trained on augmented images, give augmented images here too.
 
     Args:
         model: any module; the buffers of its BatchNorm layers are changed in place.
@@ -64,7 +64,7 @@ def repair_batchnorm(model: nn.Module, batches: Iterable[Any], *, loss: Loss = c
         while any(stops := [each.advance() for each in running]):
             layer, statistics = _statistics(stops, layers)
             if layer in found:
-                raise InputError(f"BatchNorm '{layers[layer]}' is called several times in one pass; leave it as it is")
+                raise InputError(f"BatchNorm '{layers[layer]}' is called several times in one pass; use another repair")
             found[layer] = statistics
             _set(layer, *statistics)
     for layer, statistics in found.items():
@@ -79,7 +79,7 @@ def _statistics(stops: list[Stop | None], names: dict[_BatchNorm, str]) -> tuple
     layer = reached[0].layer
     assert isinstance(layer, _BatchNorm)
     if any(stop.layer is not layer for stop in reached) or len(reached) < len(stops):
-        raise InputError("the model does not call the same layers in the same order on every batch")
+        raise InputError("the model does not call the same layers in the same order on every batch; use another repair")
     inputs = [precise(stop.input).movedim(1, 0).flatten(1) for stop in reached]
     count = sum(part.shape[1] for part in inputs)
     if count < 2:

@@ -63,14 +63,15 @@ def repair_globally(
     curvature_examples: int | None = None,
     loss: Loss = cross_entropy,
 ) -> tuple[float, ...]:
-    r"""Prune a model with a mask, and change all weights that stay together, with all biases and norms. No labels.
+    r"""Prune a model with a mask, and adjust all remaining weights, biases and norms together. No labels are needed.
 
     Each step minimises the objective's Gauss-Newton model over the kept weights K,
     :math:`g_K'x + \tfrac12 x'(G_{KK} + \delta D)x`, by conjugate gradients. D is a rough diagonal of G, see
     `howsparse.pruning.repair.scaling`. A step is halved until it lowers the objective, or is left out.
 
     Use it after `repair_layers` or `repair_rounds`. A product costs about as much as two gradients. With few examples,
-    the outputs alone are learnt by heart; the features say more about each example (docs/repair.md).
+    the network can fit the outputs without generalising; the features contain more about each example
+    (docs/repair.md).
 
     Args:
         model: any module; it is changed in place.
@@ -79,10 +80,10 @@ def repair_globally(
         dense: network that the model shall come near; by default ``model`` as it is given.
         objective: what is made small over all examples, see `howsparse.pruning.repair.objectives.distance`: the
             distance of "features" and outputs, the "squares" of outputs only, the "divergence" of probabilities, or
-            with "labels" the loss.
+            the loss itself with "labels".
         steps: number of Gauss-Newton steps.
         products: largest number of products of a step.
-        damping: delta, above 0; with 1, each weight's curvature counts twice.
+        damping: delta, above 0; with 1, the curvature of each weight is doubled.
         curvature_examples: number of examples for products, the first ones; by default all.
         loss: ``loss(model, batch)`` with ``output`` and ``of_output``.
 
@@ -124,7 +125,7 @@ def _check(
     model: nn.Module, dense: nn.Module | None, steps: int, products: int, damping: float, examples: int | None
 ) -> None:
     if min(steps, products, 1 if examples is None else examples) < 1:
-        raise InputError("steps, products and curvature_examples must be at least 1")
+        raise InputError("steps, products or curvature_examples is below 1; give at least 1 for each")
     if not damping > 0:
         raise InputError(f"damping {damping:g} is not above 0; use about 0.1")
     if torch_masks(model):
@@ -162,7 +163,7 @@ def _entries(mask: Mask, name: str, leaf: Tensor) -> Tensor:
 
 
 def _along(model: nn.Module, risk: EmpiricalRisk, step: Tensor, before: float, job: _Job) -> float:
-    """Go along a step as far as the objective falls. The objective is that of the model with its own precision."""
+    """Halve a step until the objective falls. The objective is computed in the model's own precision."""
     start = [(p, p.detach().clone()) for p in (model.get_parameter(name) for name in job.names)]
     length = 1.0
     for _ in range(_HALVINGS + 1):

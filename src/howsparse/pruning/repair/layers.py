@@ -1,6 +1,6 @@
-"""Layers that multiply their inputs by a weight matrix, in one form: columns of inputs and outputs.
+"""One form for all layers that multiply their inputs by a weight matrix: columns of inputs and outputs.
 
-A layer has groups (of a convolution; else one group). Each group multiplies its own inputs by its own matrix.
+A convolution has one or more groups; any other layer has one. Each group multiplies its own inputs by its own matrix.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Repairable:
     Attributes:
         name: its name in the mask.
         weight: the parameter.
-        bias: the bias of its layer; None if there is none, or if several layers with the same weight have one each.
+        bias: the bias of its layer; None if there is none, or if several layers with this weight have a bias each.
         layers: the layers that read it.
     """
 
@@ -36,7 +36,7 @@ class Repairable:
 
 
 def repairable(model: nn.Module, mask: Mask) -> list[Repairable]:
-    """The weights of the mask of which every user is a linear layer, a convolution (1d, 2d) or a Conv1D of GPT-2.
+    """The weights of the mask that only linear layers, convolutions (1d, 2d) and the Conv1D of GPT-2 use.
 
     Args:
         model: any module.
@@ -81,7 +81,7 @@ def pieces(layer: nn.Module, inputs: Tensor, *others: Tensor) -> Iterator[tuple[
 
 
 def input_columns(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """What the weights of a layer multiply, ``(groups, parts, features, positions)``.
+    """The numbers that the weights of a layer multiply, ``(groups, parts, features, positions)``.
 
     A position is a token of a sequence, or a place of a convolution's kernel in an image, with padding. A part is an
     image; all tokens are one part.

@@ -1,4 +1,4 @@
-"""Layer by layer, the kept weights are refitted so that each layer's output is that of the dense network again.
+"""Refit the kept weights layer by layer, so that each layer's output is close to that of the dense network again.
 
 References:
     Hassibi and Stork (1993), Second order derivatives for network pruning: optimal brain surgeon.
@@ -76,22 +76,22 @@ def repair_layers(
     r"""Prune a model with a mask, and refit the weights that stay by least squares, layer by layer. No training.
 
     A layer's new weights bring its outputs as near as possible to those of the dense network, over the calibration
-    examples. The layers follow each other in the order of the data's way, and each gets the inputs that the pruned
-    network with the repaired layers before it has. So a layer also makes good what the layers before it could not.
+    examples. Layers are repaired in the order in which the network calls them. The inputs of a layer are those of the
+    pruned network with the layers before it repaired. So a layer also corrects errors that remain from earlier layers.
 
     For output i with kept weights K, the new weights minimise :math:`\sum_x (y_i(x) - x_K'w)^2 + \lambda |w - w_0|^2`:
     x are the inputs, y the dense layer's outputs, w_0 the weights before, and lambda is ``ridge`` times the mean of
-    :math:`\sum x^2` over the inputs. So no layer's error on these examples grows. The layer's bias is refitted too. A
-    layer may have none, but a BatchNorm layer that gets its outputs; the running mean there is then refitted as a bias.
+    :math:`\sum x^2` over the inputs. So no layer's error on these examples grows. The layer's bias is refitted too. If
+    a layer has no bias and a BatchNorm layer follows it, the running mean of this BatchNorm is refitted as a bias.
 
     Linear layers, convolutions (1d and 2d) and the Conv1D of GPT-2 are repaired. Other layers of the mask are pruned
     only: embeddings (also if an output layer shares their weight), recurrent layers, and torch's own attention. A
-    weight that is used several times has no single place in the order: it is refitted first, to all its uses together,
+    weight that is used several times has no single place in the order. It is refitted first, for all its uses together,
     with the dense network's inputs.
 
     A few hundred to a few thousand examples are enough. All batches stay in memory, each with the tensors that its
-    forward pass needs at one layer; pass few large batches rather than many small ones. Do not re-estimate BatchNorm's
-    statistics (`repair_batchnorm`) afterwards: the repaired layers fit the old ones.
+    forward pass needs at one layer; pass few large batches rather than many small ones. Do not call `repair_batchnorm`
+    afterwards, because the repaired layers are fitted to the old statistics of BatchNorm.
 
     Args:
         model: any module; it is changed in place.
@@ -99,14 +99,14 @@ def repair_layers(
         batches: calibration batches; their labels are not used.
         dense: network of the same kind whose outputs are the goal; by default ``model`` as it is given. With it, a
             model that was pruned and repaired before can be pruned further.
-        ridge: strength of the pull to the weights before, as a fraction; above 0.
-        inputs: "pruned" as described; "dense" for the dense network's inputs in all layers.
+        ridge: strength with which the weights are held near their old values, as a fraction; above 0.
+        inputs: "pruned" for the inputs described above; "dense" for the dense network's inputs in all layers.
         loss: ``loss(model, batch)``; it calls the model on a batch.
 
     Raises:
         InputError: the mask does not fit the model, no layer of it can be repaired, there are no batches, ``ridge`` or
-            ``inputs`` is not usable, the examples do not determine a layer's weights (its inputs are not finite, or
-            they are constant or alike and the ridge is tiny), or the pruned network calls other layers than the dense
+            ``inputs`` is not valid, the examples do not determine a layer's weights (its inputs are not finite, or
+            they are constant or equal and the ridge is tiny), or the pruned network calls other layers than the dense
             one. The model is then as it was.
 
     Source: Hassibi and Stork (1993); Hubara et al. (2021); Frantar and Alistarh (2023).
@@ -149,7 +149,7 @@ def _check(model: nn.Module, dense: nn.Module | None, ridge: float, inputs: str)
 
 
 def _in_step(model: nn.Module, dense: nn.Module, targets: list[Repairable], job: _Job) -> None:
-    """Run both networks on all batches in step, and fit each layer when all passes have reached it."""
+    """Run both networks on all batches in parallel, and fit each layer when all passes have reached it."""
     twins = dict(zip(model.modules(), dense.modules(), strict=True))
     owners = {layer: target for target in targets for layer in target.layers}
     shifted: list[Tensor] = []
@@ -243,7 +243,7 @@ def _add(
     wanted: Tensor,
     beside: Tensor | None = None,
 ) -> None:
-    """Add the inputs of a layer, and what its output misses; ``beside`` is missing in each output at all positions."""
+    """Add the inputs of a layer and the error of its outputs; ``beside`` is added to the error at all positions."""
     for x, now, goal in pieces(layer, given, output, wanted):
         missing = output_columns(layer, precise(goal) - precise(now))
         if beside is not None:

@@ -17,7 +17,7 @@ class NormalEquations:
 
     .. math:: \sum_x (r(x) - x_K'd)^2 + \lambda |d|^2,
 
-    where r is what is missing in the output now. The solution is :math:`(G_{KK} + \lambda)^{-1} b_K` with G the sum of
+    where r is the present error of the output. The solution is :math:`(G_{KK} + \lambda)^{-1} b_K` with G the sum of
     xx' and b the sum of x r. Lambda is ``ridge`` times the mean of G's diagonal. The bias has no ridge.
 
     Args:
@@ -26,6 +26,8 @@ class NormalEquations:
         outputs: number of outputs of a group.
         bias: whether a bias is changed too.
         like: a tensor on the device of the computation, which is in float64.
+
+    Source: Hoerl and Kennard (1970), Ridge regression: biased estimation for nonorthogonal problems.
 
     >>> equations = NormalEquations(1, 2, 1, False, torch.zeros(1))
     >>> equations.add(torch.eye(2)[None, None], torch.tensor([[[[4.0, 6.0]]]]))
@@ -40,11 +42,11 @@ class NormalEquations:
         self.right = torch.zeros(groups, outputs, size, dtype=torch.float64, device=like.device)
 
     def add(self, inputs: Tensor, missing: Tensor) -> None:
-        """Add positions. A position belongs to one part; parts are there so that no data need be copied.
+        """Add positions. Each position belongs to one part. With parts, no data need to be copied.
 
         Args:
             inputs: ``(groups, parts, features, positions)``.
-            missing: what is missing in the outputs, ``(groups, parts, outputs, positions)``.
+            missing: the error of the outputs, target minus present value, ``(groups, parts, outputs, positions)``.
         """
         size = inputs.shape[2]
         self.gram[:, :size, :size] += _products(inputs, inputs)
@@ -114,7 +116,7 @@ def _solve_rows(gram: Tensor, right: Tensor, kept: Tensor, change: Tensor) -> No
 
 
 def _batches(counts: Tensor) -> Iterator[Tensor]:
-    """Rows in the order of their counts, so many at a time that their matrices fit in memory."""
+    """Batches of rows in the order of their counts; the matrices of a batch fit in memory."""
     order = counts.argsort(descending=True, stable=True)
     start = 0
     while start < len(order):

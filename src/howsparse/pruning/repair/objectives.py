@@ -1,4 +1,4 @@
-"""What a repair of the whole network makes small: its distance to the dense network, or its loss."""
+"""The objective of a repair of the whole network: its distance to the dense network, or its loss."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ Pair = tuple[Any, Tensor]
 
 
 class Distance:
-    """A loss against what the dense network computes. A batch is a pair: the batch itself, and this target.
+    """A loss relative to the dense network. A batch is a pair: the batch itself, and the dense network's result for it.
 
     Args:
         seen: what is compared, a function of a model and a batch.
@@ -52,19 +52,19 @@ class Distance:
         return self._compare(output, batch[1]) / max(1, self.count(batch))
 
     def count(self, batch: Pair) -> int:
-        """What a batch counts in a mean over batches."""
+        """The weight of a batch in a mean over batches."""
         return self._count(batch[0])
 
 
 def in_two_parts(loss: Loss, model: nn.Module) -> SplitLoss:
-    """The loss, if it computes outputs first and then their loss.
+    """Return the loss, if it computes outputs first and then the loss of these outputs.
 
     Args:
         loss: ``loss(model, batch)``.
         model: the model of the loss.
 
     Raises:
-        InputError: it does not.
+        InputError: the loss has not these two parts.
     """
     split = as_loss(loss, model)
     if not isinstance(split, SplitLoss):
@@ -141,10 +141,10 @@ def _divergence(output: Tensor, dense: Tensor) -> Tensor:
 
 
 def _features_path(model: nn.Module, batch: Any, loss: SplitLoss) -> str | None:
-    """The name of the module whose output is the features: of the model's parts, the last but one with parameters.
+    """The name of the module that computes the features: the last but one of the model's parts that have parameters.
 
-    If parts without parameters follow it and keep the shape, such as an activation, it is the last of these. If only
-    one part is called, its own parts are looked at. None if there is no such part with a tensor as output.
+    If parts without parameters, such as an activation, follow it and keep the shape, it is the last of these. If only
+    one part is called, the parts of this part are searched. None if there is no such part with a tensor as output.
     """
     inside, prefix = model, ""
     while True:
@@ -168,7 +168,7 @@ def _outputs(model: nn.Module, batch: Any, loss: SplitLoss, layers: dict[str, nn
 
 @contextmanager
 def _watching(layers: dict[str, nn.Module], found: list[tuple[str, Tensor]]) -> Iterator[None]:
-    """Note the outputs of layers, those that are tensors or begin with one."""
+    """In this context, keep the outputs of layers that are tensors or tuples that begin with a tensor."""
 
     def hook(name: str) -> Callable[..., None]:
         def note(layer: nn.Module, args: Any, output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Forward passes that stop at layers, so that many of them go through a network in step.
+"""Forward passes that stop at layers, so that many passes go through a network together.
 
 An algorithm that changes a network layer by layer needs the inputs of each layer after the layers before it have
 changed. One forward pass for each layer would compute the first layers again and again. Here the forward pass of each
@@ -26,7 +26,7 @@ __all__ = ["Pass", "Stop", "call", "calls", "first_argument", "passes", "stoppin
 
 @dataclass(frozen=True)
 class Stop:
-    """A forward pass that has called a layer and waits.
+    """A forward pass that waits after the call of a layer.
 
     Attributes:
         layer: the layer.
@@ -40,7 +40,7 @@ class Stop:
 
 
 class _Ended(BaseException):
-    """Ends a thread whose pass is not needed any more. Not an `Exception`, so that no model catches it."""
+    """Ends a thread when its pass is not needed any more. It is no `Exception`, so that no model catches it."""
 
 
 class Pass:
@@ -114,7 +114,7 @@ _current: contextvars.ContextVar[Pass] = contextvars.ContextVar("the pass of thi
 
 @contextmanager
 def passes(runs: Iterable[Callable[[], object]]) -> Iterator[list[Pass]]:
-    """Passes that have not started yet. At the end of the context, those that are not over are ended.
+    """Passes that have not started yet. At the end of the context, unfinished passes are ended.
 
     Args:
         runs: a function for each pass; it calls the model.

@@ -1,4 +1,4 @@
-"""All repairs by name, behind one signature: a model and a sparsity in, a pruned and repaired model out."""
+"""All repairs by name, with one signature: they prune a model to a sparsity and repair it."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -146,7 +146,7 @@ def as_repair(repair: str | Repair) -> Repair:
 
 
 def start_of(repair: str) -> str | None:
-    """The repair that another one begins with and goes on from; None if it does not go on from one.
+    """The repair with which another repair begins; None if it does not begin with one.
 
     Args:
         repair: a name in `REPAIRS`.
@@ -172,7 +172,7 @@ def continue_repair(
     dense: nn.Module,
     loss: Loss = cross_entropy,
 ) -> None:
-    """Go on from the start of a repair: with it, the model becomes what the whole repair makes of ``dense``.
+    """Continue a repair after its start. The model then equals the result of the whole repair of ``dense``.
 
     Args:
         model: a model that was pruned and repaired by `start_of` the repair; it is changed in place.
@@ -212,14 +212,14 @@ def prune_and_repair(
     loss: Loss = cross_entropy,
     seed: int = 0,
 ) -> Mask:
-    """Prune a model in place to a sparsity, by an order, and let the weights that stay make it good.
+    """Prune a model in place to a sparsity by an order, and repair the weights that stay.
 
     The repairs by name:
 
-    - ``none``: the weights that stay do not change; nor do the biases.
+    - ``none``: neither the weights that stay nor the biases change.
     - ``batchnorm``: `repair_batchnorm`, only for a network with BatchNorm.
     - ``layers``: `repair_layers`, least squares of each layer's weights.
-    - ``rounds``: `repair_rounds`, an order and that repair in turns.
+    - ``rounds``: `repair_rounds`, which alternates between an order and ``layers``.
     - ``global``: `repair_globally`, all kept weights together.
     - ``layers+global`` and ``rounds+global``: one after the other.
 
@@ -229,7 +229,7 @@ def prune_and_repair(
         batches: calibration batches that can be read several times, of a few hundred to a few thousand examples.
         repair: a name in `REPAIRS`, or a function with the same signature as those.
         order: a name in `howsparse.pruning.orders.ORDERS`, an order, or a function that makes one. Rounds make the
-            order anew each time, and so take no order that was made before.
+            order anew each time, so they do not accept an `Order` object.
         names: names of the weights to prune; by default all prunable weights that are not frozen.
         loss: ``loss(model, batch)``.
         seed: seed of an order that draws at random.

@@ -1,4 +1,4 @@
-"""Pruning in rounds: remove some weights, let the others make it good, and choose the next among the new values."""
+"""Pruning in rounds: remove some weights, repair the others, and choose the next weights by their new values."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,11 +33,11 @@ def repair_path(
     loss: Loss = cross_entropy,
     seed: int = 0,
 ) -> Iterator[Mask]:
-    """Prune a model to growing sparsities, one after the other, and repair its layers at each.
+    """Prune a model to several sparsities, from small to large, and repair its layers at each.
 
-    One path gives a good network at each of its sparsities, for the time of one `repair_layers` each. At each step the
-    order is made anew, from the repaired weights: a weight that another one has replaced becomes small. The goal of
-    every repair is the output of the dense network.
+    One path gives a good network at each of its sparsities. Each step takes the time of one `repair_layers`. At each
+    step the order is made anew from the repaired weights, because a weight becomes small if other weights can replace
+    it. The goal of every repair is the output of the dense network.
 
     Args:
         model: any module; it is changed in place. Copy it between two steps to keep a network.
@@ -52,12 +52,12 @@ def repair_path(
         seed: seed of an order that draws at random.
 
     Yields:
-        The mask of each sparsity, when the model has it and is repaired.
+        The mask of each sparsity, after the model was pruned to it and repaired.
 
     Raises:
         InputError: a sparsity is outside [0, 1) or not above the one before, or there is none; the order is an `Order`
-            that cannot be made anew, or `repair_layers` refuses the model or the data. The model is then as the last
-            whole step left it.
+            that cannot be made anew, or `repair_layers` refuses the model or the data. The model is then as it was
+            after the last complete step.
 
     Source: rounds of pruning, as Han et al. (2015), Learning both weights and connections; the repair is that of
     Frantar and Alistarh (2023).
@@ -103,10 +103,10 @@ def repair_rounds(
     loss: Loss = cross_entropy,
     seed: int = 0,
 ) -> Mask:
-    """Prune a model to a sparsity in rounds: each removes the next weights by an order, and repairs the layers.
+    """Prune a model to a sparsity in rounds. Each round removes the next weights by an order, and repairs the layers.
 
-    It is a `repair_path` to one sparsity. At large sparsities a few rounds are much better than one, and each takes as
-    long as `repair_layers`.
+    It is a `repair_path` to one sparsity. At large sparsities a few rounds are much better than one. Each round takes
+    as long as one `repair_layers`.
 
     Args:
         model: any module; it is changed in place.
@@ -127,6 +127,8 @@ def repair_rounds(
     Raises:
         InputError: the sparsity is outside [0, 1), there are no rounds, the order is an `Order` that cannot be made
             anew, or `repair_layers` refuses the model or the data. The model is then as it was.
+
+    Source: as for `repair_path`.
 
     >>> model = nn.Linear(10, 4)
     >>> mask = repair_rounds(model, 0.75, [(torch.randn(20, 10), torch.zeros(20).long())], rounds=2)
@@ -150,7 +152,7 @@ def repair_rounds(
 
 
 def _within(kept: Mask, order: Order) -> Order:
-    """The order under which the weights that are removed already go first."""
+    """The order, changed so that the weights that are already removed go first."""
     scores = {name: s.masked_fill(~kept[name].to(s.device), -torch.inf) for name, s in order.scores.items()}
     return Order(order.name, scores, order.note)
 

@@ -1,4 +1,4 @@
-"""The curvature of each weight by itself, roughly: units in which all weights are alike.
+"""A rough estimate of the curvature of each single weight, which gives units in which all weights are alike.
 
 References:
     Marquardt (1963), An algorithm for least-squares estimation of nonlinear parameters.
@@ -47,9 +47,9 @@ class Scaled(Derived):
 def curvature_scales(risk: EmpiricalRisk, probes: int = 2, seed: int = 0) -> Tensor:
     r"""An estimate of the diagonal of :math:`\frac1N\sum_n J_n'J_n`, with J the Jacobian of the outputs.
 
-    For outputs times random signs z, the expectation of :math:`(J'z)_i^2` is the sum of the squares of column i of J.
-    A few probes are noisy. So each tensor of two or more dimensions gets the matrix of rank one with the same sums over
-    rows and columns, and each vector is averaged with its own mean.
+    For random signs z of the outputs, the expectation of :math:`(J'z)_i^2` is the sum of the squares of column i of J.
+    The estimate from a few probes is noisy. So the estimate for a tensor of two or more dimensions is replaced by the
+    matrix of rank one with the same sums over rows and columns, and that for a vector is averaged with its mean.
 
     Args:
         risk: the empirical risk; its loss must have ``output``.

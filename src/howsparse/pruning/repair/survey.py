@@ -1,4 +1,4 @@
-"""How a network uses its layers, seen in one forward pass."""
+"""How a network uses its layers, found by one forward pass."""
 
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -20,8 +20,8 @@ class Use:
 
     Attributes:
         calls: number of its calls.
-        norm: the BatchNorm layer that gets its output, if there is one with running statistics; its mean is as good as
-            a bias of the layer.
+        norm: the BatchNorm layer that gets its output, if there is one with running statistics. Its running mean can
+            be used like a bias of the layer.
     """
 
     calls: int = 0

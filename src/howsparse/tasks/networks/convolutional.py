@@ -30,13 +30,18 @@ def alexnet() -> nn.Sequential:
     )
 
 
-def vgg16_bn() -> nn.Sequential:
-    """VGG16 with BatchNorm for 32x32 images: 13 convolutions and one linear layer, 512-10."""
+def vgg16_bn(width: int = 64) -> nn.Sequential:
+    """VGG16 with BatchNorm for 32x32 images: 13 convolutions and one linear layer, 512-10.
+
+    Args:
+        width: number of channels of the first convolution; all layers scale with it.
+    """
     layers: list[nn.Module] = []
     before = 3
-    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+    for factor, count in ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)):
         for _ in range(count):
-            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-            before = width
+            channels = factor * width
+            layers += [nn.Conv2d(before, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            before = channels
         layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 10))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before, 10))

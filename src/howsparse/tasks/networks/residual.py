@@ -75,9 +75,14 @@ def resnet(block: str, depths: tuple[int, ...], widths: tuple[int, ...], classes
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
 
 
-def resnet18(classes: int = 100) -> nn.Sequential:
-    """ResNet18 (He et al., 2016)."""
-    return resnet("basic", (2, 2, 2, 2), (64, 128, 256, 512), classes)
+def resnet18(classes: int = 100, width: int = 64) -> nn.Sequential:
+    """ResNet18 (He et al., 2016).
+
+    Args:
+        classes: number of outputs.
+        width: channels of the first stage; each later stage has twice as many as the one before.
+    """
+    return resnet("basic", (2, 2, 2, 2), (width, 2 * width, 4 * width, 8 * width), classes)
 
 
 def resnet50(classes: int = 100) -> nn.Sequential:
