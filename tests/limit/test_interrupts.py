@@ -17,7 +17,7 @@ STRIDES = {
     "rank": 13,
     "prune_and_repair": 29,
     "audit": 61,
-    "recoverable": 191,
+    "recoverable": 151,
 }
 
 
