@@ -4,8 +4,8 @@
         [--page docs/deploy.md]
 
 Four networks: FC5 at 98 % (--weights: after 30 epochs with l1 1e-4; else it is trained here), AlexNet's linear part at
-98 %, a pretrained ResNet20 that loses channels by `channel_mask` and by Torch-Pruning, and a VGG16 with a quarter of the
-channels, trained with l1, that loses weights or channels and is not trained after that. All ways to run a network take
+98 %, a pretrained ResNet20 that loses channels by `channel_mask` and by Torch-Pruning, and a VGG16 with few channels,
+trained with l1, that loses weights or channels and is not trained after that. All ways to run a network take
 turns in one process, so that a slow phase of the machine affects all of them. Ratios are of medians. With --prepare,
 networks are trained and kept, and nothing is timed. The page shows the last record of each network and batch size.
 """

@@ -58,7 +58,7 @@ class Sandbox:
 
     Args:
         fill: writes the sample files into the working folder.
-        seconds: how long an input may take.
+        seconds: how long an input may take, of the processor.
     """
 
     def __init__(self, fill: Callable[[], None], seconds: int = 60) -> None:
@@ -124,8 +124,8 @@ class Sandbox:
             grown = name in may_change and now is not None
             if now != content and not grown:
                 return f"{name} was lost or changed"
-        hidden = [path.name for path in self.folder.iterdir() if path.name.startswith(".") and path.is_file()]
-        left = [name for name in hidden if not name.endswith(".lock")]  # locks of records and stores stay
+        hidden = [path.name for path in self.folder.rglob(".*")]
+        left = [name for name in hidden if not name.endswith((".lock", ".locks"))]  # of records and stores; they stay
         return f"a temporary file was left: {left[0]}" if left else None
 
     def _names(self) -> list[str]:
@@ -181,25 +181,26 @@ def _place(error: BaseException) -> str:
 def _limits(seconds: int) -> Iterator[None]:
     """Raise `Hang` after some time; end the process with a traceback if it does not come back from a library.
 
-    The time is two halves, so that a process that others stopped for a while is not taken for one that hangs.
+    The time is that of the processor, so that a busy machine is not taken for a hang. An input that waits for something
+    has ten times as long.
     """
-    halves = 0
 
     def stop(*_: object) -> None:
-        nonlocal halves
-        halves += 1
-        if halves == 2:
-            raise Hang(f"longer than {seconds} seconds")
+        raise Hang(f"longer than {seconds} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds / 2, seconds / 2)
-    faulthandler.dump_traceback_later(8 * seconds, exit=True, file=2)
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, 10 * seconds))
+    before = [signal.signal(number, stop) for number, _, _ in timers]
+    for _, timer, limit in timers:
+        signal.setitimer(timer, limit)
+    faulthandler.dump_traceback_later(15 * seconds, exit=True, file=2)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for _, timer, _ in timers:
+            signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, before)
+        for (number, _, _), handler in zip(timers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager

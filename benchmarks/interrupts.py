@@ -1,6 +1,6 @@
 """Ctrl-C at every line of the package: is the model afterwards as it was, and are torch's settings?
 
-    python -m benchmarks.interrupts [--stride 1] [--record results/interrupts.jsonl]
+    python -m benchmarks.interrupts [--stride 1] [--record results/reliability.jsonl]
 
 Each function is run on a tiny network once for the first and once for the last execution of each line of the package
 that it reaches, with a KeyboardInterrupt at that line. One core needs about ten minutes.
@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 import howsparse
 from benchmarks.commands import own_command
 from howsparse.limit.certify import certify_sequence
-from howsparse.limit.held_out import check_held_out
+from howsparse.limit.held_out import HeldOut, check_held_out
 from howsparse.limit.sequence import Question
 from howsparse.records import Measurement, append_record, provenance
 from howsparse.risk.guard import guarded
@@ -34,15 +35,15 @@ Line = tuple[str, int]  # file and number
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stride", type=int, default=1, help="of the lines, one in so many")
-    parser.add_argument("--record", type=Path, default=Path("results/interrupts.jsonl"))
+    parser.add_argument("--record", type=Path, default=Path("results/reliability.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name, work in WORK.items():
         tried, changed = interrupted(work, options.stride)
         print(f"{name}: {tried} interruptions, {len(changed)} changed something {changed[:5]}", file=sys.stderr)
-        found = {"function": name, "stride": options.stride, "interruptions": tried, "changed": len(changed)}
+        found = {"check": f"{name}, interrupted", "tried": tried, "wrong": len(changed), "stride": options.stride}
         made = provenance(own_command("benchmarks.interrupts"))
-        append_record(Measurement(kind="interrupts", made=made, **found), options.record)
+        append_record(Measurement(kind="reliability", made=made, **found), options.record)
 
 
 def network() -> nn.Module:
@@ -57,20 +58,32 @@ def data(examples: int = 20) -> list[tuple[Tensor, Tensor]]:
     return [(images, (images.sum((1, 2, 3)) > 0).long())]
 
 
+def held_out(model: nn.Module) -> HeldOut:
+    """The check of held-out data, the first step of `certify`."""
+    return check_held_out(model, data(60), Question(max_drop=0.5), chosen_on=data())
+
+
 @guarded
 def certified(model: nn.Module) -> object:
     """A certificate of one mask, by the two steps of `certify`."""
-    held = check_held_out(model, data(60), Question(max_drop=0.5), chosen_on=data())
+    held = held_out(model)
     return certify_sequence(model, held, [howsparse.magnitude_mask(model, 0.1)], order="magnitude")
+
+
+def _ticking() -> Callable[[], float]:
+    """A clock that gives the same times in every run, so that every run executes the same lines."""
+    return map(float, count()).__next__
 
 
 WORK: dict[str, Work] = {
     "measure": lambda model: howsparse.measure(model, data(), tolerance=0.1, scan=[0.5], precision=0.4),
+    "check_held_out": held_out,
     "certify": certified,
     "rank": lambda model: howsparse.rank(model, "wanda", data()),
     "prune_and_repair": lambda model: howsparse.prune_and_repair(model, 0.5, data(), repair="layers"),
     "audit": lambda model: howsparse.audit(model, howsparse.magnitude_mask(model, 0.5), data(), points=1),
     "recoverable": lambda model: howsparse.recoverable(model, data(), tolerance=0.1),
+    "limit_cost": lambda model: howsparse.limit_cost(model, data(), clock=_ticking()),
     "pruning_limit": lambda model: howsparse.pruning_limit(model, data(), tolerance=0.1, max_products=32),
 }
 

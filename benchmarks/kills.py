@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -39,7 +40,11 @@ _COMMANDS: dict[str, tuple[int, tuple[str, ...]]] = {  # how often each is kille
     "sweep": (15, ("sweep", "sweep.yaml", "--jobs", "2", *_RECORD)),
 }  # fmt: skip
 _MEASURED = ("made", "seconds", "training_seconds")  # fields that differ between two runs
-_ROUND, _GRACE = 3, 20.0  # kills of a round; seconds in which workers must notice that nobody waits for them
+_ROUND = 3  # kills of a round
+_GRACE = (
+    120.0  # seconds: a worker notices that nobody waits for it after its imports, which take long on a busy machine
+)
+_SHARED = Path("/dev/shm")
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: the children of killed processes become children of this one
 
 
@@ -75,7 +80,7 @@ def killed(words: tuple[str, ...], kills: int, draw: random.Random) -> tuple[int
         takes, whole = time.monotonic() - began, _written(root)
         while tried < kills:
             _begin(root)
-            pids = []
+            pids, before = [], set(_SHARED.iterdir())
             for _ in range(_ROUND):
                 pids.append(_start(words, root))
                 time.sleep(draw.uniform(0.0, takes))
@@ -86,7 +91,7 @@ def killed(words: tuple[str, ...], kills: int, draw: random.Random) -> tuple[int
             if code == 2 and "made.safetensors exists" in (root / "said").read_text():
                 code = 0  # a kill came after the last file was written: what is there must be right
             fault = f"exit code {code}: {(root / 'said').read_text()[-300:]}" if code else _compared(root, whole)
-            faults += [each for each in (fault, _left(root, pids)) if each]
+            faults += [each for each in (fault, _left(root, pids, before)) if each]
     finally:
         shutil.rmtree(root)
     return tried, faults
@@ -157,21 +162,25 @@ def _compared(root: Path, whole: dict[str, Any]) -> str | None:
     return f"other {wrong[0]} than undisturbed" if wrong else None
 
 
-def _left(root: Path, pids: list[int]) -> str | None:
-    """What is left of commands that have ended: processes, shared memory, temporary files."""
+def _left(root: Path, pids: list[int], before: set[Path]) -> str | None:
+    """What is left of commands that have ended: processes, shared memory that was not there before, temporary files."""
     processes, deadline = _children(), time.monotonic() + _GRACE
     while processes and time.monotonic() < deadline:
         time.sleep(0.1)
         processes = _children()
     for pid in processes:
         os.kill(pid, signal.SIGKILL)
-    shared = [name for name in os.listdir("/dev/shm") if any(str(pid) in name for pid in pids)]  # noqa: PTH208
-    files = [
-        path.name for path in (root / "tmp").iterdir() if not path.name.startswith("torchinductor")
-    ]  # torch's cache
-    files += [path.name for path in (root / "work").rglob(".*") if path.is_file() and path.suffix != ".lock"]
+    shared = [file.name for file in set(_SHARED.iterdir()) - before if _maker(file) in pids]
+    files = [file.name for file in (root / "tmp").iterdir() if not file.name.startswith("torchinductor")]  # its cache
+    files += [file.name for file in (root / "work").rglob(".*") if file.name != ".locks" and file.suffix != ".lock"]
     left = [f"process {pid}" for pid in processes] + shared + files
     return f"left: {', '.join(left)}" if left else None
+
+
+def _maker(shared: Path) -> int | None:
+    """The process that made some shared memory: its id is a part of the name."""
+    found = re.search(r"[-_](\d+)[-_]", shared.name)
+    return int(found[1]) if found else None
 
 
 def _children() -> list[int]:

@@ -1,9 +1,10 @@
-"""What this package promises of itself, tried: damage to kept files, threads, frozen weights, brackets.
+"""What this package promises of itself, tried: damage to kept files, threads, frozen weights, brackets, imports.
 
     python -m benchmarks.reliability [CHECK ...] [--trials 50] [--record results/reliability.jsonl]
         [--page docs/reliability.md]
 
-Without names it runs every check. It writes a line for each, and the page from the last line of each check.
+Without names it runs every check, else those whose names end with one that is given, such as "cut". It writes a line
+for each, and the page from the last line of each check.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from torch import nn
 
 import howsparse
 from benchmarks.commands import own_command
+from benchmarks.reliability_cost import growth_of_products, import_seconds
 from benchmarks.reliability_kept import CASES, DAMAGES, copied_kinds, outcomes_of, summary
 from benchmarks.reliability_page import page
 from howsparse.files import load_document, save_document, save_tensors, write_whole
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/reliability.md"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for check in options.checks:
+    for check in [name for name in CHECKS if name.endswith(tuple(options.checks))]:
         found = CHECKS[check](options.trials)
         print(check, found, file=sys.stderr)
         made = provenance(own_command("benchmarks.reliability"))
@@ -153,6 +155,8 @@ CHECKS: dict[str, Check] = {
     "threads": threads,
     "frozen": frozen,
     "brackets": brackets,
+    "products": growth_of_products,
+    "import": import_seconds,
 }
 
 if __name__ == "__main__":

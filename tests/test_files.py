@@ -1,7 +1,10 @@
 """Files are whole or not there, and a user's files stay."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +52,23 @@ def test_a_failed_write_leaves_no_trace(tmp_path: Path, old: str | None, error: 
     with pytest.raises(InputError if error is OSError else error):
         write_whole(path, write)
     assert [file.read_text() for file in tmp_path.iterdir()] == ([old] if old is not None else [])
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_another_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "answer.txt"
+    kill = "lambda file: (file.write_text('half'), os.kill(os.getpid(), signal.SIGKILL))"
+    code = f"import os, signal; from howsparse.files import write_whole; write_whole('answer.txt', {kill})"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    left = list(tmp_path.iterdir())
+    assert len(left) == 1
+
+    def write(file: Path) -> None:
+        assert not left[0].exists()
+        write_whole(path, lambda other: other.write_text("first"))
+        file.write_text("second")
+
+    write_whole(path, write)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["second"]
 
 
 def test_folders_are_made(tmp_path: Path) -> None:

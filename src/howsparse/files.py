@@ -7,10 +7,17 @@ of its contents, for kept work also the key of what was computed, and a digest o
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,9 +41,10 @@ _ABOUT = "howsparse"  # key of a document's header in the metadata of safetensor
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary file beside ``path``, then move the file to ``path`` in one step.
+    """Call ``write`` with a file in a temporary folder beside ``path``, then move it to ``path`` in one step.
 
-    In a group of processes, only the first writes. If ``path`` is a link, the file that it leads to is replaced.
+    In a group of processes, only the first writes. If ``path`` is a link, the file that it leads to is replaced. What a
+    killed process left of ``path`` is removed.
 
     Raises:
         InputError: ``path`` is something else than a file: a folder, a device, a pipe, or a link to nothing; or it
@@ -47,19 +55,63 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     path = writable_file(Path(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:50]}-", suffix=path.suffix[-50:])
-        os.close(handle)
-        try:
-            write(Path(name))
-            with Path(name).open("r+b") as written:  # Windows flushes only what is open for writing
+        with _unfinished(path) as temporary:
+            write(temporary)
+            with temporary.open("r+b") as written:  # Windows flushes only what is open for writing
                 os.fsync(written.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     except (OSError, SafetensorError) as error:
         reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
         raise InputError(f"cannot write {path}: {reason}; make room for it, or give another file") from error
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """The path of a new file in a temporary folder beside ``path``.
+
+    The folder has all that a library writes on its way to the file. It is locked, so that others see whether its writer
+    still runs: the operating system releases the lock of a process that was killed.
+    """
+    prefix = f".{path.stem[:50]}-unfinished-"
+    with suppress(OSError):  # a folder that may not be listed
+        for left in path.parent.iterdir():
+            if left.name.startswith(prefix):
+                _remove_unlocked(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+        with _locked(folder):
+            if folder.exists():  # else another process removed it before it was locked
+                try:
+                    yield folder / path.name
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+                return
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Remove a temporary folder if its writer was killed."""
+    with _locked(folder, wait=False) as locked:
+        if locked:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Lock a folder. False if another process has locked it, if it is gone, or if folders have no locks here."""
+    handle = None
+    try:
+        if fcntl is not None:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        locked = fcntl is not None
+    except OSError:
+        locked = False
+    try:
+        yield locked
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def writable_file(path: Path) -> Path:

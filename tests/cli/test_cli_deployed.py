@@ -91,7 +91,8 @@ def test_a_network_that_cannot_be_exported_is_pruned_all_the_same(
     assert lines[1].startswith("on disk: ")
     assert lines[2].startswith(("a mask alone makes nothing faster here: ", "compacted"))
     assert lines[-1].startswith("next: howsparse audit ")
-    assert captured.err.splitlines()[-1].startswith("howsparse: the network cannot be exported to ONNX: ")
+    reasons = ("the network cannot be exported to ONNX: ", "onnxruntime ")  # the second: torch 2.6 exports one branch
+    assert captured.err.splitlines()[-1].removeprefix("howsparse: ").startswith(reasons)
     assert not Path("net.onnx").exists()
     assert DeployedNetwork.load("small.safetensors").class_name == "deploynets.Branching"
 

@@ -112,7 +112,7 @@ def test_limit_of_any_module(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert answer["products"] <= 40
     recorded = json.loads(Path("runs.jsonl").read_text())
     assert all(answer[name] == value for name, value in recorded["answer"].items())
-    assert recorded["made"]["versions"]["torch"] == torch.__version__
+    assert recorded["made"]["versions"]["torch"] in (torch.__version__, torch.__version__.partition("+")[0])
     assert run(*arguments, "--curvature", "ggn", monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr()
     first, *_, last = shown.out.splitlines()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -54,6 +56,20 @@ def test_two_processes_give_the_records_of_one(tmp_path: Path) -> None:
     assert names(one) == names(two)
     same = {"key", "accuracy", "loss", "sparsity", "epochs"}
     assert sorted(str(r.model_dump(include=same)) for r in one) == sorted(str(r.model_dump(include=same)) for r in two)
+
+
+def test_a_worker_without_a_job_ends_with_a_killed_sweep(tmp_path: Path) -> None:
+    """One of two workers has the only job; the sweep is killed after it, and all its processes close the pipe."""
+    jobs(tmp_path, epochs=1)
+    code = "import os, signal; from pathlib import Path; from howsparse.experiments.sweep import *; "
+    code += "found = jobs_of(load_sweep(Path('sweep.yaml')), Path('runs.jsonl'), Path('runs'))[:1]; "
+    code += "[os.kill(os.getpid(), signal.SIGKILL) for record in run_jobs(found, workers=2)]"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE) as started:
+        try:
+            assert started.communicate(timeout=120)[0] == b""
+        finally:
+            started.kill()
+    assert len(recorded(tmp_path)) == 1
 
 
 def test_a_cluster_that_loses_a_worker_loses_no_run(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from howsparse.risk.guard import guarded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-STRIDES = {"measure": 13, "certify": 17, "rank": 13, "prune_and_repair": 29, "audit": 61, "recoverable": 191}
+STRIDES = {
+    "limit_cost": 31,
+    "check_held_out": 13,
+    "measure": 13,
+    "certify": 17,
+    "rank": 13,
+    "prune_and_repair": 29,
+    "audit": 61,
+    "recoverable": 151,
+}
 
 
 @pytest.mark.parametrize(("name", "stride"), STRIDES.items())

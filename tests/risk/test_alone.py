@@ -28,6 +28,7 @@ def answers(batches: Any) -> list[Callable[[nn.Module], Any]]:
         lambda model: howsparse.predict(model, batches, tolerance=0.05, progress=False).sparsity,
         lambda model: howsparse.outcomes(model, batches).losses.tolist(),
         lambda model: howsparse.magnitude_mask(model, 0.5)["0.weight"].tolist(),
+        lambda model: howsparse.limit_cost(model, batches).products,
     ]
 
 

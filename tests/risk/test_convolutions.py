@@ -13,11 +13,16 @@ from torch.nn.utils import parametrize
 
 from howsparse import Mask, prune
 from howsparse.linalg.operators import Operator
-from howsparse.risk.convolutions import Convolutions, suitable
+from howsparse.risk.convolutions import _SINCE, Convolutions, suitable
 from howsparse.risk.curvature import GGN, Hessian
 from howsparse.risk.derivatives import convolved
 from howsparse.risk.empirical import EmpiricalRisk
 from networks_for_tests import Batches, exact_curvature
+
+pytestmark = pytest.mark.skipif(
+    tuple(int(part) for part in torch.__version__.split(".")[:2]) < _SINCE,
+    reason="derivatives of our own for convolutions need a later torch",
+)
 
 KINDS = [("hessian", Hessian), ("ggn", GGN)]
 

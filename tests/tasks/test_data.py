@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +35,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     datasets.enable_progress_bars()
 
 
-def write_split(folder: Path, split: str, images: list[Pixels], labels: list[int], column: str = "img") -> None:
+def write_split(
+    folder: Path, split: str, images: list[Pixels], labels: list[int], column: str = "img", classes: int = 10
+) -> None:
     """One split as the hub holds CIFAR-10: PNGs inside parquet."""
     folder.mkdir(exist_ok=True)
-    features = datasets.Features({column: datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
+    features = datasets.Features({column: datasets.Image(), "label": datasets.ClassLabel(num_classes=classes)})
     rows = {column: [PIL.fromarray(image) for image in images], "label": labels}
     datasets.disable_progress_bars()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
@@ -166,6 +169,25 @@ class TestErrors:
     def test_other_number_of_channels(self, tmp_path: Path) -> None:
         write(tmp_path / "set", 4, 4)
         self.refused(COLOUR, tmp_path / "set", "1 channels", "3")
+
+    @pytest.mark.parametrize("labels", [["cat", "0"], [None, 1], [0.5, 1.0], [[0], [1]], [float("nan"), 1.0]], ids=str)
+    def test_broken_label(self, tmp_path: Path, labels: list[Any]) -> None:
+        (tmp_path / "set").mkdir()
+        for split in ("train", "test"):
+            features = datasets.Dataset.from_dict({"label": labels}).features | {"img": datasets.Image()}
+            rows = {"img": [PIL.fromarray(image) for image in noise(1, 2, 4, 4)], "label": labels}
+            path = tmp_path / "set" / f"{split}.parquet"
+            datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(path)
+        self.refused(GRAY, tmp_path / "set", "split 'train'", "broken image or label")
+
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_label_that_the_network_does_not_have(self, tmp_path: Path, split: str) -> None:
+        """Found before any training, wherever the label is."""
+        for each in ("train", "test"):
+            labels = [0, 1, 2, 10 if each == split else 3]
+            write_split(tmp_path / "set", each, list(noise(1, 4, 32, 32, 3)), labels, classes=11)
+        with pytest.raises(InputError, match=f"split '{split}' of .*: label 10 is none of the model's 10 classes"):
+            load_task("fc5-cifar10", str(tmp_path / "set"))
 
     @pytest.mark.parametrize("chunk", [1, 2])
     @pytest.mark.parametrize("odd", [noise(3, 4, 5, 3), noise(3, 5, 4)], ids=["coloured", "grey"])

@@ -201,10 +201,10 @@ def run_jobs(
             stack.enter_context(_dask_client(address))
         if backend == "ray":
             _register_ray(address)
-        stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if backend == "loky" else -1))
-        parent = os.getpid() if backend == "loky" else None
+        own = {"initializer": end_with, "initargs": (os.getpid(),)} if backend == "loky" else {}
+        stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=workers if own else -1, **own))
         as_they_come = "generator_unordered" if backend != "ray" else "list"  # ray's backend cannot return a generator
-        runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job, parent) for job in jobs)
+        runs = joblib.Parallel(return_as=as_they_come)(joblib.delayed(run_job)(job) for job in jobs)
         try:
             yield from runs
         except TerminatedWorkerError as error:
@@ -213,15 +213,12 @@ def run_jobs(
             ) from error
 
 
-def run_job(job: Job, parent: int | None = None) -> CaseRecord:
+def run_job(job: Job) -> CaseRecord:
     """Run a job and append its record to the file; read the record if the file has it.
 
     Args:
         job: the run.
-        parent: id of the process that started this worker, which ends with it; None if this is no worker.
     """
-    if parent is not None and parent == os.getppid():
-        end_with(parent)
     with importing_from_here():
         problem = _loaded(job.entry.model_dump_json())
         key = case_key(problem, job.case, job.run(), "run" if job.whole else "method")

@@ -14,7 +14,8 @@ _EVERY = 0.5  # seconds
 def end_with(parent: int) -> None:
     """End this process soon after its parent has ended, even if the parent was killed. A second call does nothing.
 
-    Without this, a worker of joblib goes on until its job ends or until some minutes have passed.
+    Without this, a worker of joblib goes on until its job ends, or until it waited some minutes for one. A worker calls
+    this when it starts, before it waits for its first job: its parent may be killed before there is one.
 
     Args:
         parent: process id of the process that started this one.

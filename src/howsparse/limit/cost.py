@@ -20,7 +20,9 @@ from howsparse.limit.rates import Clock, rates_of, vector_work, warm_up
 from howsparse.limit.samples import Samples, risk_with_samples
 from howsparse.memory import available_memory
 from howsparse.progress import duration
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import is_half
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, SplitLoss, cross_entropy
 from howsparse.risk.weights import select_weights
 
@@ -108,6 +110,8 @@ class LimitCost:
         )
 
 
+@alone
+@guarded
 def limit_cost(
     model: nn.Module,
     batches: Iterable[Any],

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from howsparse.errors import InputError
 from howsparse.limit.overlap import overlapping
 from howsparse.limit.sequence import Held, Question, held_values
+from howsparse.risk.alone import alone
 from howsparse.risk.batches import same_content
 from howsparse.risk.fast import fast_convolutions
+from howsparse.risk.guard import guarded
 from howsparse.risk.losses import Loss, as_loss, cross_entropy
 from howsparse.risk.metrics import Metric, as_metric
 from howsparse.risk.outcomes import Outcomes, outcomes
@@ -44,6 +46,8 @@ class HeldOut:
         return _look(model, self.batches, self.loss, self.metric)
 
 
+@alone
+@guarded
 def check_held_out(
     model: nn.Module,
     batches: Iterable[Any],

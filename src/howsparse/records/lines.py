@@ -158,7 +158,10 @@ def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
                 raise InputError(f"{where}, is not a record: it lacks {error}; remove that line") from error
             except (AttributeError, ValueError) as error:  # a field of an older version that holds something else
                 raise InputError(f"{where}, is not a record: {_reason(error)}; remove that line") from error
-            found.setdefault(record.get("hash", where), (where, record))
+            key = record.get("hash", where)
+            if not isinstance(key, str):
+                raise InputError(f"{where}, is not a record: its hash is no text; remove that line")
+            found.setdefault(key, (where, record))
     return list(found.values())
 
 

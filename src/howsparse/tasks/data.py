@@ -226,7 +226,7 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str, fi
         raise InputError(f"split '{split}' of data set '{source}' has no images")
     try:
         parts = [_stacked(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
-        labels = torch.from_numpy(np.asarray(rows[data.label], dtype=np.int64))
+        labels = _whole(rows[data.label])
     except (OSError, ValueError, TypeError, SyntaxError, ArithmeticError) as error:  # what decoders of images raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"data set '{source}', split '{split}', has a broken image or label: {reason}") from error
@@ -244,6 +244,14 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str, fi
             f"images of data set '{source}' have {pixels.shape[-1]} channels, the recipe's mean has {len(data.mean)}"
         )
     return Images(pixels.permute(0, 3, 1, 2).contiguous(), labels, data.mean, data.std)
+
+
+def _whole(column: object) -> Tensor:
+    """The labels of a column: a whole number for each image. An array of fractions would be cut off without a word."""
+    given, labels = np.asarray(column), np.asarray(column, dtype=np.int64)
+    if labels.ndim != 1 or (given.dtype.kind == "f" and (given != labels).any()):
+        raise ValueError("labels must be whole numbers, one for each image")
+    return torch.from_numpy(labels)
 
 
 def _stacked(images: Sequence[Pixels]) -> Pixels:

@@ -8,6 +8,7 @@ from torch import nn
 from howsparse.errors import InputError
 from howsparse.parallel import own_device
 from howsparse.problem import Problem, Training
+from howsparse.risk.fitting import check_fits
 from howsparse.risk.weights import prunable_weights
 from howsparse.tasks.data import Batches, Images, ShuffledBatches, load_images
 from howsparse.tasks.networks import NETWORKS, kaiming_normal_
@@ -59,7 +60,7 @@ def load_task(name: str, source: str | None = None, **changes: object) -> Proble
         The problem of the task.
 
     Raises:
-        InputError: the task or field does not exist, or the data cannot be loaded.
+        InputError: the task or field does not exist, or the data cannot be loaded or do not fit the network.
 
     >>> task = load_task("digits", epochs=5)
     >>> task.num_examples, task.epochs
@@ -68,7 +69,14 @@ def load_task(name: str, source: str | None = None, **changes: object) -> Proble
     recipe = change_recipe(load_recipe(name), changes)
     device = own_device()
     train, test = (images.to(device) for images in load_images(recipe.data, source))
-    return task_problem(recipe, train, test)
+    problem = task_problem(recipe, train, test)
+    model = problem.initial()
+    for images, split in ((train, recipe.data.train), (test, recipe.data.test)):
+        first = images.first(2)
+        two = first.normalised(first.pixels), first.labels
+        batches = [two, (two[0], images.labels)]  # the first is computed; of all, the labels are checked
+        check_fits(model, batches, problem.loss, f"split '{split}' of the data of {name}")
+    return problem
 
 
 def task_problem(recipe: Recipe, train: Images, test: Images) -> Problem:
