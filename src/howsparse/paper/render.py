@@ -53,7 +53,7 @@ def _cells(row: PaperRow) -> list[str]:
     shown = row.setting.as_paper
 
     def beside(ours: Spread | None, paper: str) -> str:
-        return f"{_mean(ours)} (paper: {paper})" if shown else _mean(ours)
+        return f"{_mean(ours)} (paper: {paper})" if shown and paper != "-" else _mean(ours)
 
     match row:
         case BoundsRow():
