@@ -222,7 +222,7 @@ BAD = [
     (("limit", "no-such-task"), "no task is called 'no-such-task'"),
     (("limit", "digits"), "give --weights"),
     (("limit", "digits", "--weights", "absent.safetensors"), "no weights file at absent.safetensors"),
-    (("limit", "mynets:net"), "give --data"),
+    (("limit", "mynets:net"), "--data is missing; give an .npz file"),
     (("limit", "mynets:absent", *DATA), "module 'mynets' has no 'absent'"),
     (("limit", "absent_module:net", *DATA), "cannot import 'absent_module'"),
     (("limit", "mynets:number", *DATA), "is a int; it must be a torch.nn.Module"),

@@ -64,7 +64,7 @@ def test_a_word_is_the_same_sparsity_for_every_method(tmp_path: Path) -> None:
 
 def test_a_method_that_the_network_does_not_suit_is_recorded() -> None:
     record = run_case(small(), Case("smart_ratio", 0.9, 0), RUN)
-    assert record.refused == "smart_ratio is for networks with convolutions, and this one has none"
+    assert record.refused == "smart_ratio is for networks with convolutions, and this one has none; use another method"
     assert (record.key.method, record.key.target, record.key.seed) == ("smart_ratio", 0.9, 0)
     assert record.accuracy is None
 
