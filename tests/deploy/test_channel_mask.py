@@ -11,23 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import howsparse
 from howsparse import InputError, Order, channel_mask, compact
 from howsparse.tasks.networks import resnet
-
-
-class Joined(nn.Module):
-    """Concatenated branches, a residual sum, a depthwise convolution, pooling and flattening."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.norm, self.depthwise = nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, padding=1, groups=16)
-        self.three, self.last = nn.Conv2d(16, 8, 1), nn.Linear(8 * 4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.one(x).relu()
-        y = self.norm(torch.cat([first, self.two(first).relu()], 1)).relu()
-        y = (self.three(self.depthwise(y)) + first).relu()
-        out: Tensor = self.last(functional.max_pool2d(y, 3).flatten(1))
-        return out
+from networks_for_tests import Joined
 
 
 class Padded(nn.Module):

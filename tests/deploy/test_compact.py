@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import howsparse
 from howsparse.deploy import compact, compacted
 from howsparse.tasks.networks import mlp, resnet, vgg16_bn
+from networks_for_tests import Joined
 
 
 def killed(model: nn.Module, share: float, seed: int = 0) -> nn.Module:
@@ -35,23 +36,6 @@ def difference(one: nn.Module, other: nn.Module, inputs: Tensor) -> float:
     """Largest difference of outputs in float64, relative to the largest output."""
     a, b = (model.double().eval()(inputs.double()) for model in (one, other))
     return float((a - b).abs().max() / a.abs().max())
-
-
-class Joined(nn.Module):
-    """Concatenated branches, a residual sum, a depthwise convolution, pooling and flattening."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.norm, self.depthwise = nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, padding=1, groups=16)
-        self.three, self.last = nn.Conv2d(16, 8, 1), nn.Linear(8 * 4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.one(x).relu()
-        y = self.norm(torch.cat([first, self.two(first).relu()], 1)).relu()
-        y = (self.three(self.depthwise(y)) + first).relu()
-        out: Tensor = self.last(nn.functional.max_pool2d(y, 3).flatten(1))
-        return out
 
 
 NETWORKS = {
