@@ -1,6 +1,6 @@
 """The exceptions for wrong input."""
 
-__all__ = ["InputError", "UnsuitableNetwork"]
+__all__ = ["InputError", "UnsuitableNetwork", "first_line"]
 
 
 class InputError(ValueError):
@@ -17,3 +17,19 @@ class InputError(ValueError):
 
 class UnsuitableNetwork(InputError):
     """The method cannot be used for this kind of network. A comparison continues with the other methods."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error that is not empty, for a message of one line.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        The line without its last full stop or semicolon; the name of the exception's type if there is no message.
+
+    >>> first_line(RuntimeError("shapes do not match.\\nSee the manual.")), first_line(KeyboardInterrupt())
+    ('shapes do not match', 'KeyboardInterrupt')
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line.rstrip(".;") for line in lines if line), type(error).__name__)

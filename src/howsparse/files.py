@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.parallel import is_first
 
 __all__ = [
@@ -199,9 +199,7 @@ def load_document(
             header = json.loads((file.metadata() or {}).get(_ABOUT, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not a readable file of tensors: {str(error).splitlines()[0]}; make it again"
-        ) from error
+        raise InputError(f"{path} is not a readable file of tensors: {first_line(error)}; make it again") from error
     if not isinstance(header, dict) or header.get("kind") != kind:
         what = f"a {header['kind']}" if isinstance(header, dict) and "kind" in header else "something else"
         raise InputError(f"{path} holds {what}, not a {kind}; give the path of a {kind} file")

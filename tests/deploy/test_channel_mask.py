@@ -122,5 +122,25 @@ def test_wrong_input_is_refused() -> None:
         channel_mask(model, x, 0.5)
     with pytest.raises(InputError, match="negative scores"):
         channel_mask(model, x, 0.5, howsparse.rank(model, "erk"), multiple=1)
-    with pytest.raises(InputError, match="cannot be traced"):
-        channel_mask(model, torch.zeros(1, 5), 0.5, multiple=1)
+    for example in (torch.zeros(1, 5), [(x, torch.zeros(1))]):
+        with pytest.raises(InputError, match=r"^the network does not take the example .*without labels$"):
+            channel_mask(model, example, 0.5, multiple=1)
+
+
+class WithoutGradients(nn.Module):
+    """It works without gradients only, and tracing needs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradients here\nsecond line")
+        out: Tensor = self.layer(x)
+        return out
+
+
+def test_a_network_that_cannot_be_traced_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match=r"^the network cannot be traced \(.*\), so its channels are not known; .*$"):
+        channel_mask(WithoutGradients(), torch.zeros(1, 8), 0.5)

@@ -12,7 +12,7 @@ from howsparse.cli import deploying, evaluation, experiments, networks, paper, p
 from howsparse.cli.app import COMMANDS, app
 from howsparse.cli.paths import with_checked_paths
 from howsparse.cli.terminal import console, note, patient_stdout
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.loading import importing_from_here
 
 __all__ = ["app", "deploying", "evaluation", "experiments", "main", "networks", "paper", "pruning", "reporting"]
@@ -52,7 +52,7 @@ def main() -> None:
         note(f"howsparse: {error}")
         sys.exit(2)
     except torch.OutOfMemoryError as error:
-        note(f"howsparse: {str(error).splitlines()[0]} Give a smaller --batch-size")
+        note(f"howsparse: {first_line(error)}. Give a smaller --batch-size")
         sys.exit(2)
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:

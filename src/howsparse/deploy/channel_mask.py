@@ -11,13 +11,16 @@ from howsparse.deploy.channels import ChannelGroup, inner_groups
 from howsparse.deploy.constants import LAYERS
 from howsparse.deploy.copies import plain_copy
 from howsparse.deploy.timing import called, of_batch
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders.order import Order, check_fits
 from howsparse.risk.alone import alone
 from howsparse.risk.weights import select_weights
 
 __all__ = ["channel_mask"]
+
+# What networks and the tracing of them raise.
+_OF_NETWORKS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
 
 
 @alone
@@ -57,7 +60,8 @@ def channel_mask(
 
     Raises:
         InputError: ``saved`` or ``multiple`` is out of range, or less can be saved; the order does not fit the model or
-            has negative scores; the network cannot be traced; or torch-pruning is not installed.
+            has negative scores; the network does not take the example, or cannot be traced; or torch-pruning is not
+            installed.
 
     Source: Theis et al. (2018), Faster gaze prediction with dense networks and Fisher pruning, for worth by cost; Fang
     et al. (2023), DepGraph: Towards Any Structural Pruning, for the channels that belong together.
@@ -142,12 +146,20 @@ def _traced(model: nn.Module, example: Any) -> tuple[dict[str, float], list[list
     inputs = of_batch(example, 2)
     try:
         costs = {names[layer]: cost / 2 for layer, cost in _multiplications(plain, inputs).items()}
-        groups = [_parts(group, names) for group in inner_groups(plain, inputs)]
+    except _OF_NETWORKS as error:
+        raise InputError(
+            f"the network does not take the example ({type(error).__name__}: {first_line(error)}); give an input as its"
+            " forward takes it, without labels"
+        ) from error
+    try:
+        return costs, [_parts(group, names) for group in inner_groups(plain, inputs)]
     except InputError:
         raise
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError) as error:
-        raise InputError(f"the network cannot be traced, so its channels are not known: {error}") from error
-    return costs, groups
+    except _OF_NETWORKS as error:
+        raise InputError(
+            f"the network cannot be traced ({type(error).__name__}: {first_line(error)}), so its channels are not"
+            " known; remove single weights instead"
+        ) from error
 
 
 def _multiplications(model: nn.Module, inputs: Any) -> dict[nn.Module, float]:

@@ -13,6 +13,7 @@ from howsparse.deploy.channels import Removal, dead_channels, remove
 from howsparse.deploy.constants import fold_constants, inputs_that_vary
 from howsparse.deploy.copies import plain_copy
 from howsparse.deploy.timing import called, of_batch
+from howsparse.errors import first_line
 
 __all__ = ["Compacted", "compact", "compacted"]
 
@@ -104,7 +105,9 @@ def compacted(model: nn.Module, example: Any) -> Compacted:
         expected = _outputs(work, inputs)
         smaller = _rounds(work, inputs, expected)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError) as error:
-        return Compacted(plain, f"the network cannot be traced ({_line(error)})", before, before, 0.0)
+        return Compacted(
+            plain, f"the network cannot be traced ({type(error).__name__}: {first_line(error)})", before, before, 0.0
+        )
     difference = _difference(_outputs(smaller, inputs), expected)
     return Compacted(_as_before(smaller, plain), None, before, _size(smaller), difference)
 
@@ -224,8 +227,3 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.files import document_kind, write_whole
 
 __all__ = ["VERSION", "Header", "Layer", "Stored", "read_deployed", "write_deployed"]
@@ -140,11 +140,10 @@ def wrong(path: str | Path, error: Exception) -> str:
     >>> wrong("net.safetensors", ValueError("2 positions, not 3"))
     'net.safetensors contradicts itself (2 positions, not 3), so another program changed it; copy it again, or ...'
     """
-    lines = str(error).splitlines()
+    what = first_line(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        lines = [f"{'.'.join(map(str, first['loc']))}: {first['msg']}"]
-    what = lines[0] if lines else type(error).__name__
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return f"{path} contradicts itself ({what}), so another program changed it; {_AGAIN}"
 
 

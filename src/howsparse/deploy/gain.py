@@ -12,7 +12,7 @@ from howsparse.deploy.compact import compacted
 from howsparse.deploy.sparse import SparseLinear
 from howsparse.deploy.sparsify import sparsify
 from howsparse.deploy.timing import Latency, bytes_of, latency, of_batch
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.memory import available_memory
 from howsparse.risk.losses import Loss
 from howsparse.risk.modes import device_of, evaluation_mode
@@ -151,7 +151,7 @@ def _tried(make: Callable[[Sequence[Form], nn.Module, Any], Made], *given: Any) 
     try:
         return make(*given)
     except (InputError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        return f"not tried further: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        return f"not tried further: {first_line(error)}"
 
 
 def _compacted(forms: Sequence[Form], model: nn.Module, example: Any) -> Made:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from howsparse.deploy.file import Layer
+from howsparse.errors import first_line
 
 __all__ = ["build", "check_layers", "describe_layers", "is_standalone", "put_state", "resize", "with_tensors"]
 
@@ -215,7 +216,7 @@ def _made(name: str, layer: Layer) -> nn.Module:
         with torch.device("meta"):
             return kind(**{key: _plain(value) for key, value in layer.settings.items()})
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise ValueError(f"'{name}' cannot be made: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"'{name}' cannot be made: {first_line(error)}") from error
 
 
 @cache

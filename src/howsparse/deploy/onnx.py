@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from howsparse.deploy.timing import of_batch
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.files import refuse_to_overwrite, write_whole
 from howsparse.risk.batches import batch_length
 from howsparse.risk.modes import evaluation_mode
@@ -192,8 +192,7 @@ def _reason(error: BaseException) -> str:
     """The most useful line of an error: the first line of its first cause."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)
 
 
 @contextmanager

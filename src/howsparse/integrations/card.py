@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.limit.measure import Measured, Point
 from howsparse.pruning.masks import Mask
 
@@ -98,8 +98,7 @@ def _header(text: str) -> tuple[str, str]:
     try:
         fields = (yaml.safe_load(match[1]) or {}) if match else {}
     except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the header of README.md is not valid YAML ({reason}); correct it") from error
+        raise InputError(f"the header of README.md is not valid YAML ({first_line(error)}); correct it") from error
     if not isinstance(fields, dict):
         raise InputError("the header of README.md is not a list of names and values in YAML; correct it")
     tags = fields.get("tags") or []

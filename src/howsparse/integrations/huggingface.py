@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.integrations.quiet import quiet
 
 __all__ = ["hub_folder", "load_hub_model", "load_pretrained"]
@@ -95,12 +95,6 @@ def load_pretrained(folder: str | Path) -> nn.Module:
     _check_complete(info, model, folder)
     model.eval()
     return model  # type: ignore[no-any-return]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that is not empty, or else its type's name."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line.rstrip(".;") for line in lines if line), type(error).__name__)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.arrays import dict_batches
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.integrations.expects import checked, fitting_size
-from howsparse.integrations.huggingface import first_line
 from howsparse.integrations.quiet import quiet
 
 __all__ = ["ImageBatches", "image_batches", "load_processor"]

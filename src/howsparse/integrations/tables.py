@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.integrations.expects import task_of
-from howsparse.integrations.huggingface import first_line
 from howsparse.integrations.images import image_batches
 from howsparse.integrations.texts import label_batches, text_batches
 

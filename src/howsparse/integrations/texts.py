@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from howsparse.arrays import dict_batches
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.integrations.expects import checked, fitting_size, positions, task_of
-from howsparse.integrations.huggingface import first_line
 from howsparse.integrations.quiet import quiet
 from howsparse.risk.losses import IGNORED
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, TypeVar
 import filelock
 from pydantic import ValidationError
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.parallel import is_first
 from howsparse.records.types import Record
 from howsparse.records.upgrade import upgrade
@@ -175,4 +175,4 @@ def _content(path: Path) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0]
+    return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)

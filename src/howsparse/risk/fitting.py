@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.risk.batches import can_split, examples, move
 from howsparse.risk.guard import guarded
 from howsparse.risk.losses import IGNORED, CrossEntropy, Loss, SplitLoss, as_loss
@@ -47,9 +47,8 @@ def check_fits(model: nn.Module, batches: Iterable[Any], loss: Loss, where: str)
     except (InputError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"{where} does not fit the network or its loss ({type(error).__name__}: {reason});"
+            f"{where} does not fit the network or its loss ({type(error).__name__}: {first_line(error)});"
             " check the shapes and types of inputs and targets"
         ) from error
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from howsparse.errors import InputError
+from howsparse.errors import InputError, first_line
 from howsparse.tasks.recipe import Data
 
 __all__ = ["Batches", "Images", "ShuffledBatches", "load_images"]
@@ -202,9 +202,10 @@ def _load_dataset(data: Data, source: str, first: int | None) -> tuple[Images, I
     try:
         splits = datasets.load_dataset(source)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         kind = "folder" if Path(source).exists() else "data set (neither a local folder nor found on the hub)"
-        raise InputError(f"cannot load the {kind} '{source}': {reason}; give --data a folder or a hub name") from error
+        raise InputError(
+            f"cannot load the {kind} '{source}': {first_line(error)}; give --data a folder or a hub name"
+        ) from error
     return _decode(splits, data, data.train, source, first), _decode(splits, data, data.test, source, first)
 
 
@@ -228,8 +229,9 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str, fi
         parts = [_stacked(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
         labels = _whole(rows[data.label])
     except (OSError, ValueError, TypeError, SyntaxError, ArithmeticError) as error:  # what decoders of images raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"data set '{source}', split '{split}', has a broken image or label: {reason}") from error
+        raise InputError(
+            f"data set '{source}', split '{split}', has a broken image or label: {first_line(error)}"
+        ) from error
     if len({part.ndim for part in parts}) > 1:
         parts = [_coloured(part) if part.ndim == 3 else part for part in parts]
     if len({(part.dtype, part.shape[1:]) for part in parts}) > 1 or parts[0].dtype != np.uint8:
