@@ -97,6 +97,10 @@ last* is torch's other memory layout of images.
 
 98 of 100 weights of FC5 and of AlexNet's linear part are zero. FC5 was trained with an l1 term. AlexNet's weights are
 random, because the time does not depend on their values.
+
+Fewer channels are not always faster. The VGG16 of the last table lost a few channels in most layers when single weights
+were removed, and its compacted network is slower in onnxruntime than the dense one, because kernels work on blocks of
+channels. So measure before you deploy: `howsparse bench` and `howsparse prune --deploy` do.
 """
     networks = dict.fromkeys(name for name, _ in groups)
     return HEAD + text + "".join(_section(name, shown) + _repeats(name, groups) for name in networks)
