@@ -60,7 +60,8 @@ def pruning_limit(
         options: what to compute; by default the defaults of `LimitOptions`.
         memory: bytes for stored graphs between products; by default a third of the free memory.
         keep: folder in which each product and the final limit are stored. If a call is stopped, the same call continues
-            from the stored products and gives the same bits. Each product takes as many bytes as the weights.
+            from the stored products and gives the same bits, if torch has the same number of threads. Each product
+            takes as many bytes as the weights.
         progress: called as ``progress(stage, done, total)``; by default bars on stderr in a terminal or a notebook, and
             nothing elsewhere. False: nothing.
         **changes: single options by name; they replace those of ``options``.
