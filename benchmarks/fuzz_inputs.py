@@ -99,7 +99,12 @@ _WEIGHTED = (
 )
 _SLOW = ("limit", "report", "bench", "run")  # a valid input takes a second and more
 _COMMANDS = {name: each.params for name, each in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
-_CHEAP = {"measure": "0.2", "prune": "5", "certify": "50"}  # options that keep a valid input cheap
+_DROP = {"max_drop": "5"}
+_CHEAP = {  # options that are always given, so that a valid input takes little time
+    "measure": {"max_drop": "0.2"},
+    "certify": {"max_drop": "50"},
+    "compare": {"methods": "dense", "sparsities": "0.5", "seeds": "1", "epochs": "1"},
+}
 
 
 @st.composite
@@ -121,9 +126,8 @@ def _command(draw: st.DrawFn, name: str, only: frozenset[str]) -> Attempt:
     for parameter in _COMMANDS[name]:
         needed, what = parameter.required or parameter.name in ("data", "weights", "record"), parameter.name
         wanted = needed if draw(st.integers(0, 9)) else draw(st.booleans())
-        if what == "max_drop" or (what in only and draw(st.booleans())) or (not only and draw(st.integers(0, 7)) == 0):
-            wanted = True
-        if not wanted or what in ("help", "deploy", "onnx"):
+        drawn = draw(st.booleans()) if what in only else not only and draw(st.integers(0, 7)) == 0
+        if not (wanted or drawn or what in _CHEAP.get(name, _DROP)) or what in ("help", "deploy", "onnx"):
             continue
         if getattr(parameter, "is_flag", False):
             words.append(parameter.opts[0])
@@ -140,8 +144,7 @@ def _value(draw: st.DrawFn, name: str, what: str, wrong: bool) -> str:
     """A value of an option; a right one for most."""
     right = {"model": "nets:net", "problem": "nets:problem", "data": "nets:batches", "output": "new.safetensors"}
     right |= {"weights": "net.safetensors", "record": "runs.jsonl", "file": "sweep.yaml", "change": "mask.safetensors"}
-    right |= {"methods": "dense", "sparsities": "0.5", "seeds": "1", "epochs": "1", "max_drop": _CHEAP.get(name, "5")}
-    right |= {"max_products": "32", "points": "2"}
+    right |= {"epochs": "1", "max_products": "32", "points": "2"} | _CHEAP.get(name, _DROP)
     if what == "data" and name in ("train", "compare", "run"):
         right.pop("data")
     if what in right and draw(st.integers(0, 9)) and not (wrong and draw(st.booleans())):

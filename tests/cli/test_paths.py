@@ -169,3 +169,12 @@ def test_every_command_refuses_a_pipe_first(
         said = refused(*given, monkeypatch=monkeypatch, capsys=capsys)
         assert "pipe" in said
         assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder"])
+def test_only_regular_files_of_records_are_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = special(kind, tmp_path)
+    said = refused("table", "2", "--record", str(path), monkeypatch=monkeypatch, capsys=capsys)
+    assert said == f"howsparse: {path} is no regular file; give a file of records\n"

@@ -166,12 +166,17 @@ def _numbered(*paths: str | Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _content(path: Path) -> bytes:
+    """The bytes of a regular file; none if there is no file. A pipe is not opened: that could take forever."""
     try:
-        return path.read_bytes() if path.exists() else b""
+        if path.is_file():
+            return path.read_bytes()
+        if not path.exists():
+            return b""
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or error}; give another file"
         ) from error
+    raise InputError(f"{path} is no regular file; give a file of records")
 
 
 def _reason(error: Exception) -> str:
