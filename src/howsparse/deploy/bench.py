@@ -151,7 +151,9 @@ def bench(
     with torch.inference_mode():
         dense_layers, shapes = _timed(model, example, sizes)
     if not dense_layers:
-        raise InputError("the network has no linear layer or convolution that can be timed")
+        raise InputError(
+            "the network has no linear layer or convolution that can be timed; give a network that has one"
+        )
     smaller = compacted(model, example)
     same = smaller.weights_after == smaller.weights_before
     with torch.inference_mode():

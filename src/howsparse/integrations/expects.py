@@ -156,7 +156,7 @@ def _check_sequences(arrays: Mapping[str, Tensor], model: nn.Module, where: obje
     if most is not None and length > most:
         raise InputError(f"{where}: sequences of {length} tokens, but the model reads {most} at most; cut them")
     if task_of(model) == "causal" and length < 2:
-        raise InputError(f"{where}: sequences of {length} token, but a causal model needs 2: one predicts the next")
+        raise InputError(f"{where}: sequences of {length} token, but a causal model needs 2; give longer ones")
     mask = arrays.get("attention_mask")
     if mask is not None and mask.ndim == 2 and mask.shape != tokens.shape:
         raise InputError(

@@ -194,7 +194,9 @@ def _check_complete(info: Mapping[str, Any], model: nn.Module, folder: Path) -> 
             " config.json, or save the model again"
         )
     if info.get("error_msgs"):
-        raise InputError(f"cannot load the weights in {folder}: {str(info['error_msgs'][0]).splitlines()[0]}")
+        raise InputError(
+            f"cannot load the weights in {folder}: {str(info['error_msgs'][0]).splitlines()[0]}; save the model again"
+        )
 
 
 def _more(names: Iterable[object]) -> str:

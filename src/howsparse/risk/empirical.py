@@ -169,7 +169,9 @@ class EmpiricalRisk:
             InputError: the loss is not a `SplitLoss`.
         """
         if not isinstance(self.loss, SplitLoss):
-            raise InputError("curvature='ggn' needs a loss with output(model, batch) and of_output(output, batch)")
+            raise InputError(
+                "curvature='ggn' needs a loss with output and of_output; give a howsparse.risk.SplitLoss, or take the Hessian"
+            )
         return self.loss
 
     def on(self, batch: Any) -> Any:

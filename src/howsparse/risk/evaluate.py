@@ -62,7 +62,9 @@ def evaluate(
             count += weight
     total, reached, of, weights = summed([total, reached, scored, count], device)
     if not weights:
-        raise InputError("the data have no predictions to evaluate: no batch, or every label is -100 (ignored)")
+        raise InputError(
+            "the data have no predictions to evaluate: no batch, or every label is -100 (ignored); give others"
+        )
     return total / weights, reached / of if of else None
 
 

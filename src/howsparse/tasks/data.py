@@ -224,26 +224,30 @@ def _decode(splits: "dict[str, object]", data: Data, split: str, source: str, fi
     table = table if first is None else table.select(range(min(first, len(table))))
     rows = table.with_format("numpy")
     if not len(table):
-        raise InputError(f"split '{split}' of data set '{source}' has no images")
+        raise InputError(
+            f"split '{split}' of data set '{source}' has no images; give another one by the recipe's train and test"
+        )
     try:
         parts = [_stacked(rows[i : i + _DECODE][data.image]) for i in range(0, len(table), _DECODE)]
         labels = _whole(rows[data.label])
     except (OSError, ValueError, TypeError, SyntaxError, ArithmeticError) as error:  # what decoders of images raise
         raise InputError(
-            f"data set '{source}', split '{split}', has a broken image or label: {first_line(error)}"
+            f"data set '{source}', split '{split}', has a broken image or label: {first_line(error)}; replace it"
         ) from error
     if len({part.ndim for part in parts}) > 1:
         parts = [_coloured(part) if part.ndim == 3 else part for part in parts]
     if len({(part.dtype, part.shape[1:]) for part in parts}) > 1 or parts[0].dtype != np.uint8:
         raise InputError(
-            f"column '{data.image}' of data set '{source}', split '{split}', must hold 8-bit images, all of one size"
+            f"column '{data.image}' of data set '{source}', split '{split}', must hold 8-bit images, all of one size;"
+            " convert them"
         )
     pixels = torch.from_numpy(np.concatenate(parts))
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.shape[-1] != len(data.mean):
         raise InputError(
-            f"images of data set '{source}' have {pixels.shape[-1]} channels, the recipe's mean has {len(data.mean)}"
+            f"images of data set '{source}' have {pixels.shape[-1]} channels, the recipe's mean has {len(data.mean)};"
+            " give as many numbers as channels"
         )
     return Images(pixels.permute(0, 3, 1, 2).contiguous(), labels, data.mean, data.std)
 

@@ -126,7 +126,7 @@ def check_recipe(fields: object, name: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"recipe {name}, field '{where}': {first['msg']}") from error
+        raise InputError(f"recipe {name}, field '{where}': {first['msg']}; correct it") from error
 
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
@@ -144,5 +144,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
     """
     fixed = [name for name in changes if name in _FIXED]
     if fixed:
-        raise InputError(f"recipe {recipe.name}, field '{fixed[0]}', makes the task and cannot be changed")
+        raise InputError(
+            f"recipe {recipe.name}, field '{fixed[0]}', makes the task and cannot be changed; leave it out"
+        )
     return check_recipe(recipe.model_dump() | dict(changes), recipe.name)

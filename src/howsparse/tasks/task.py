@@ -38,7 +38,9 @@ class RecipeNetwork:
         kaiming_normal_(model)
         count = sum(w.numel() for w in prunable_weights(model).values())
         if count != self.num_weights:
-            raise InputError(f"network {self.name} has {count:,} weights, its recipe says {self.num_weights:,}")
+            raise InputError(
+                f"network {self.name} has {count:,} weights, its recipe says {self.num_weights:,}; correct num_weights"
+            )
         if any(isinstance(module, nn.Conv2d) for module in model.modules()):  # fastest in this memory format
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.device)
