@@ -170,7 +170,7 @@ class EmpiricalRisk:
         """
         if not isinstance(self.loss, SplitLoss):
             raise InputError(
-                "curvature='ggn' needs a loss with output and of_output; give a howsparse.risk.SplitLoss, or take the Hessian"
+                "curvature='ggn' needs a loss in two parts; give a howsparse.risk.SplitLoss, or take the Hessian"
             )
         return self.loss
 

@@ -68,7 +68,7 @@ def in_two_parts(loss: Loss, model: nn.Module) -> SplitLoss:
     """
     split = as_loss(loss, model)
     if not isinstance(split, SplitLoss):
-        raise InputError("a repair of the whole network needs a loss with output and of_output; give a howsparse.risk.SplitLoss")
+        raise InputError("a repair of the whole network needs a loss in two parts; give a howsparse.risk.SplitLoss")
     return split
 
 
