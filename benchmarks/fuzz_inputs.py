@@ -122,7 +122,7 @@ def paths(draw: st.DrawFn) -> Attempt:
 
 
 def _command(draw: st.DrawFn, name: str, only: frozenset[str]) -> Attempt:
-    words, written = [name], set()
+    words, written, recorded = [name], set[str](), set[str]()
     for parameter in _COMMANDS[name]:
         needed, what = parameter.required or parameter.name in ("data", "weights", "record"), parameter.name
         wanted = needed if draw(st.integers(0, 9)) else draw(st.booleans())
@@ -136,7 +136,9 @@ def _command(draw: st.DrawFn, name: str, only: frozenset[str]) -> Attempt:
         words += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
         if what in _FILE_OPTIONS - {"weights", "certificate", "change", "file"}:
             written.add(value)
-    allowed = written if "--force" in words else written & {"runs.jsonl"}
+        if what == "record":
+            recorded.add(value)
+    allowed = written if "--force" in words else recorded & {"runs.jsonl", "empty"}  # records are added to these
     return Attempt(lambda: command(words), json.dumps(words, ensure_ascii=False), frozenset(allowed))
 
 
