@@ -249,7 +249,7 @@ class TestErrors:
         def whole(model: nn.Module, batch: Any) -> Tensor:
             return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-        with pytest.raises(InputError, match="output"):
+        with pytest.raises(InputError, match="loss in two parts"):
             rank(model, "curvature", batches, loss=whole)
         assert rank(model, "marginal", batches, loss=whole).note.startswith("gradient at 20 pruned networks")
         assert EmpiricalRisk(model, batches, whole).num_examples == 40

@@ -195,7 +195,7 @@ def test_the_model_is_unchanged_after_an_error() -> None:
         ({"curvature_examples": 0}, "give at least 1 for each"),
         ({"damping": 0.0}, "damping 0 is not above 0"),
         ({"objective": "best"}, "objective 'best' is not known"),
-        ({"loss": lambda model, batch: model(batch[0]).mean()}, "needs a loss with output"),
+        ({"loss": lambda model, batch: model(batch[0]).mean()}, "needs a loss in two parts"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

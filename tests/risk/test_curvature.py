@@ -44,7 +44,7 @@ def test_a_loss_that_is_not_split_has_a_hessian_but_no_ggn() -> None:
 
     risk = EmpiricalRisk(model, batches, loss)
     assert torch.allclose(dense(Hessian(risk)), exact_curvature(model, batches), atol=1e-12)
-    with pytest.raises(InputError, match="curvature='ggn' needs a loss with output"):
+    with pytest.raises(InputError, match="curvature='ggn' needs a loss in two parts"):
         GGN(risk)
 
 
