@@ -60,7 +60,8 @@ BESIDE = """## Tasks beside the paper's
   takes a step in each iteration, and the l1 term covers all parameters.
 
 The paper has no numbers for them. All numbers are per cent, and the limit is shown with its bracket. *One-shot* is the
-test accuracy of the network that was pruned to the limit without retraining.
+test accuracy of the network that was pruned without retraining, and the sparsity that it was pruned to: the limit, or
+what was predicted if the limit is not resolved.
 """
 
 DIFFERENCES = """## Where our numbers differ from the paper's
@@ -123,11 +124,14 @@ def main() -> None:
 
 
 def table_beside(runs: Sequence[CaseRecord]) -> str:
-    """A row for each run of a task that is not the paper's."""
+    """A row for each run of a task that is not the paper's, without refused ones that were made again."""
+    made = {trained(run) for run in runs if run.refused is None}
     heads = ["task", "training", "seed", "dense accuracy", "limit", "predicted"]
     heads += ["measured by loss", "measured by accuracy", "one-shot"]
     rows = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for run in runs:
+        if run.refused is not None and trained(run) in made:
+            continue
         found = run.study
         assert found is not None
         answer = found.answer
@@ -138,10 +142,16 @@ def table_beside(runs: Sequence[CaseRecord]) -> str:
             str(run.key.seed),
             percent(found.dense_accuracy),
             f"{middle}, {percent(answer.limit_low)} to {percent(answer.limit_high)}",
-            *map(percent, (answer.predicted, found.measured, found.measured_by_accuracy, run.accuracy)),
+            *map(percent, (answer.predicted, found.measured, found.measured_by_accuracy)),
+            "-" if run.accuracy is None else f"{percent(run.accuracy)} at {percent(run.sparsity)}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def trained(run: CaseRecord) -> tuple[str, str, int]:
+    """Which network a run is about."""
+    return run.key.problem, run.key.settings_hash, run.key.seed
 
 
 def percent(fraction: float | None) -> str:
