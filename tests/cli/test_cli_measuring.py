@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import howsparse
-from cli_for_tests import refused, run
+from cli_for_tests import fitted, refused, run, work_in_copy
 from howsparse.cli.subject import EveryOther
 from howsparse.limit.certify import candidates_around
 from howsparse.pruning.orders import ORDERS
@@ -66,28 +65,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (x, y), (test_x, test_y), (held_x, held_y) = drawn(*TRAIN), drawn(*TEST), drawn(*HELD_OUT)
     np.savez(folder / "data.npz", inputs=x, targets=y, test_inputs=test_x, test_targets=test_y)
     np.savez(folder / "held.npz", inputs=held_x, targets=held_y)
-    space: dict[str, Any] = {}
-    exec(MODULE, space)
-    model, optimizer = space["net"](), None
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(150):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
-        optimizer.step()
-    save_file(model.state_dict(), folder / "dense.safetensors")
+    weights = fitted(MODULE, torch.from_numpy(x), torch.from_numpy(y), rate=0.02, steps=150)
+    save_file(weights, folder / "dense.safetensors")
     return folder
 
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with copies of these files."""
-    for file in trained.iterdir():
-        if file.is_file():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "tinynets", raising=False)
-    return tmp_path
+    return work_in_copy(trained, tmp_path, "tinynets", monkeypatch)
 
 
 def network() -> nn.Module:

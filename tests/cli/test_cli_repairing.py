@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import howsparse
-from cli_for_tests import refused, run
+from cli_for_tests import fitted, refused, run, work_in_copy
 from howsparse.limit.paired import paired_p_value
 from howsparse.pruning.orders import ORDERS
 
@@ -49,29 +48,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "data.npz", inputs=x, targets=y, test_inputs=test_x, test_targets=test_y)
     np.savez(folder / "held.npz", inputs=held_x, targets=held_y)
     np.savez(folder / "seen.npz", inputs=np.concatenate([held_x, x[:2]]), targets=np.concatenate([held_y, y[:2]]))
-    space: dict[str, Any] = {}
-    exec(MODULE, space)
-    torch.manual_seed(0)
-    model = space["net"]()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(60):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
-        optimizer.step()
-    save_file(model.state_dict(), folder / "dense.safetensors")
+    weights = fitted(MODULE, torch.from_numpy(x), torch.from_numpy(y), rate=0.01, steps=60)
+    save_file(weights, folder / "dense.safetensors")
     return folder
 
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with copies of these files."""
-    for file in trained.iterdir():
-        if file.is_file():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "repairnets", raising=False)
-    return tmp_path
+    return work_in_copy(trained, tmp_path, "repairnets", monkeypatch)
 
 
 def network(file: str) -> nn.Module:
