@@ -195,7 +195,8 @@ def _checked(rows: list[dict[str, Any]]) -> list[str]:
         f"Of these networks, {len(rows)} have a reference, and the bracket holds it for"
         f" {sum(r['inside'] for r in rows)} of them. The middle of the bracket is off by {100 * median(off):.0f} % of"
         f" the half-width in the median, and by {100 * max(off):.0f} % at most. The half-widths go from"
-        f" {min(halves):.3f} to {max(halves):.3f}: networks that few products do not resolve get wide brackets, which are easy to hold."
+        f" {min(halves):.3f} to {max(halves):.3f}: networks that few products do not resolve get wide brackets,"
+        " which are easy to hold."
     )
     return [textwrap.fill(text, 118)]
 
