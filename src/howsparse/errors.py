@@ -1,4 +1,4 @@
-"""The exceptions for wrong input."""
+"""The exceptions for wrong input, and the errors of other libraries in one line."""
 
 __all__ = ["InputError", "UnsuitableNetwork", "first_line"]
 

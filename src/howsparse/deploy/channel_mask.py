@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from howsparse.deploy.channels import ChannelGroup, inner_groups
 from howsparse.deploy.constants import LAYERS
 from howsparse.deploy.copies import plain_copy
-from howsparse.deploy.timing import called, of_batch
+from howsparse.deploy.timing import OF_NETWORKS, called, of_batch
 from howsparse.errors import InputError, first_line
 from howsparse.pruning.masks import Mask
 from howsparse.pruning.orders.order import Order, check_fits
@@ -18,9 +18,6 @@ from howsparse.risk.alone import alone
 from howsparse.risk.weights import select_weights
 
 __all__ = ["channel_mask"]
-
-# What networks and the tracing of them raise.
-_OF_NETWORKS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
 
 
 @alone
@@ -146,7 +143,7 @@ def _traced(model: nn.Module, example: Any) -> tuple[dict[str, float], list[list
     inputs = of_batch(example, 2)
     try:
         costs = {names[layer]: cost / 2 for layer, cost in _multiplications(plain, inputs).items()}
-    except _OF_NETWORKS as error:
+    except OF_NETWORKS as error:
         raise InputError(
             f"the network does not take the example ({type(error).__name__}: {first_line(error)}); give an input as its"
             " forward takes it, without labels"
@@ -155,7 +152,7 @@ def _traced(model: nn.Module, example: Any) -> tuple[dict[str, float], list[list
         return costs, [_parts(group, names) for group in inner_groups(plain, inputs)]
     except InputError:
         raise
-    except _OF_NETWORKS as error:
+    except OF_NETWORKS as error:
         raise InputError(
             f"the network cannot be traced ({type(error).__name__}: {first_line(error)}), so its channels are not"
             " known; remove single weights instead"

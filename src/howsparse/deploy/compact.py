@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from howsparse.deploy.channels import Removal, dead_channels, remove
 from howsparse.deploy.constants import fold_constants, inputs_that_vary
 from howsparse.deploy.copies import plain_copy
-from howsparse.deploy.timing import called, of_batch
+from howsparse.deploy.timing import OF_NETWORKS, called, of_batch
 from howsparse.errors import first_line
 
 __all__ = ["Compacted", "compact", "compacted"]
@@ -104,7 +104,7 @@ def compacted(model: nn.Module, example: Any) -> Compacted:
         inputs = _in_double(of_batch(example, 2))
         expected = _outputs(work, inputs)
         smaller = _rounds(work, inputs, expected)
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError) as error:
+    except OF_NETWORKS as error:
         return Compacted(
             plain, f"the network cannot be traced ({type(error).__name__}: {first_line(error)})", before, before, 0.0
         )

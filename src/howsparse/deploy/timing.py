@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["Latency", "bytes_of", "called", "latency", "of_batch", "seconds_of"]
+__all__ = ["OF_NETWORKS", "Latency", "bytes_of", "called", "latency", "of_batch", "seconds_of"]
 
+# What a network raises when it is called with a wrong example, or traced.
+OF_NETWORKS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, AssertionError)
 _SHORTEST = 5e-4  # seconds; shorter calls are timed several at a time, since reading the clock costs too
 _WARM_UP = 3  # calls that are not timed, for libraries that choose a kernel or allocate at first calls
 
